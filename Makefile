@@ -1,0 +1,53 @@
+# What a developer and the CI run. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where scripts/tools.sh puts what it installs, shared between clones.
+export ENTENTE_TOOLS_DIR ?= $(HOME)/.cache/entente-tools
+export PATH := $(ENTENTE_TOOLS_DIR)/bin:$(PATH)
+
+.PHONY: help
+help: ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: run
+run: ## Runs the server from a debug build.
+	cargo run --locked -- serve
+
+.PHONY: build
+build: ## Builds the release binary, target/release/entente.
+	cargo build --release --locked
+
+.PHONY: test
+test: ## Installs what the tests need, and runs all of them.
+	scripts/tools.sh test
+	cargo test --workspace --locked
+
+.PHONY: lint
+lint: ## Installs the linters, and checks Rust, the protos and the dependencies.
+	scripts/tools.sh lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	buf lint
+	scripts/breaking.sh
+	cargo deny --locked check --hide-inclusion-graph bans licenses sources
+
+.PHONY: advisories
+advisories: ## Checks the dependencies against the RustSec advisories, which it fetches.
+	scripts/tools.sh lint
+	cargo deny --locked check advisories
+
+.PHONY: fmt
+fmt: ## Formats the Rust code.
+	cargo fmt --all
+
+.PHONY: access
+access: ## Writes the access matrix anew from the protos' access rules.
+	scripts/tools.sh test
+	ENTENTE_BLESS=1 cargo test --locked --test it access_matrix
+
+.PHONY: clean
+clean: ## Removes what was built. The installed tools stay.
+	cargo clean

@@ -1,0 +1,51 @@
+//! The schema of Entente: one file a step, for SQLite and PostgreSQL alike. Steps are never changed once released; new ones are added.
+
+use sea_orm_migration::{
+    prelude::{DbErr, MigrationTrait, MigratorTrait, SchemaManager},
+    sea_orm::{ConnectionTrait, DbBackend},
+};
+
+mod m0001_kernel;
+mod m0002_directory;
+mod m0003_account;
+mod m0004_operator;
+
+/// Runs the steps that a database lacks.
+pub struct Migrator;
+
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_kernel::Migration),
+            Box::new(m0002_directory::Migration),
+            Box::new(m0003_account::Migration),
+            Box::new(m0004_operator::Migration),
+        ]
+    }
+}
+
+/// Runs statements in which `{uuid}`, `{bytes}` and `{text}` stand for the database's own types.
+///
+/// Texts compare by code point on both databases, so that keyset pages come in the same order.
+/// Lines that begin with `[postgres]` or `[sqlite]` are for that database only.
+async fn run(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbErr> {
+    let db = manager.get_connection();
+    let (own, other, uuid, bytes, text) = match db.get_database_backend() {
+        DbBackend::Postgres => ("[postgres]", "[sqlite]", "uuid", "bytea", "text COLLATE \"C\""),
+        _ => ("[sqlite]", "[postgres]", "blob", "blob", "text"),
+    };
+    for statement in statements {
+        let statement = statement.trim();
+        if statement.starts_with(other) {
+            continue;
+        }
+        let sql = statement
+            .strip_prefix(own)
+            .unwrap_or(statement)
+            .replace("{uuid}", uuid)
+            .replace("{bytes}", bytes)
+            .replace("{text}", text);
+        db.execute_unprepared(&sql).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Who may give what they lack: the only exceptions to ROL-7, as data. The kernel looks them up; a test holds them against
+//! `docs/rules/0-permissions.md`, and the model test reads them.
+
+/// An exception: the method, and the roles that it gives although the caller may lack them.
+#[derive(Debug)]
+pub struct Exception {
+    /// The RPC.
+    pub method: &'static str,
+    /// Roles given.
+    pub gives: &'static [&'static str],
+    /// What bounds it.
+    pub bound: &'static str,
+}
+
+/// All that is built of the table.
+pub const EXCEPTIONS: &[Exception] = &[
+    Exception { method: "CreateTenant", gives: &["GLOBAL_ADMIN"], bound: "a new tenant; the password is temporary" },
+    Exception { method: "CreateAssociatedTenant", gives: &["GLOBAL_ADMIN"], bound: "a new tenant; the password is temporary" },
+    Exception { method: "ImportAccount", gives: &["MANAGER", "ADMIN_AGENT"], bound: "a new account" },
+    Exception { method: "RestoreManager", gives: &["MANAGER"], bound: "where no active manager is" },
+    Exception {
+        method: "AddMembers",
+        gives: &["ADMIN_AGENT"],
+        bound: "by a MANAGER, to another person than oneself, where no active ADMIN_AGENT is",
+    },
+    Exception {
+        method: "UpdateMembers",
+        gives: &["ADMIN_AGENT"],
+        bound: "by a MANAGER, to another person than oneself, where no active ADMIN_AGENT is",
+    },
+    Exception {
+        method: "AssignOperatorRoles",
+        gives: &["OPERATOR_ADMIN", "OPERATOR_REVIEWER", "OPERATOR_FINANCE", "OPERATOR_SUPPORT", "OPERATOR_SERVICE"],
+        bound: "never OPERATOR_FINANCE beside OPERATOR_ADMIN",
+    },
+    Exception { method: "GrantFinance", gives: &["FINANCE"], bound: "to people who are members" },
+];
+
+/// The exception of a method (`package.Service/Method`) for a role, if there is one.
+#[must_use]
+pub fn of(method: &str, role: &str) -> Option<&'static Exception> {
+    let name = method.rsplit('/').next().unwrap_or(method);
+    EXCEPTIONS.iter().find(|e| e.method == name && e.gives.contains(&role))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // proves ROL-7
+    #[test]
+    fn exceptions_are_those_of_the_rules() {
+        let text = include_str!("../../docs/rules/0-permissions.md");
+        let (_, table) = text.split_once("## Who may give what they lack").unwrap();
+        for exception in EXCEPTIONS {
+            let row = table
+                .lines()
+                .find(|l| l.split('|').nth(1).is_some_and(|act| act.contains(exception.method)))
+                .unwrap_or_else(|| panic!("{} is no exception in the rules", exception.method));
+            let gives = row.split('|').nth(2).unwrap();
+            for role in exception.gives {
+                assert!(gives.contains(role) || gives.contains("any operator role"), "{} gives {role}", exception.method);
+            }
+        }
+    }
+
+    #[test]
+    fn everything_else_is_no_exception() {
+        assert!(of("entente.account.v1.MemberService/AddMembers", "MANAGER").is_none());
+        assert!(of("entente.directory.v1.UserService/CreateUser", "ADMIN_AGENT").is_none());
+    }
+}

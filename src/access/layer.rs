@@ -1,0 +1,205 @@
+//! The gate before every function: the path's rule, the caller's tokens, the caller's limits. A call that needs a principal and brings
+//! none ends here: its body is never decoded.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response, request::Parts};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{body::Body, transport::server::TcpConnectInfo};
+use tower::{Layer, Service};
+
+use super::{
+    principal::{Authenticated, Caller},
+    refusals, rules,
+};
+use crate::{
+    app::{App, Call},
+    error::{Error, Language, Reason, Result},
+};
+
+/// The header of the person for whom an internal service acts.
+pub const ON_BEHALF: &str = "entente-on-behalf";
+/// The header in which an internal service says its client's address.
+pub const CLIENT_ADDRESS: &str = "entente-client-address";
+
+/// A call's deadline, put there by the deadline layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(pub Instant);
+
+/// A call's trace, put there by the trace layer.
+#[derive(Clone, Debug)]
+pub struct Trace(pub String);
+
+/// Makes the gate.
+#[derive(Clone)]
+pub struct Gate(pub App);
+
+impl<S> Layer<S> for Gate {
+    type Service = Gated<S>;
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { app: self.0.clone(), inner }
+    }
+}
+
+/// A service behind the gate.
+#[derive(Clone)]
+pub struct Gated<S> {
+    app: App,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, std::result::Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let app = self.app.clone();
+        Box::pin(async move {
+            if stands_outside(request.uri().path()) {
+                return inner.call(request).await;
+            }
+            // The body is not shared between threads; only what comes before it is looked at.
+            let (parts, body) = request.into_parts();
+            let entered = enter(&app, &parts).await;
+            request = Request::from_parts(parts, body);
+            match entered {
+                Ok(call) => {
+                    request.extensions_mut().insert(call);
+                    inner.call(request).await
+                }
+                Err(error) => {
+                    let language = language(request.headers());
+                    tracing::debug!(%error, path = request.uri().path(), "refused at the gate");
+                    Ok(error.to_status(language).into_http())
+                }
+            }
+        })
+    }
+}
+
+/// Only health and reflection stand outside (COM-1).
+#[must_use]
+pub fn stands_outside(path: &str) -> bool {
+    path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/grpc.reflection.")
+}
+
+async fn enter(app: &App, parts: &Parts) -> Result<Call> {
+    let path = parts.uri.path();
+    let rule = rules::of_path(path).ok_or_else(|| Error::unimplemented(path))?;
+    let (headers, extensions) = (&parts.headers, &parts.extensions);
+    let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr).as_ref().map(SocketAddr::ip);
+    let mut caller = Caller {
+        who: None,
+        via: None,
+        address: peer,
+        language: language(headers),
+        trace_id: extensions.get::<Trace>().map_or_else(String::new, |t| t.0.clone()),
+    };
+    let deadline = extensions.get::<Deadline>().map_or_else(|| Instant::now() + Duration::from_secs(60), |d| d.0);
+    if !rule.is_public()
+        && let Err(error) = authenticate(app, headers, &mut caller).await
+    {
+        refusals::unauthenticated(app, rule.method, crate::error::reason_name(error.reason()), &caller);
+        return Err(error);
+    }
+    if rule.is_public() {
+        // Public methods ignore the header; a portal's service may still say for whom it signs in (COM-16).
+        caller.address = said_address(app, headers, &caller).await.or(caller.address);
+    }
+    app.limits.take(&caller, rule)?;
+    Ok(Call { rule, caller, deadline, gone: CancellationToken::new() })
+}
+
+async fn authenticate(app: &App, headers: &HeaderMap, caller: &mut Caller) -> Result<()> {
+    let own = bearer(headers, http::header::AUTHORIZATION.as_str())?;
+    let own = own.ok_or_else(|| Error::unauthenticated(Reason::CredentialsMissing))?;
+    let own = verify(app, own).await?;
+    match bearer(headers, ON_BEHALF)? {
+        Some(token) => {
+            let person = verify(app, token).await?;
+            // A person's token in place of the service's, or a service's in place of the person's, is no way in.
+            if own.principal.is_person() || !person.principal.is_person() {
+                return Err(Error::refused(Reason::OnBehalfRefused));
+            }
+            caller.who = Some(person);
+            caller.via = Some(own);
+        }
+        None => caller.who = Some(own),
+    }
+    if let Some(said) = said_address(app, headers, caller).await {
+        caller.address = Some(said);
+    }
+    Ok(())
+}
+
+/// The one bearer token of a header. Doubled, empty or malformed ones are refused, never passed over (ATK-16).
+fn bearer<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>> {
+    let refused = || Error::unauthenticated(Reason::TokenInvalid);
+    let mut all = headers.get_all(name).iter();
+    let Some(value) = all.next() else { return Ok(None) };
+    if all.next().is_some() {
+        return Err(refused());
+    }
+    let text = value.to_str().map_err(|_| refused())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(refused)?;
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains([' ', ',']) {
+        return Err(refused());
+    }
+    Ok(Some(token))
+}
+
+async fn verify(app: &App, token: &str) -> Result<Authenticated> {
+    let now = app.now().await?;
+    if let Some(who) = app.tokens.verify(token, now)? {
+        return Ok(who);
+    }
+    // Another replica may have made a key.
+    if app.tokens.may_look_again() {
+        app.tokens.refresh(&app.db.read, &app.keys).await?;
+        if let Some(who) = app.tokens.verify(token, now)? {
+            return Ok(who);
+        }
+    }
+    Err(Error::unauthenticated(Reason::TokenInvalid))
+}
+
+/// The client's address as an internal service says it; nobody else is believed.
+async fn said_address(app: &App, headers: &HeaderMap, caller: &Caller) -> Option<IpAddr> {
+    let said: IpAddr = headers.get(CLIENT_ADDRESS)?.to_str().ok()?.trim().parse().ok()?;
+    let service = match (caller.via, caller.who) {
+        (Some(via), _) => via,
+        (None, Some(who)) => who,
+        (None, None) => verify(app, bearer(headers, http::header::AUTHORIZATION.as_str()).ok()??).await.ok()?,
+    };
+    if service.principal.is_person() {
+        return None;
+    }
+    let held = super::grants::held(&app.db.read, service.principal.id, crate::store::scope_key::ScopeKey::Operator).await.ok()?;
+    let now = app.now().await.ok()?;
+    super::grants::standing(&app.db.read, &service, now).await.ok()?;
+    held.all.has(super::roles::Permission::OnBehalfAct).then_some(said)
+}
+
+/// The language of a request.
+#[must_use]
+pub fn language(headers: &HeaderMap) -> Language {
+    headers.get(http::header::ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok()).map_or(Language::English, Language::accepted)
+}

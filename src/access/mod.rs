@@ -1,0 +1,17 @@
+//! Who may do what (COM-1, ROL-1 to ROL-13). Rules come from the protos, permissions from one table, grants from one place; the
+//! proof that a rule holds is a `Proof`, whose scopes nothing outside of here can make. Absence never means yes.
+
+pub mod answers;
+pub mod exceptions;
+pub mod grants;
+pub mod layer;
+pub mod limits;
+pub mod principal;
+pub mod proof;
+pub mod refusals;
+pub mod roles;
+pub mod rules;
+pub mod scope;
+pub mod token;
+
+pub use answers::{check_access, explain_access, get_limits, get_role_table, test_my_permissions};

@@ -1,0 +1,136 @@
+//! Whoever a call is made as.
+
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use crate::{env::Micros, error::Language, names::Name, store::scope_key::ScopeKey};
+
+/// The kind of a principal; its number in the database.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(i16)]
+pub enum Kind {
+    /// A person in a tenant.
+    User = 1,
+    /// A program registered in a tenant.
+    Application = 2,
+    /// A person outside any tenant.
+    Identity = 3,
+}
+
+impl Kind {
+    /// The kind of a number in the database.
+    #[must_use]
+    pub fn from_number(number: i16) -> Option<Self> {
+        match number {
+            1 => Some(Self::User),
+            2 => Some(Self::Application),
+            3 => Some(Self::Identity),
+            _ => None,
+        }
+    }
+}
+
+/// A principal: who, and through which tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct Principal {
+    /// What it is.
+    pub kind: Kind,
+    /// Its ID.
+    pub id: Uuid,
+    /// Its tenant; nil for a personal identity.
+    pub tenant: Uuid,
+}
+
+impl Principal {
+    /// The principal of a resource name, if it names one.
+    #[must_use]
+    pub fn of(name: Name) -> Option<Self> {
+        match name {
+            Name::User(tenant, id) => Some(Self { kind: Kind::User, id, tenant }),
+            Name::Application(tenant, id) => Some(Self { kind: Kind::Application, id, tenant }),
+            _ => None,
+        }
+    }
+
+    /// Its resource name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.kind {
+            Kind::User => Name::User(self.tenant, self.id).to_string(),
+            Kind::Application => Name::Application(self.tenant, self.id).to_string(),
+            Kind::Identity => format!("identities/{}", self.id),
+        }
+    }
+
+    /// Whether it is a person.
+    #[must_use]
+    pub fn is_person(&self) -> bool {
+        self.kind != Kind::Application
+    }
+
+    /// Where its own doings are audited.
+    #[must_use]
+    pub fn home(&self) -> ScopeKey {
+        match self.kind {
+            Kind::Identity => ScopeKey::Identity(self.id),
+            Kind::User | Kind::Application => ScopeKey::Tenant(self.tenant),
+        }
+    }
+}
+
+/// What a good token says; whether its principal still may anything is asked of the database at each call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Authenticated {
+    /// Who.
+    pub principal: Principal,
+    /// The session of a person, or the key of an application.
+    pub session: Uuid,
+    /// When the credential was checked, in microseconds.
+    pub sign_in_time: Micros,
+}
+
+/// Who calls, from where, and in which language.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The principal whose rights count; none for nobody.
+    pub who: Option<Authenticated>,
+    /// The internal service that acts for the person (COM-16).
+    pub via: Option<Authenticated>,
+    /// The client's network address: the peer's, or the one that an internal service says.
+    pub address: Option<IpAddr>,
+    /// For the texts of errors.
+    pub language: Language,
+    /// The W3C trace ID, 32 hexadecimal digits.
+    pub trace_id: String,
+}
+
+impl Caller {
+    /// The name of who calls; empty for nobody.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.who.map_or_else(String::new, |a| a.principal.name())
+    }
+
+    /// The name of the service that acts for who calls; empty if none does.
+    #[must_use]
+    pub fn via_name(&self) -> String {
+        self.via.map_or_else(String::new, |a| a.principal.name())
+    }
+
+    /// The address as text; empty if unknown.
+    #[must_use]
+    pub fn address_text(&self) -> String {
+        self.address.map_or_else(String::new, |a| a.to_string())
+    }
+
+    /// The bytes that tell this caller from all others: what tokens, claims and limits are bound to.
+    #[must_use]
+    pub fn key(&self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(32);
+        for part in [self.who, self.via].into_iter().flatten() {
+            key.extend_from_slice(part.principal.id.as_bytes());
+        }
+        key
+    }
+}

@@ -1,0 +1,313 @@
+//! The decision: whether a rule holds for a caller on the very resources that a request names (COM-1, COM-2).
+
+use sea_orm::DatabaseTransaction;
+
+use super::{
+    grants::{self, Held, Standing},
+    principal::{Authenticated, Caller, Principal},
+    roles::{self, Permission, Permissions},
+    rules::{Demand, Pair, Rule},
+    scope::Proof,
+};
+use crate::{
+    check::Request,
+    env::{MINUTE_US, Micros},
+    error::{Error, Reason, Result},
+    names::Name,
+    store::scope_key::ScopeKey,
+};
+
+/// The resource names of a request that its rule speaks of: (field, names).
+pub type Named = Vec<(&'static str, Vec<Name>)>;
+
+/// Parses the names that the rule speaks of; nothing else of the request is looked at before the proof.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` naming each that is no name of the kind that the field takes.
+pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
+    let mut named: Named = Vec::new();
+    let mut faults = Vec::new();
+    let mut add = |field: &'static str, faults: &mut Vec<(String, String)>| {
+        if field.starts_with('@') || named.iter().any(|(f, _)| *f == field) {
+            return;
+        }
+        let mut texts = Vec::new();
+        let Some(kinds) = request.names(field, &mut texts) else { return };
+        let mut names = Vec::with_capacity(texts.len());
+        if texts.len() > MOST_NAMES {
+            faults.push((field.to_owned(), format!("names more than {MOST_NAMES} resources")));
+            return;
+        }
+        for text in texts {
+            match Name::parse(text) {
+                Some(name) if kinds.contains(&name.kind()) => names.push(name),
+                _ if text.is_empty() => faults.push((field.to_owned(), "is required".to_owned())),
+                _ => faults.push((field.to_owned(), format!("is no name of a {}", kinds.join(" or ").replace("entente.dev/", "")))),
+            }
+        }
+        named.push((field, names));
+    };
+    for alternative in &rule.any_of {
+        match &alternative.demand {
+            Demand::Oneself(field) => add(field, &mut faults),
+            Demand::All(pairs) => pairs.iter().for_each(|p| add(p.at, &mut faults)),
+            Demand::Public | Demand::SignedIn => {}
+        }
+    }
+    for (field, of) in &rule.within {
+        add(of, &mut faults);
+        add(field, &mut faults);
+    }
+    if !faults.is_empty() {
+        faults.truncate(100);
+        return Err(Error::invalid(faults));
+    }
+    for (field, of) in &rule.within {
+        let scopes: Vec<_> = names_at(&named, of).iter().map(Name::scope).collect();
+        if let Some(stranger) = names_at(&named, field).iter().find(|n| !scopes.contains(&n.scope())) {
+            return Err(Error::field(*field, format!("{stranger} lies outside of {of}")));
+        }
+    }
+    Ok(named)
+}
+
+/// Names that one field of a request gives to the proof; lists are bounded again by their own limits.
+const MOST_NAMES: usize = 1_000;
+
+fn names_at<'a>(named: &'a Named, field: &str) -> &'a [Name] {
+    named.iter().find(|(f, _)| *f == field).map_or(&[], |(_, names)| names)
+}
+
+/// The scopes that a proof of this rule will look at; locked before it in transactions that write.
+#[must_use]
+pub fn scopes(rule: &Rule, named: &Named, caller: &Caller) -> Vec<ScopeKey> {
+    let mut scopes: Vec<ScopeKey> = Vec::new();
+    for alternative in &rule.any_of {
+        match &alternative.demand {
+            Demand::All(pairs) => {
+                for pair in pairs {
+                    if pair.at == "@operator" {
+                        scopes.push(ScopeKey::Operator);
+                    }
+                    scopes.extend(names_at(named, pair.at).iter().map(Name::scope));
+                }
+            }
+            Demand::Oneself(_) | Demand::SignedIn => scopes.extend(caller.who.map(|a| a.principal.home())),
+            Demand::Public => {}
+        }
+    }
+    scopes.sort_unstable();
+    scopes.dedup();
+    scopes
+}
+
+/// What is remembered within one proof, so that each row is asked for once.
+struct Asked<'a> {
+    db: &'a DatabaseTransaction,
+    caller: &'a Caller,
+    standing: Option<Standing>,
+    ceiling: Option<Permissions>,
+    held: Vec<(ScopeKey, Held)>,
+}
+
+impl Asked<'_> {
+    /// What the caller may on a scope: what the person holds, within the ceiling of the service that acts for it.
+    async fn permissions(&mut self, scope: ScopeKey) -> Result<Permissions> {
+        let Some(who) = self.caller.who else { return Ok(Permissions::NONE) };
+        let held = match self.held.iter().find(|(s, _)| *s == scope) {
+            Some((_, held)) => *held,
+            None => {
+                let held = grants::held(self.db, who.principal.id, scope).await?;
+                self.held.push((scope, held));
+                held
+            }
+        };
+        Ok(match self.ceiling {
+            Some(ceiling) => held.all.within(ceiling),
+            None => held.all,
+        })
+    }
+
+    /// Whether the caller has a permission on a scope, awake.
+    async fn has(&mut self, permission: Permission, scope: ScopeKey) -> Result<Has> {
+        if !self.permissions(scope).await?.has(permission) {
+            return Ok(Has::No);
+        }
+        if let Some(until) = self.standing.and_then(|s| s.asleep_until)
+            && grants::sleeping(scope, Permissions::of(&[permission])).has(permission)
+        {
+            return Ok(Has::Asleep(until));
+        }
+        Ok(Has::Yes)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Has {
+    Yes,
+    No,
+    Asleep(Micros),
+}
+
+/// Asks whether the principals of the tokens may still act, and gives what bounds them.
+async fn stand<'a>(db: &'a DatabaseTransaction, caller: &'a Caller, now: Micros) -> Result<Asked<'a>> {
+    let mut asked = Asked { db, caller, standing: None, ceiling: None, held: Vec::new() };
+    if let Some(via) = caller.via {
+        asked.ceiling = Some(service_ceiling(db, &via, now).await?);
+    }
+    if let Some(who) = caller.who {
+        asked.standing = Some(grants::standing(db, &who, now).await?);
+    }
+    Ok(asked)
+}
+
+/// What a service may do for people, if it may act for them at all (COM-16).
+async fn service_ceiling(db: &DatabaseTransaction, via: &Authenticated, now: Micros) -> Result<Permissions> {
+    grants::standing(db, via, now).await?;
+    let held = grants::held(db, via.principal.id, ScopeKey::Operator).await?;
+    if via.principal.is_person() || !held.all.has(Permission::OnBehalfAct) {
+        return Err(Error::refused(Reason::OnBehalfRefused));
+    }
+    let all: Permissions = Permission::ALL.iter().copied().collect();
+    Ok(held.ceiling.unwrap_or_else(|| all.without(roles::NOT_ON_BEHALF)))
+}
+
+/// Proves a rule for a caller, on the names of its request.
+///
+/// # Errors
+/// `UNAUTHENTICATED`, `PERMISSION_DENIED` (the same whether or not what is named exists), `FAILED_PRECONDITION` for a password to be
+/// changed, a sign-in too old or rights asleep; those of the database.
+pub async fn prove<R: Request>(
+    db: &DatabaseTransaction,
+    caller: &Caller,
+    rule: &'static Rule,
+    named: &Named,
+    request: &R,
+    now: Micros,
+) -> Result<Proof> {
+    if rule.is_public() {
+        return Ok(Proof::new(0, Vec::new(), None, false, true));
+    }
+    if caller.who.is_none() {
+        return Err(Error::unauthenticated(Reason::CredentialsMissing));
+    }
+    let mut asked = stand(db, caller, now).await?;
+    let declared = &rule.declared;
+    if asked.standing.is_some_and(|s| s.must_change_password) && !declared.open_before_password_change {
+        return Err(Error::precondition(Reason::PasswordChangeRequired));
+    }
+    let mut first_missing = None;
+    let mut asleep = None;
+    for (i, alternative) in rule.any_of.iter().enumerate() {
+        let mut scopes = Vec::new();
+        let holds = match &alternative.demand {
+            Demand::Public => false,
+            Demand::SignedIn => true,
+            Demand::Oneself("@caller") => true,
+            Demand::Oneself(field) => is_oneself(caller.who, names_at(named, field)),
+            Demand::All(pairs) => {
+                let mut all = true;
+                for pair in pairs {
+                    match prove_pair(&mut asked, pair, named, request, &mut scopes).await? {
+                        Has::Yes => {}
+                        Has::No => {
+                            first_missing.get_or_insert(pair.permission);
+                            all = false;
+                        }
+                        Has::Asleep(until) => {
+                            asleep.get_or_insert((pair.permission, until));
+                            all = false;
+                        }
+                    }
+                }
+                all && !scopes.is_empty()
+            }
+        };
+        if !holds {
+            continue;
+        }
+        if matches!(alternative.demand, Demand::Oneself(_) | Demand::SignedIn)
+            && let Some(who) = caller.who
+        {
+            scopes.push(("@caller", who.principal.home()));
+        }
+        let minutes = declared.sign_in_within_minutes;
+        if minutes > 0 && caller.who.is_some_and(|a| now - a.sign_in_time > i64::from(minutes) * MINUTE_US) {
+            return Err(Error::precondition(Reason::RecentSignInRequired).with("minutes", minutes.to_string()));
+        }
+        return Ok(Proof::new(i, scopes, caller.who, alternative.masked, false));
+    }
+    if let Some((permission, until)) = asleep {
+        return Err(grants::asleep(permission, until));
+    }
+    Err(Error::denied(first_missing.map_or("self", Permission::name)))
+}
+
+async fn prove_pair<R: Request>(
+    asked: &mut Asked<'_>,
+    pair: &'static Pair,
+    named: &Named,
+    request: &R,
+    scopes: &mut Vec<(&'static str, ScopeKey)>,
+) -> Result<Has> {
+    if !pair.when_set.is_empty() && !request.is_set(pair.when_set) {
+        return Ok(Has::Yes);
+    }
+    let places: Vec<ScopeKey> = if pair.at == "@operator" {
+        vec![ScopeKey::Operator]
+    } else {
+        names_at(named, pair.at).iter().map(Name::scope).collect()
+    };
+    let mut answer = Has::Yes;
+    for place in places {
+        match asked.has(pair.permission, place).await? {
+            Has::Yes => {
+                if !scopes.contains(&(pair.at, place)) {
+                    scopes.push((pair.at, place));
+                }
+            }
+            other => {
+                if answer != Has::No {
+                    answer = other;
+                }
+            }
+        }
+    }
+    Ok(answer)
+}
+
+fn is_oneself(who: Option<Authenticated>, names: &[Name]) -> bool {
+    let (Some(who), [name]) = (who, names) else { return false };
+    match *name {
+        Name::User(..) | Name::Application(..) => Principal::of(*name) == Some(who.principal),
+        Name::Session(tenant, user, _) => who.principal.tenant == tenant && who.principal.id == user,
+        Name::Member(_, member) => who.principal.id == member,
+        _ => false,
+    }
+}
+
+/// What a caller may on a scope right now, awake; the basis of late demands and of giving (ROL-7).
+///
+/// # Errors
+/// Those of the database; `UNAUTHENTICATED` if the caller may no longer act.
+pub async fn permissions(db: &DatabaseTransaction, caller: &Caller, scope: ScopeKey, now: Micros) -> Result<Permissions> {
+    let mut asked = stand(db, caller, now).await?;
+    let all = asked.permissions(scope).await?;
+    Ok(match asked.standing.and_then(|s| s.asleep_until) {
+        Some(_) => all.without(grants::sleeping(scope, all)),
+        None => all,
+    })
+}
+
+/// Demands a permission of a caller on a scope, late.
+///
+/// # Errors
+/// `PERMISSION_DENIED`, `RIGHTS_ASLEEP`; those of the database.
+pub async fn demand(db: &DatabaseTransaction, caller: &Caller, permission: Permission, scope: ScopeKey, now: Micros) -> Result<()> {
+    let mut asked = stand(db, caller, now).await?;
+    match asked.has(permission, scope).await? {
+        Has::Yes => Ok(()),
+        Has::No => Err(Error::denied(permission.name())),
+        Has::Asleep(until) => Err(grants::asleep(permission, until)),
+    }
+}

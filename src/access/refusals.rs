@@ -1,0 +1,204 @@
+//! Audit of what was refused, and of looks by the operator's people (COM-10, ROL-11).
+//!
+//! Refused attempts at privileged calls go to the caller's own chain, and to the scope's where the caller belongs to it: the first at
+//! once, the rest of the minute as one closing event. Unauthenticated ones are one operator event a method and minute.
+
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use sea_orm::{ConnectionTrait, Statement, Value};
+
+use super::{grants, principal::Caller, proof::Named};
+use crate::{
+    app::{App, Call, origin_of},
+    env::HOUR_US,
+    error::{Error, Result, reason_name},
+    names::Name,
+    store::{audit::Body, scope_key::ScopeKey, work::Origin},
+};
+
+/// Kinds of refusals counted at once; beyond, further ones only stand in the log until the minute ends.
+const MOST_COUNTED: usize = 10_000;
+/// How long refusals are gathered.
+const GATHERED: Duration = Duration::from_secs(60);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    scope: ScopeKey,
+    actor: String,
+    via: String,
+    action: &'static str,
+    outcome: &'static str,
+}
+
+struct Count {
+    since: Instant,
+    more: i64,
+    address: String,
+}
+
+/// What is still to be written.
+#[derive(Default)]
+pub struct Tally(Mutex<HashMap<Key, Count>>);
+
+impl Tally {
+    /// Counts one; whether it is the first of its minute.
+    fn add(&self, key: Key, address: String, counts_itself: bool) -> bool {
+        let Ok(mut counts) = self.0.lock() else { return false };
+        if let Some(count) = counts.get_mut(&key) {
+            count.more += 1;
+            return false;
+        }
+        if counts.len() >= MOST_COUNTED {
+            tracing::warn!(action = key.action, "too many kinds of refusals in a minute; this one is only logged");
+            return false;
+        }
+        counts.insert(key, Count { since: Instant::now(), more: i64::from(counts_itself), address });
+        true
+    }
+
+    fn due(&self, all: bool) -> Vec<(Key, Count)> {
+        let Ok(mut counts) = self.0.lock() else { return Vec::new() };
+        let keys: Vec<_> = counts.iter().filter(|(_, c)| all || c.since.elapsed() >= GATHERED).map(|(k, _)| k.clone()).collect();
+        keys.into_iter().filter_map(|k| counts.remove(&k).map(|c| (k, c))).filter(|(_, c)| c.more > 0).collect()
+    }
+}
+
+/// Has a refusal audited, if its method is privileged or nobody called.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn refused(app: &App, call: &Call, named: &Named, error: &Error) -> Result<()> {
+    let outcome = reason_name(error.reason());
+    let action = call.rule.method;
+    let address = call.caller.address_text();
+    if error.code() == tonic::Code::Unauthenticated {
+        unauthenticated(app, action, outcome, &call.caller);
+        return Ok(());
+    }
+    let Some(who) = call.caller.who else { return Ok(()) };
+    if !call.rule.declared.privileged || !matches!(error.code(), tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition) {
+        return Ok(());
+    }
+    let home = who.principal.home();
+    let mut scopes = vec![home];
+    for name in named.iter().flat_map(|(_, names)| names) {
+        let scope = name.scope();
+        if !scopes.contains(&scope) && grants::held(&app.db.read, who.principal.id, scope).await?.member {
+            scopes.push(scope);
+        }
+    }
+    scopes.sort_unstable();
+    let mut resources: Vec<String> = named.iter().flat_map(|(_, names)| names).map(ToString::to_string).collect();
+    resources.truncate(20);
+    let origin = origin_of(call);
+    let mut at_once = Vec::new();
+    for scope in scopes {
+        let key = Key { scope, actor: origin.actor.clone(), via: origin.via.clone(), action, outcome };
+        if app.tally.add(key, address.clone(), false) {
+            at_once.push(scope);
+        }
+    }
+    write(app, &at_once, &origin, outcome, &resources, 1).await
+}
+
+/// Counts a call without good credentials: one operator event a method and minute.
+pub(crate) fn unauthenticated(app: &App, action: &'static str, outcome: &'static str, caller: &Caller) {
+    let key = Key { scope: ScopeKey::Operator, actor: String::new(), via: String::new(), action, outcome };
+    if !app.tally.add(key, caller.address_text(), true) {
+        // Counted with the first of its minute.
+    }
+}
+
+/// Audits a look by the operator's people at what belongs to others: one event a person, resource and hour, committed before the
+/// answer; looks by services are counted, one event a minute.
+///
+/// # Errors
+/// Those of the database: then the look isn't granted.
+pub(crate) async fn looked(app: &App, call: &Call, resource: Name) -> Result<()> {
+    let Some(who) = call.caller.who else { return Ok(()) };
+    let origin = origin_of(call);
+    if !who.principal.is_person() {
+        let key = Key { scope: ScopeKey::Operator, actor: origin.actor, via: origin.via, action: call.rule.method, outcome: "OK" };
+        app.tally.add(key, call.caller.address_text(), true);
+        return Ok(());
+    }
+    let hour = app.now().await? / HOUR_US;
+    let (resource_text, principal) = (resource.to_string(), who.principal.id);
+    app.note(move |tx| {
+        let (origin, resource) = (origin.clone(), resource_text.clone());
+        Box::pin(async move {
+            let sql = "INSERT INTO looks (principal_id, resource, hour) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+            let values: [Value; 3] = [principal.into(), resource.clone().into(), hour.into()];
+            let backend = tx.db().get_database_backend();
+            let new = tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected() > 0;
+            if !new {
+                return Ok(());
+            }
+            let mut scopes = vec![ScopeKey::Operator];
+            if let Some(name) = Name::parse(&resource)
+                && name.scope() != ScopeKey::Operator
+            {
+                scopes.push(name.scope());
+            }
+            append(tx, &scopes, &origin, "OK", &[resource], 1).await
+        })
+    })
+    .await
+}
+
+/// Writes what is due; all of it when the server stops.
+///
+/// # Errors
+/// Those of the database.
+pub async fn flush(app: &App, all: bool) -> Result<()> {
+    for (key, count) in app.tally.due(all) {
+        let origin = Origin {
+            action: key.action.to_owned(),
+            actor: key.actor,
+            via: key.via,
+            client_address: count.address,
+            trace_id: String::new(),
+        };
+        write(app, &[key.scope], &origin, key.outcome, &[], count.more).await?;
+    }
+    Ok(())
+}
+
+async fn write(app: &App, scopes: &[ScopeKey], origin: &Origin, outcome: &'static str, resources: &[String], count: i64) -> Result<()> {
+    if scopes.is_empty() {
+        return Ok(());
+    }
+    let (scopes, origin, resources) = (scopes.to_vec(), origin.clone(), resources.to_vec());
+    app.note(move |tx| {
+        let (scopes, origin, resources) = (scopes.clone(), origin.clone(), resources.clone());
+        Box::pin(async move { append(tx, &scopes, &origin, outcome, &resources, count).await })
+    })
+    .await
+}
+
+async fn append(tx: &mut crate::app::Tx, scopes: &[ScopeKey], origin: &Origin, outcome: &str, resources: &[String], count: i64) -> Result<()> {
+    let event_id = tx.id();
+    let body = Body {
+        create_time: tx.now(),
+        action: origin.action.clone(),
+        actor: origin.actor.clone(),
+        via: origin.via.clone(),
+        resources: resources.to_vec(),
+        outcome: outcome.to_owned(),
+        changed_fields: Vec::new(),
+        client_address: origin.client_address.clone(),
+        trace_id: origin.trace_id.clone(),
+        count,
+        event_id: event_id.as_bytes().to_vec(),
+    };
+    let app = tx.app().clone();
+    tx.lock(scopes.iter().copied()).await?;
+    for scope in scopes {
+        tx.note(&app.keys, *scope, &body, event_id).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! Access tokens (PWD-1): JWTs signed with Ed25519, typed `at+jwt`, for one audience. Signing keys lie sealed in the database, rotate,
+//! and are known to verifiers before they sign.
+
+use std::{sync::RwLock, time::Duration};
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::principal::{Authenticated, Kind, Principal};
+use crate::{
+    env::{DAY_US, Env, HOUR_US, Micros, SECOND_US},
+    error::{Error, Reason, Result},
+    keys::Keys,
+    store::audit::hex,
+};
+
+/// A signing key signs for so long.
+pub const SIGNS_US: Micros = 30 * DAY_US;
+/// A new key is published so long before it signs, so that verifiers that keep keys for an hour know it.
+pub const PUBLISHED_AHEAD_US: Micros = 2 * HOUR_US;
+/// A key verifies so long after it last signed: longer than any token lives.
+pub const VERIFIES_AFTER_US: Micros = DAY_US;
+/// Tokens whose signature was checked are remembered, by hash: a check costs 24 µs.
+const REMEMBERED_TOKENS: u64 = 100_000;
+/// Keys are read from the database at most so often for a key ID that isn't known, lest strangers buy queries with tokens.
+const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(1);
+/// A token longer than this is none of ours.
+const MAX_TOKEN_BYTES: usize = 4_096;
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    sub: Uuid,
+    tid: Uuid,
+    sid: Uuid,
+    /// `user`, `app` or `identity`.
+    knd: String,
+    iat: i64,
+    exp: i64,
+    auth_time: i64,
+}
+
+/// A signing key as stored.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct KeyRow {
+    /// The key ID.
+    pub id: Uuid,
+    /// 32 bytes.
+    pub public_key: Vec<u8>,
+    /// PKCS#8, sealed.
+    pub sealed_private_key: Vec<u8>,
+    /// Signs from here on.
+    pub sign_from_time: i64,
+    /// Signs until here.
+    pub sign_until_time: i64,
+    /// Verifies until here.
+    pub expire_time: i64,
+}
+
+struct Known {
+    row: KeyRow,
+    verify: DecodingKey,
+    sign: EncodingKey,
+}
+
+/// Signs and verifies.
+pub struct Tokens {
+    issuer: String,
+    known: RwLock<(Vec<Known>, Option<std::time::Instant>)>,
+    remembered: moka::sync::Cache<[u8; 32], (Authenticated, Micros)>,
+}
+
+impl Tokens {
+    /// For tokens of this issuer; without keys until `refresh`.
+    #[must_use]
+    pub fn new(issuer: String) -> Self {
+        Self { issuer, known: RwLock::default(), remembered: moka::sync::Cache::new(REMEMBERED_TOKENS) }
+    }
+
+    /// The issuer, as in `iss`.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Reads the keys anew.
+    ///
+    /// # Errors
+    /// Those of the database; internal, if a key doesn't open.
+    pub async fn refresh<C: ConnectionTrait>(&self, db: &C, keys: &Keys) -> Result<()> {
+        let rows = key_rows(db).await?;
+        let mut known = Vec::with_capacity(rows.len());
+        for row in rows {
+            let private = keys.open(&format!("signing_keys/{}", row.id), &row.sealed_private_key)?;
+            known.push(Known {
+                verify: DecodingKey::from_ed_components(&BASE64_URL_SAFE_NO_PAD.encode(&row.public_key))
+                    .map_err(|e| Error::internal(e.to_string()))?,
+                sign: EncodingKey::from_ed_der(&private),
+                row,
+            });
+        }
+        match self.known.write() {
+            Ok(mut guard) => *guard = (known, Some(std::time::Instant::now())),
+            Err(_) => return Err(Error::internal("the signing keys are poisoned")),
+        }
+        Ok(())
+    }
+
+    /// Whether no key is there that signs now.
+    #[must_use]
+    pub fn needs_refresh(&self, now: Micros) -> bool {
+        self.known.read().map_or(true, |k| !k.0.iter().any(|k| k.row.sign_from_time <= now && now < k.row.sign_until_time))
+    }
+
+    /// Signs a token; gives it with its expiry.
+    ///
+    /// # Errors
+    /// Internal, if no key signs now.
+    pub fn sign(&self, who: &Authenticated, now: Micros, lifetime: Micros) -> Result<(String, Micros)> {
+        let known = self.known.read().map_err(|_| Error::internal("the signing keys are poisoned"))?;
+        let key = known
+            .0
+            .iter()
+            .filter(|k| k.row.sign_from_time <= now && now < k.row.sign_until_time)
+            .max_by_key(|k| k.row.sign_from_time)
+            .ok_or_else(|| Error::internal("no key signs now"))?;
+        let exp = (now + lifetime) / SECOND_US;
+        let claims = Claims {
+            iss: self.issuer.clone(),
+            aud: AUDIENCE.to_owned(),
+            sub: who.principal.id,
+            tid: who.principal.tenant,
+            sid: who.session,
+            knd: kind_name(who.principal.kind).to_owned(),
+            iat: now / SECOND_US,
+            exp,
+            auth_time: who.sign_in_time / SECOND_US,
+        };
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(TYPE.to_owned());
+        header.kid = Some(key.row.id.to_string());
+        let token = jsonwebtoken::encode(&header, &claims, &key.sign).map_err(|e| Error::internal(e.to_string()))?;
+        Ok((token, exp * SECOND_US))
+    }
+
+    /// What a token says, if it is one of ours that is still good. Whether its principal still may anything is not asked here.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, `TOKEN_INVALID`, whatever is wrong with it (ATK-18). `Ok(None)` if it names a key that isn't known yet.
+    pub fn verify(&self, token: &str, now: Micros) -> Result<Option<Authenticated>> {
+        let refused = || Error::unauthenticated(Reason::TokenInvalid);
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(refused());
+        }
+        let mut hash = [0; 32];
+        hash.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes()).as_ref());
+        if let Some((who, exp)) = self.remembered.get(&hash) {
+            return if now < exp { Ok(Some(who)) } else { Err(refused()) };
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| refused())?;
+        if header.alg != Algorithm::EdDSA || header.typ.as_deref() != Some(TYPE) {
+            return Err(refused());
+        }
+        let kid: Uuid = header.kid.as_deref().and_then(|k| k.parse().ok()).ok_or_else(refused)?;
+        let known = self.known.read().map_err(|_| Error::internal("the signing keys are poisoned"))?;
+        let Some(key) = known.0.iter().find(|k| k.row.id == kid) else { return Ok(None) };
+        if now >= key.row.expire_time {
+            return Err(refused());
+        }
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_issuer(&[&self.issuer]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        // Time is the service's, which tests move; so the expiry is checked below.
+        validation.validate_exp = false;
+        let claims =
+            jsonwebtoken::decode::<Claims>(token, &key.verify, &validation).map_err(|_| refused())?.claims;
+        let exp = claims.exp.saturating_mul(SECOND_US);
+        if now >= exp {
+            return Err(refused());
+        }
+        let kind = match claims.knd.as_str() {
+            "user" => Kind::User,
+            "app" => Kind::Application,
+            "identity" => Kind::Identity,
+            _ => return Err(refused()),
+        };
+        let who = Authenticated {
+            principal: Principal { kind, id: claims.sub, tenant: claims.tid },
+            session: claims.sid,
+            sign_in_time: claims.auth_time.saturating_mul(SECOND_US),
+        };
+        self.remembered.insert(hash, (who, exp));
+        Ok(Some(who))
+    }
+
+    /// Whether the keys may be read again for a key ID that isn't known.
+    #[must_use]
+    pub fn may_look_again(&self) -> bool {
+        self.known.read().is_ok_and(|k| k.1.is_none_or(|at| at.elapsed() >= UNKNOWN_KEY_PAUSE))
+    }
+}
+
+/// The audience of access tokens.
+pub const AUDIENCE: &str = "entente";
+/// The type of access tokens (RFC 9068).
+pub const TYPE: &str = "at+jwt";
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::User => "user",
+        Kind::Application => "app",
+        Kind::Identity => "identity",
+    }
+}
+
+/// All keys that are kept, oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn key_rows<C: ConnectionTrait>(db: &C) -> Result<Vec<KeyRow>> {
+    let sql = "SELECT id, public_key, sealed_private_key, sign_from_time, sign_until_time, expire_time FROM signing_keys ORDER BY sign_from_time";
+    Ok(KeyRow::find_by_statement(Statement::from_string(db.get_database_backend(), sql)).all(db).await?)
+}
+
+/// Makes sure that a key signs now and one will sign next; ends what has expired. `at_once` makes a new key that signs as soon as it
+/// may. Runs in one transaction.
+///
+/// # Errors
+/// Those of the database.
+pub async fn rotate<C: ConnectionTrait>(db: &C, keys: &Keys, env: &Env, now: Micros, at_once: bool) -> Result<bool> {
+    let rows = key_rows(db).await?;
+    let backend = db.get_database_backend();
+    for row in rows.iter().filter(|r| r.expire_time <= now) {
+        let sql = "DELETE FROM signing_keys WHERE id = $1";
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, [row.id.into()])).await?;
+    }
+    let last = rows.iter().map(|r| r.sign_until_time).max();
+    let from = match last {
+        // The first key has no verifiers yet to wait for.
+        None => now,
+        Some(until) if until <= now => now,
+        Some(_) if at_once => now + PUBLISHED_AHEAD_US,
+        Some(until) if until - now <= 2 * PUBLISHED_AHEAD_US => until,
+        Some(_) => return Ok(false),
+    };
+    let id = env.id(now);
+    let pair = Ed25519KeyPair::generate().map_err(|_| Error::internal("no signing key could be made"))?;
+    let private = pair.to_pkcs8v1().map_err(|_| Error::internal("no signing key could be made"))?;
+    let sealed = keys.seal(&format!("signing_keys/{id}"), private.as_ref())?;
+    if at_once {
+        let sql = "UPDATE signing_keys SET sign_until_time = $1, expire_time = $2 WHERE sign_until_time > $1";
+        let values = [from.into(), (from + VERIFIES_AFTER_US).into()];
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    }
+    let sql = "INSERT INTO signing_keys (id, public_key, sealed_private_key, create_time, sign_from_time, sign_until_time, expire_time) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let values: [Value; 7] = [
+        id.into(),
+        Value::Bytes(Some(pair.public_key().as_ref().to_vec())),
+        Value::Bytes(Some(sealed)),
+        now.into(),
+        from.into(),
+        (from + SIGNS_US).into(),
+        (from + SIGNS_US + VERIFIES_AFTER_US).into(),
+    ];
+    db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    tracing::info!(key = %id, public = %hex(pair.public_key().as_ref()), "a signing key was made");
+    Ok(true)
+}
+
+/// The public keys that verify tokens now or soon.
+///
+/// # Errors
+/// Those of the database.
+pub async fn jwks(app: &crate::app::App) -> Result<Vec<crate::proto::directory::Jwk>> {
+    let now = app.now().await?;
+    let rows = key_rows(&app.db.read).await?;
+    Ok(rows
+        .into_iter()
+        .filter(|r| now < r.expire_time)
+        .map(|r| crate::proto::directory::Jwk {
+            kty: "OKP".to_owned(),
+            crv: "Ed25519".to_owned(),
+            x: BASE64_URL_SAFE_NO_PAD.encode(&r.public_key),
+            kid: r.id.to_string(),
+            alg: "EdDSA".to_owned(),
+            r#use: "sig".to_owned(),
+        })
+        .collect())
+}

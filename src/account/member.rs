@@ -1,0 +1,413 @@
+//! MemberService: who may work on an account (USR-4, USR-5, ROL-4, ROL-7, ROL-9).
+
+use std::collections::BTreeSet;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use uuid::Uuid;
+
+use super::{
+    entity::member::{self, Column, Entity, Model},
+    wire,
+};
+use crate::{
+    access::{
+        grants::{self, FINANCE, MANAGER, OWNER, Set},
+        principal::{Kind as PrincipalKind, Principal},
+        roles::{self, Permission},
+        scope::{AccountScope, CallerScope, Proof},
+    },
+    app::{Read, Tx},
+    directory,
+    error::{Error, Reason, Result},
+    names::Name,
+    proto::{
+        account::{
+            AddMembersRequest, AddMembersResponse, Candidate, DropRolesRequest, GetMemberRequest, GrantFinanceRequest,
+            LeaveAccountRequest, LeaveAccountResponse, ListMembersRequest, ListMembersResponse, Member, RemoveMembersRequest,
+            RemoveMembersResponse, RestoreManagerRequest, RevokeFinanceRequest, SearchCandidatesRequest, SearchCandidatesResponse,
+            UpdateMembersRequest, UpdateMembersResponse,
+        },
+        directory::{LostMembership, Losses},
+    },
+    store::{
+        filter::{Field, Kind, OrderField},
+        list::{Key, Listing, Query, fold},
+        outbox::Event,
+        scope_key::ScopeKey,
+        time::parse_rfc3339,
+        update,
+    },
+};
+
+const LISTING: Listing = Listing {
+    fields: &[
+        Field { name: "display_name", column: ("members", "display_name_fold"), kind: Kind::Text { fold } },
+        Field { name: "user_name", column: ("members", "user_name_fold"), kind: Kind::Text { fold } },
+        Field {
+            name: "roles",
+            column: ("members", "roles"),
+            kind: Kind::Flags(&[
+                ("MANAGER", 2),
+                ("DEVELOPER", 4),
+                ("FINANCE", 8),
+                ("ADMIN_AGENT", 16),
+                ("HELPDESK_AGENT", 32),
+                ("OWNER", 64),
+            ]),
+        },
+        Field { name: "kind", column: ("members", "principal_kind"), kind: Kind::Enum(&[("USER", 1), ("APPLICATION", 2)]) },
+        Field { name: "tenant", column: ("members", "tenant_id"), kind: Kind::Id { parse: tenant_id } },
+        Field { name: "create_time", column: ("members", "create_time"), kind: Kind::Instant { parse: parse_rfc3339 } },
+    ],
+    orders: &[
+        OrderField { name: "create_time", column: ("members", "create_time"), descending: false },
+        OrderField { name: "display_name", column: ("members", "display_name_fold"), descending: false },
+    ],
+    id: ("members", "principal_id"),
+};
+
+fn tenant_id(name: &str) -> Option<Uuid> {
+    match Name::parse(name) {
+        Some(Name::Tenant(id)) => Some(id),
+        _ => None,
+    }
+}
+
+/// Adds principals of one associated tenant with one same set of rights, all or nothing (USR-4). By whoever may give rights, or, without
+/// rights, by a global admin of the principals' tenant.
+///
+/// # Errors
+/// `OTHER_TENANT`, `NOT_IN_ASSOCIATED_TENANT`, `ALREADY_MEMBER`, `CANNOT_GRANT_WHAT_YOU_LACK`.
+pub async fn add_members(tx: &mut Tx, proof: Proof, req: AddMembersRequest) -> Result<AddMembersResponse> {
+    let AddMembersRequest { parent, principals, rights, request_id: _, validate_only: _ } = req;
+    let Some(Name::Account(account)) = Name::parse(&parent) else { return Err(Error::field("parent", "is no account")) };
+    let set = Set::of_request(rights.as_ref(), "rights")?;
+    if proof.alternative() == 1 && set != Set::default() {
+        // The second way in is for members without rights; whoever gives some needs users.assign.
+        tx.demand(Permission::UsersAssign, Name::Account(account)).await?;
+    }
+    let scope = ScopeKey::Account(account);
+    tx.lock([scope]).await?;
+    let caller_tenant = tx.caller().who.map(|w| w.principal.tenant);
+    let mut added = Vec::with_capacity(principals.len());
+    for name in &principals {
+        let Some(principal) = Name::parse(name).and_then(Principal::of) else {
+            return Err(Error::field("principals", format!("{name} is neither user nor application")));
+        };
+        if caller_tenant != Some(principal.tenant) {
+            return Err(Error::refused(Reason::OtherTenant).with("tenant", Name::Tenant(principal.tenant).to_string()));
+        }
+        let stranger = || Error::precondition(Reason::NotInAssociatedTenant).with("principal", name.clone());
+        if !grants::is_associated(tx.db(), account, principal.tenant).await?
+            || grants::state(tx.db(), principal, tx.now()).await?.is_none()
+        {
+            return Err(stranger());
+        }
+        if grants::find(tx.db(), scope, principal.id).await?.is_some() {
+            return Err(Error::exists(Reason::AlreadyMember, "principals", "is a member already").with("principal", name.clone()));
+        }
+        grants::set(tx, scope, principal, set, grants::By::Caller).await?;
+        tx.emit(
+            Event::new("entente.account.v1.MemberAdded", Name::Member(account, principal.id))
+                .change("rights", serde_json::Value::Null, set.names(scope))
+                .touches(principal.id),
+        );
+        added.push(principal.id);
+    }
+    let mut members = Vec::with_capacity(added.len());
+    for id in added {
+        members.push(to_wire(tx, account, id).await?);
+    }
+    Ok(AddMembersResponse { members })
+}
+
+/// Gives FINANCE to a person who is a member (ROL-4).
+///
+/// # Errors
+/// `NOT_FOUND`, `NOT_ASSIGNABLE`, `ETAG_MISMATCH`.
+pub async fn grant_finance(tx: &mut Tx, scope: AccountScope, req: GrantFinanceRequest) -> Result<Member> {
+    let GrantFinanceRequest { name, etag, request_id: _, validate_only: _ } = req;
+    change_finance(tx, scope, &name, &etag, |roles| roles | FINANCE).await
+}
+
+/// Takes FINANCE from a member.
+///
+/// # Errors
+/// `NOT_FOUND`, `ETAG_MISMATCH`.
+pub async fn revoke_finance(tx: &mut Tx, scope: AccountScope, req: RevokeFinanceRequest) -> Result<Member> {
+    let RevokeFinanceRequest { name, etag, request_id: _, validate_only: _ } = req;
+    change_finance(tx, scope, &name, &etag, |roles| roles & !FINANCE).await
+}
+
+async fn change_finance(tx: &mut Tx, scope: AccountScope, name: &str, etag: &str, change: impl Fn(i64) -> i64) -> Result<Member> {
+    let row = find(tx, scope, name).await?;
+    update::check_etag(etag, row.version)?;
+    let old = set_of(&row);
+    replace(tx, &row, Set { roles: change(old.roles), single: old.single }, grants::By::Caller).await?;
+    to_wire(tx, row.account_id, row.principal_id).await
+}
+
+/// Drops roles or permissions of the caller's own (ROL-7).
+///
+/// # Errors
+/// `LAST_MANAGER`, `ETAG_MISMATCH`; `PERMISSION_DENIED` to whoever is no member.
+pub async fn drop_roles(tx: &mut Tx, scope: CallerScope, req: DropRolesRequest) -> Result<Member> {
+    let DropRolesRequest { name, rights, etag, request_id: _, validate_only: _ } = req;
+    let row = find_own(tx, scope, &name).await?;
+    update::check_etag(&etag, row.version)?;
+    let dropped = Set::of_request(rights.as_ref(), "rights")?;
+    refuse_owner(dropped.roles & row.roles)?;
+    let old = set_of(&row);
+    let new = Set { roles: old.roles & !dropped.roles, single: old.single.without(dropped.single) };
+    replace(tx, &row, new, grants::By::Oneself).await?;
+    to_wire(tx, row.account_id, row.principal_id).await
+}
+
+/// Ends the caller's own membership.
+///
+/// # Errors
+/// `LAST_MANAGER`, `ETAG_MISMATCH`; `PERMISSION_DENIED` to whoever is no member.
+pub async fn leave_account(tx: &mut Tx, scope: CallerScope, req: LeaveAccountRequest) -> Result<LeaveAccountResponse> {
+    let LeaveAccountRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let row = find_own(tx, scope, &name).await?;
+    update::check_etag(&etag, row.version)?;
+    refuse_owner(row.roles)?;
+    let mut losses = Losses::default();
+    let member = remove(tx, &row, &mut losses).await?;
+    Ok(LeaveAccountResponse { resources: vec![member], losses: Some(losses) })
+}
+
+/// Searches the caller's own tenant for users to add: their names, and nothing else (ROL-8).
+///
+/// # Errors
+/// `NOT_IN_ASSOCIATED_TENANT` if the caller's tenant isn't associated; `INVALID_ARGUMENT` for a bad page, filter or order.
+pub async fn search_candidates(rd: &Read, scope: AccountScope, req: SearchCandidatesRequest) -> Result<SearchCandidatesResponse> {
+    let SearchCandidatesRequest { parent, page_size, page_token, filter, order_by } = req;
+    let tenant = rd.caller().who.map(|w| w.principal.tenant).unwrap_or_default();
+    if !grants::is_associated(rd.db(), scope.id(), tenant).await? {
+        return Err(Error::precondition(Reason::NotInAssociatedTenant).with("principal", rd.caller().name()));
+    }
+    let query = Query {
+        keys: &rd.app().keys,
+        caller: &rd.caller().key(),
+        about: &[rd.method(), &parent],
+        page_size,
+        page_token: &page_token,
+        filter: &filter,
+        order_by: &order_by,
+    };
+    let (rows, next_page_token) = directory::user::candidates(rd, tenant, &query).await?;
+    let mut candidates = Vec::with_capacity(rows.len());
+    for row in rows {
+        let member = grants::find(rd.db(), ScopeKey::Account(scope.id()), row.id).await?.is_some();
+        candidates.push(Candidate {
+            principal: Name::User(tenant, row.id).to_string(),
+            display_name: row.display_name,
+            user_name: row.user_name,
+            member,
+        });
+    }
+    Ok(SearchCandidatesResponse { candidates, next_page_token })
+}
+
+/// Gives a member.
+///
+/// # Errors
+/// `NOT_FOUND` to those who may read members; `PERMISSION_DENIED` to whoever asks for itself and is none.
+pub async fn get_member(rd: &Read, proof: Proof, req: GetMemberRequest) -> Result<Member> {
+    let Some(Name::Member(account, id)) = Name::parse(&req.name) else { return Err(Error::field("name", "is no member")) };
+    let row = match proof.account() {
+        Ok(scope) => member::find(rd.db(), scope, id).await?.ok_or_else(|| Error::not_found("entente.dev/Member", req.name))?,
+        Err(_) => {
+            let own = proof.caller()?.principal();
+            let row = if own.id == id { member::find_in(rd.db(), account, id).await? } else { None };
+            row.ok_or_else(|| Error::denied(Permission::MembersRead.name()))?
+        }
+    };
+    Ok(wire::member(rd.app(), &row))
+}
+
+/// Lists and searches members (USR-7).
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a bad page, filter or order.
+pub async fn list_members(rd: &Read, scope: AccountScope, req: ListMembersRequest) -> Result<ListMembersResponse> {
+    let ListMembersRequest { parent, page_size, page_token, filter, order_by } = req;
+    let query = Query {
+        keys: &rd.app().keys,
+        caller: &rd.caller().key(),
+        about: &[rd.method(), &parent],
+        page_size,
+        page_token: &page_token,
+        filter: &filter,
+        order_by: &order_by,
+    };
+    let select = Entity::find().filter(Column::AccountId.eq(scope.id()));
+    let page = query
+        .page(rd.db(), select, &LISTING, |row: &Model, order| match order {
+            "display_name" => Key::Text(row.display_name_fold.clone(), row.principal_id),
+            _ => Key::Number(row.create_time, row.principal_id),
+        })
+        .await?;
+    Ok(ListMembersResponse {
+        members: page.rows.iter().map(|row| wire::member(rd.app(), row)).collect(),
+        next_page_token: page.next_page_token,
+    })
+}
+
+/// Replaces the rights of members, all or nothing.
+///
+/// # Errors
+/// `NOT_FOUND`, `CANNOT_GRANT_WHAT_YOU_LACK`, `LAST_MANAGER`, `ETAG_MISMATCH`; `INVALID_ARGUMENT` for one named twice.
+pub async fn update_members(tx: &mut Tx, scope: AccountScope, req: UpdateMembersRequest) -> Result<UpdateMembersResponse> {
+    let UpdateMembersRequest { parent: _, requests, request_id: _, validate_only: _ } = req;
+    let mut changes = Vec::with_capacity(requests.len());
+    let mut seen = BTreeSet::new();
+    for (i, request) in requests.into_iter().enumerate() {
+        let member = request.member.ok_or_else(|| Error::field(format!("requests[{i}].member"), "is required"))?;
+        if !seen.insert(member.name.clone()) {
+            return Err(Error::field(format!("requests[{i}].member.name"), "stands in the list before"));
+        }
+        let set = Set::of_request(member.rights.as_ref(), &format!("requests[{i}].member.rights"))?;
+        changes.push((member.name, member.etag, set));
+    }
+    // What is given comes before what is taken, so that a manager can be replaced by another in one call.
+    let mut order: Vec<usize> = (0..changes.len()).collect();
+    order.sort_by_key(|i| changes[*i].2.roles & MANAGER == 0);
+    for i in order {
+        let (name, etag, new) = &changes[i];
+        let row = find(tx, scope, name).await?;
+        update::check_etag(etag, row.version)?;
+        replace(tx, &row, *new, grants::By::Caller).await?;
+    }
+    let mut members = Vec::with_capacity(changes.len());
+    for (name, ..) in &changes {
+        let row = find(tx, scope, name).await?;
+        members.push(wire::member(tx.app(), &row));
+    }
+    Ok(UpdateMembersResponse { members })
+}
+
+/// Removes members, all or nothing; with `delete_from_directory` also deletes users that were made through this account (USR-5).
+///
+/// # Errors
+/// `NOT_FOUND`, `NOT_CREATED_HERE`, `LAST_MANAGER`, `PERMISSION_DENIED` for the owner.
+pub async fn remove_members(tx: &mut Tx, scope: AccountScope, req: RemoveMembersRequest) -> Result<RemoveMembersResponse> {
+    let RemoveMembersRequest { parent: _, names, delete_from_directory, request_id: _, validate_only: _ } = req;
+    let mut rows = Vec::with_capacity(names.len());
+    for name in &names {
+        rows.push(find(tx, scope, name).await?);
+    }
+    let mut losses = Losses::default();
+    let mut resources = Vec::with_capacity(rows.len());
+    for row in &rows {
+        refuse_owner(row.roles)?;
+        if delete_from_directory {
+            may_delete(tx, row).await?;
+        }
+    }
+    for row in &rows {
+        resources.push(remove(tx, row, &mut losses).await?);
+    }
+    if delete_from_directory {
+        for row in &rows {
+            let lost = directory::user::delete_by_id(tx, row.principal_id).await?;
+            losses.memberships.extend(lost.memberships);
+            losses.directory_roles.extend(lost.directory_roles);
+            losses.session_count += lost.session_count;
+        }
+    }
+    Ok(RemoveMembersResponse { resources, losses: Some(losses) })
+}
+
+/// Deletion from the directory: a user made through this account, by a global admin of its tenant.
+async fn may_delete(tx: &mut Tx, row: &Model) -> Result<()> {
+    let name = Name::User(row.tenant_id, row.principal_id);
+    tx.demand(Permission::UsersDelete, name).await?;
+    let user = directory::user::summary(tx.db(), row.principal_id).await?;
+    if user.is_none_or(|u| u.created_through_account != Some(row.account_id)) {
+        return Err(Error::precondition(Reason::NotCreatedHere).with("principal", name.to_string()));
+    }
+    Ok(())
+}
+
+/// Makes a member manager where no active manager is left.
+///
+/// # Errors
+/// `MANAGER_EXISTS`, `NOT_FOUND`, `ETAG_MISMATCH`.
+pub async fn restore_manager(tx: &mut Tx, scope: AccountScope, req: RestoreManagerRequest) -> Result<Member> {
+    let RestoreManagerRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let row = find(tx, scope, &name).await?;
+    update::check_etag(&etag, row.version)?;
+    if grants::active_holders(tx.db(), ScopeKey::Account(scope.id()), MANAGER, tx.now(), 1).await? > 0 {
+        return Err(Error::precondition(Reason::ManagerExists));
+    }
+    if row.principal_kind != PrincipalKind::User as i16 || row.active != 1 {
+        return Err(Error::precondition(Reason::NotAssignable).with("lacking", "MANAGER by who isn't an active person"));
+    }
+    let old = set_of(&row);
+    replace(tx, &row, Set { roles: old.roles | MANAGER, single: old.single }, grants::By::Caller).await?;
+    to_wire(tx, row.account_id, row.principal_id).await
+}
+
+// ---- what several do
+
+fn set_of(row: &Model) -> Set {
+    Set { roles: row.roles, single: roles::Permissions::from_stored(&row.permissions) }
+}
+
+fn refuse_owner(roles: i64) -> Result<()> {
+    if roles & OWNER == 0 { Ok(()) } else { Err(Error::denied("owner; ownership is handed on, not removed")) }
+}
+
+async fn find(tx: &Tx, scope: AccountScope, name: &str) -> Result<Model> {
+    let not_found = || Error::not_found("entente.dev/Member", name);
+    match Name::parse(name) {
+        Some(Name::Member(account, id)) if account == scope.id() => member::find(tx.db(), scope, id).await?.ok_or_else(not_found),
+        _ => Err(not_found()),
+    }
+}
+
+/// The caller's own membership; whoever is no member hears the same as of an account that doesn't exist.
+async fn find_own(tx: &mut Tx, scope: CallerScope, name: &str) -> Result<Model> {
+    let denied = || Error::denied(Permission::AccountRead.name());
+    let own = scope.principal().id;
+    match Name::parse(name) {
+        Some(Name::Member(account, id)) if id == own => {
+            tx.lock([ScopeKey::Account(account)]).await?;
+            member::find_in(tx.db(), account, own).await?.ok_or_else(denied)
+        }
+        _ => Err(denied()),
+    }
+}
+
+async fn replace(tx: &mut Tx, row: &Model, new: Set, by: grants::By) -> Result<()> {
+    let scope = ScopeKey::Account(row.account_id);
+    let old = set_of(row);
+    if new == old {
+        return Ok(());
+    }
+    let kind = PrincipalKind::from_number(row.principal_kind).unwrap_or(PrincipalKind::User);
+    let principal = Principal { kind, id: row.principal_id, tenant: row.tenant_id };
+    grants::set(tx, scope, principal, new, by).await?;
+    tx.emit(
+        Event::new("entente.account.v1.MemberUpdated", Name::Member(row.account_id, row.principal_id))
+            .change("rights", old.names(scope), new.names(scope))
+            .touches(row.principal_id),
+    );
+    Ok(())
+}
+
+async fn remove(tx: &mut Tx, row: &Model, losses: &mut Losses) -> Result<Member> {
+    let resource = wire::member(tx.app(), row);
+    let held = set_of(row);
+    grants::remove(tx, ScopeKey::Account(row.account_id), row.principal_id).await?;
+    losses.memberships.push(LostMembership { member: resource.name.clone(), rights: Some(held.to_rights()) });
+    tx.emit(directory::user_change::member_removed(row.account_id, row.principal_id, held));
+    Ok(resource)
+}
+
+async fn to_wire(tx: &Tx, account: Uuid, id: Uuid) -> Result<Member> {
+    let row = member::find_in(tx.db(), account, id).await?.ok_or_else(|| Error::internal("a member vanished within its transaction"))?;
+    Ok(wire::member(tx.app(), &row))
+}

@@ -1,0 +1,148 @@
+//! Accounts: partner companies, their associated tenants, and their members.
+//!
+//! Nouns and states. An account is `ACTIVE` (imported ones are at once). A tenant is associated with an account or not. A member is a
+//! user or application of an associated tenant, with or without rights; the rights themselves are `access/grants.rs`'s.
+//!
+//! Invariants. An account never loses its last active manager, but by its tenant's own act. Removing a tenant takes its people's
+//! memberships for good. A member lies in an associated tenant.
+
+mod entity;
+pub mod member;
+pub mod tenant_association;
+pub(crate) mod wire;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+
+use crate::{
+    access::{
+        grants::{self, ADMIN_AGENT, MANAGER},
+        principal::Principal,
+        scope::{CallerScope, OperatorScope, Proof},
+    },
+    account::entity::{
+        account::{self, Entity, Model},
+    },
+    app::{Read, Tx},
+    directory,
+    error::{Error, Reason, Result},
+    names::Name,
+    proto::account::{
+        Account, GetAccountRequest, ImportAccountRequest, ListAccountsRequest, ListAccountsResponse,
+    },
+    store::{
+        filter::{Field, Kind, OrderField},
+        list::{Key, Listing, Query, fold},
+        outbox::Event,
+        scope_key::ScopeKey,
+        time::parse_rfc3339,
+    },
+};
+
+const LISTING: Listing = Listing {
+    fields: &[
+        Field {
+            name: "publisher_display_name",
+            column: ("accounts", "publisher_display_name_fold"),
+            kind: Kind::Text { fold },
+        },
+        Field { name: "create_time", column: ("accounts", "create_time"), kind: Kind::Instant { parse: parse_rfc3339 } },
+    ],
+    orders: &[
+        OrderField { name: "create_time", column: ("accounts", "create_time"), descending: false },
+        OrderField { name: "publisher_display_name", column: ("accounts", "publisher_display_name_fold"), descending: false },
+    ],
+    id: ("accounts", "id"),
+};
+
+/// Brings an existing company in: account, association, first manager, in one transaction.
+///
+/// # Errors
+/// `RESOURCE_EXISTS` for the publisher name, `NOT_IN_ASSOCIATED_TENANT` if the manager isn't an active user, `OPERATOR_TENANT`.
+pub async fn import_account(tx: &mut Tx, _scope: OperatorScope, req: ImportAccountRequest) -> Result<Account> {
+    let (new, tenant_id, manager) = wire::imported(req)?;
+    directory::tenant::not_the_operators(tx, tenant_id)?;
+    tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
+    let principal_name = manager.name();
+    let user = directory::user::summary(tx.db(), manager.id).await?;
+    if !user.is_some_and(|u| u.tenant == tenant_id && u.active) {
+        return Err(Error::precondition(Reason::NotInAssociatedTenant).with("principal", principal_name));
+    }
+    let (id, now) = (tx.id(), tx.now());
+    let row = Model {
+        id,
+        publisher_display_name_fold: fold(&new.publisher_display_name),
+        publisher_display_name: new.publisher_display_name,
+        legal_name: new.legal_name,
+        country_code: new.country_code,
+        r#type: new.kind,
+        seller_id: format!("S{}", &id.simple().to_string()[16..].to_uppercase()),
+        state: 1,
+        create_time: now,
+        update_time: now,
+        version: 1,
+    };
+    tx.insert(row.clone()).await?;
+    let scope = ScopeKey::Account(id);
+    tx.open_scope(scope).await?;
+    grants::associate(tx, id, tenant_id).await?;
+    let set = grants::Set::of_roles(MANAGER | ADMIN_AGENT);
+    grants::set(tx, scope, manager, set, grants::By::Caller).await?;
+    let null = || serde_json::Value::Null;
+    tx.emit(
+        Event::new("entente.account.v1.AccountImported", Name::Account(id))
+            .change("publisher_display_name", null(), row.publisher_display_name.clone())
+            .change("legal_name", null(), row.legal_name.clone())
+            .change("country_code", null(), row.country_code.clone())
+            .also_in(ScopeKey::Tenant(tenant_id)),
+    );
+    tx.emit(
+        Event::new("entente.account.v1.MemberAdded", Name::Member(id, manager.id))
+            .change("rights", null(), set.names(scope))
+            .touches(manager.id),
+    );
+    Ok(wire::account(&row, false))
+}
+
+/// Gives an account.
+///
+/// # Errors
+/// `NOT_FOUND`, to the operator's people only.
+pub async fn get_account(rd: &Read, proof: Proof, req: GetAccountRequest) -> Result<Account> {
+    let id = Name::parse(&req.name).map(|n| n.id()).unwrap_or_default();
+    let row = Entity::find_by_id(id).one(rd.db()).await?.ok_or_else(|| Error::not_found("entente.dev/Account", req.name))?;
+    Ok(wire::account(&row, proof.masked()))
+}
+
+/// Lists the accounts that the caller is a member of, through tenants that are still associated.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a bad page, filter or order.
+pub async fn list_accounts(rd: &Read, scope: CallerScope, req: ListAccountsRequest) -> Result<ListAccountsResponse> {
+    let ListAccountsRequest { page_size, page_token, filter, order_by } = req;
+    let Principal { kind: _, id, tenant } = scope.principal();
+    let mine = sea_orm::sea_query::Expr::cust_with_values(
+        "\"accounts\".\"id\" IN (SELECT g.scope_id FROM grants g JOIN associations s ON s.account_id = g.scope_id AND s.tenant_id = g.tenant_id \
+         WHERE g.scope_kind = 2 AND g.principal_id = $1 AND g.tenant_id = $2)",
+        [sea_orm::Value::from(id), sea_orm::Value::from(tenant)],
+    );
+    let select = Entity::find().filter(mine).filter(account::Column::State.gt(0));
+    let query = Query {
+        keys: &rd.app().keys,
+        caller: &rd.caller().key(),
+        about: &[rd.method()],
+        page_size,
+        page_token: &page_token,
+        filter: &filter,
+        order_by: &order_by,
+    };
+    let page = query
+        .page(rd.db(), select, &LISTING, |row: &Model, order| match order {
+            "publisher_display_name" => Key::Text(row.publisher_display_name_fold.clone(), row.id),
+            _ => Key::Number(row.create_time, row.id),
+        })
+        .await?;
+    Ok(ListAccountsResponse {
+        accounts: page.rows.iter().map(|row| wire::account(row, false)).collect(),
+        next_page_token: page.next_page_token,
+    })
+}

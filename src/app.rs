@@ -1,0 +1,684 @@
+//! The application: the only place where a transaction begins. `read` and `mutate` carry every call: proof, claim, function, audit,
+//! domain events, reply, commit; retries around the whole. Functions see `Read` and `Tx`, nothing else.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use prost::Message;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions,
+    TransactionTrait,
+};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    access::{
+        limits::Limits,
+        principal::Caller,
+        proof::{self, Named},
+        refusals::{self, Tally},
+        roles::{Permission, Permissions},
+        rules::Rule,
+        scope::{JobScope, Proof},
+        token::Tokens,
+    },
+    check::{At, Mode, Redact, Request, Violations},
+    config::Config,
+    env::{Env, Micros},
+    error::{Error, Reason, Result, reason_name},
+    hash::Hasher,
+    keys::{Keys, Mac, Purpose},
+    names::Name,
+    store::{
+        connect::Db,
+        idempotency::{self, Claim, Claimed},
+        scope_key::ScopeKey,
+        work::{Origin, Snapshot, Work},
+    },
+};
+
+/// A transaction that lost against another is run again so often, then answered ABORTED.
+const MOST_ATTEMPTS: u32 = 10;
+/// The first pause before another attempt; doubled each time, with jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+
+/// Everything that a call needs; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+/// What `App` holds.
+pub struct Inner {
+    /// Time, randomness, identifiers.
+    pub env: Env,
+    /// The keys outside the database.
+    pub keys: Keys,
+    /// The configuration.
+    pub config: Config,
+    /// The database.
+    pub db: Db,
+    /// Signs and verifies access tokens.
+    pub tokens: Tokens,
+    /// Hashes passwords, bounded.
+    pub hasher: Hasher,
+    /// Calls a caller may make.
+    pub limits: Limits,
+    /// Refusals and looks that are still to be audited.
+    pub tally: Tally,
+    /// The database's epoch, part of every cursor.
+    pub epoch: String,
+    /// The operator's tenant, once it was made.
+    pub operator: OnceLock<Uuid>,
+    /// Woken at every commit of this process.
+    pub committed: Notify,
+    /// Set when the server drains: streams end.
+    pub draining: CancellationToken,
+    /// Whether the database answered lately, for health.
+    pub healthy: AtomicBool,
+}
+
+impl Deref for App {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl App {
+    /// Wraps what was put together at start.
+    #[must_use]
+    pub fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// The operator's tenant; nil before it was made.
+    #[must_use]
+    pub fn operator_tenant(&self) -> Uuid {
+        self.operator.get().copied().unwrap_or_default()
+    }
+}
+
+/// One call, as the layers know it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The method's rule.
+    pub rule: &'static Rule,
+    /// Who calls.
+    pub caller: Caller,
+    /// Past it, work stops.
+    pub deadline: Instant,
+    /// Set when the caller is gone.
+    pub gone: CancellationToken,
+}
+
+/// How a function ended.
+pub enum Outcome<T> {
+    /// All is well.
+    Done(T),
+    /// What it wrote is committed, and this error is the answer; only in methods marked `may_refuse`.
+    Refuse(Error),
+}
+
+impl<T> From<T> for Outcome<T> {
+    fn from(value: T) -> Self {
+        Self::Done(value)
+    }
+}
+
+/// A transaction that reads, as functions see it.
+pub struct Read {
+    app: App,
+    call: Call,
+    snapshot: Snapshot,
+}
+
+impl Deref for Read {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+impl Read {
+    /// The application.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.call.caller
+    }
+
+    /// `package.Service/Method`.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        self.call.rule.method
+    }
+
+    /// What the caller may on a scope now, awake.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn caller_permissions(&self, scope: ScopeKey) -> Result<Permissions> {
+        proof::permissions(self.db(), &self.call.caller, scope, self.now()).await
+    }
+}
+
+/// What preparations see: no transaction, since they hash and wait.
+pub struct Outside {
+    app: App,
+    call: Call,
+}
+
+impl Outside {
+    /// The application; `look` reads what must be known before.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.call.caller
+    }
+}
+
+/// A transaction that writes, as functions see it.
+pub struct Tx {
+    app: App,
+    caller: Caller,
+    method: &'static str,
+    work: Work,
+    validate_only: bool,
+}
+
+impl Deref for Tx {
+    type Target = Work;
+    fn deref(&self) -> &Work {
+        &self.work
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Work {
+        &mut self.work
+    }
+}
+
+impl Tx {
+    /// The application.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// `package.Service/Method`, or the job.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        self.method
+    }
+
+    /// A new identifier.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.app.env.id(self.now())
+    }
+
+    /// Whether all of it will be rolled back.
+    #[must_use]
+    pub fn validate_only(&self) -> bool {
+        self.validate_only
+    }
+
+    /// What the caller may on a scope now, awake.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn caller_permissions(&self, scope: ScopeKey) -> Result<Permissions> {
+        proof::permissions(self.db(), &self.caller, scope, self.now()).await
+    }
+
+    /// Demands what only the data tells: the permission, on the scope of what is named. The scope is locked.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, `RIGHTS_ASLEEP`; those of the database.
+    pub async fn demand(&mut self, permission: Permission, on: Name) -> Result<()> {
+        let scope = on.scope();
+        self.work.lock([scope]).await?;
+        proof::demand(self.db(), &self.caller, permission, scope, self.now()).await
+    }
+}
+
+/// What an attempt came to.
+enum Attempt<S> {
+    /// Committed, with the answer.
+    Done(S),
+    /// Answered before.
+    Replay(Vec<u8>),
+    /// Committed, with a refusal.
+    Refused(Error),
+}
+
+impl App {
+    async fn begin(&self, write: bool) -> Result<DatabaseTransaction> {
+        let options = match (self.db.backend, write) {
+            (DbBackend::Postgres, true) => TransactionOptions {
+                isolation_level: Some(IsolationLevel::ReadCommitted),
+                access_mode: Some(AccessMode::ReadWrite),
+                ..Default::default()
+            },
+            (DbBackend::Postgres, false) => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..Default::default()
+            },
+            // The default mode fails most concurrent transactions that read before they write.
+            (_, true) => TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() },
+            (_, false) => TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred), ..Default::default() },
+        };
+        let pool = if write { &self.db.write } else { &self.db.read };
+        #[expect(clippy::disallowed_methods, reason = "this is the one place where transactions begin")]
+        let begun = pool.begin_with_options(options).await?;
+        Ok(begun)
+    }
+
+    async fn snapshot(&self, write: bool) -> Result<Snapshot> {
+        let db = self.begin(write).await?;
+        let now = self.now_in(&db).await?;
+        Ok(Snapshot::new(db, now))
+    }
+
+    async fn now_in<C: ConnectionTrait>(&self, db: &C) -> Result<Micros> {
+        let now = self.env.now();
+        if !self.config.enable_test_clock {
+            return Ok(now);
+        }
+        let sql = "SELECT value FROM meta WHERE key = 'clock_offset'";
+        let row = db.query_one_raw(Statement::from_string(self.db.backend, sql)).await?;
+        let offset: Micros = match row {
+            Some(row) => row.try_get::<String>("", "value")?.parse().unwrap_or(0),
+            None => 0,
+        };
+        Ok(now + offset)
+    }
+
+    /// Now, with the test clock's offset, outside of any transaction.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn now(&self) -> Result<Micros> {
+        self.now_in(&self.db.read).await
+    }
+
+    fn caller_mac(&self, caller: &Caller) -> Mac {
+        self.keys.mac(Purpose::Request, &[b"caller", &caller.key()])
+    }
+
+    fn claim_of<R: Request>(&self, call: &Call, request: &R) -> Option<Claim> {
+        if !call.rule.claims() || request.validate_only() {
+            return None;
+        }
+        let request_id = Uuid::try_parse(request.request_id()).ok()?;
+        let mut bare = request.clone();
+        bare.clear_request_id();
+        Some(Claim {
+            caller: self.caller_mac(&call.caller),
+            request_id,
+            method: call.rule.method.to_owned(),
+            request: self.keys.mac(Purpose::Request, &[call.rule.method.as_bytes(), &bare.encode_to_vec()]),
+        })
+    }
+
+    /// Carries out a call that changes nothing.
+    ///
+    /// # Errors
+    /// Those of the proof, the checks and the function.
+    pub async fn read<R, S, F>(&self, call: &Call, mut request: R, run: &F) -> Result<S>
+    where
+        R: Request,
+        F: for<'a> Fn(&'a Read, Proof, R) -> BoxFuture<'a, Result<S>>,
+    {
+        let named = proof::resolve(call.rule, &request)?;
+        let snapshot = self.snapshot(false).await?;
+        let now = snapshot.now();
+        let rd = Read { app: self.clone(), call: call.clone(), snapshot };
+        let proven = match proof::prove(rd.db(), &call.caller, call.rule, &named, &request, now).await {
+            Ok(proven) => proven,
+            Err(error) => {
+                drop(rd);
+                return Err(self.refuse(call, &named, error).await);
+            }
+        };
+        check(&mut request)?;
+        let looked = proven.by_operator().then(|| named.iter().find_map(|(_, names)| names.first().copied())).flatten();
+        let answer = run(&rd, proven, request).await?;
+        rd.snapshot.into_db().commit().await?;
+        if let Some(resource) = looked {
+            refusals::looked(self, call, resource).await?;
+        }
+        Ok(answer)
+    }
+
+    /// Begins what a stream reads in one batch: proof and snapshot.
+    ///
+    /// # Errors
+    /// Those of the proof.
+    pub async fn open_batch<R: Request>(&self, call: &Call, named: &Named, request: &R) -> Result<(Read, Proof)> {
+        let snapshot = self.snapshot(false).await?;
+        let now = snapshot.now();
+        let rd = Read { app: self.clone(), call: call.clone(), snapshot };
+        match proof::prove(rd.db(), &call.caller, call.rule, named, request, now).await {
+            Ok(proven) => Ok((rd, proven)),
+            Err(error) => {
+                drop(rd);
+                Err(self.refuse(call, named, error).await)
+            }
+        }
+    }
+
+    /// The first proof of a call that writes, its checks, and, where marked, its preparation outside the transaction.
+    ///
+    /// # Errors
+    /// Those of the proof, the checks and the preparation. A stored answer of a call that ended its caller's right comes as `Ok(Err(..))`.
+    async fn first_proof<R, P, G>(&self, call: &Call, request: &mut R, prepare: G) -> Result<std::result::Result<(Named, P), Vec<u8>>>
+    where
+        R: Request,
+        G: for<'a> Fn(&'a Outside, Proof, &'a R) -> BoxFuture<'a, Result<P>>,
+    {
+        let named = proof::resolve(call.rule, request)?;
+        let (rd, proven) = {
+            let snapshot = self.snapshot(false).await?;
+            let now = snapshot.now();
+            let rd = Read { app: self.clone(), call: call.clone(), snapshot };
+            match proof::prove(rd.db(), &call.caller, call.rule, &named, request, now).await {
+                Ok(proven) => (rd, proven),
+                Err(error) => {
+                    // Only where the claimed call itself ended the right is the stored answer given without it (COM-4).
+                    check(request).ok();
+                    if let Some(claim) = self.claim_of(call, request)
+                        && let Ok(Some(stored)) = idempotency::look_up(rd.db(), &claim, now).await
+                        && stored.ended_right
+                    {
+                        return Ok(Err(stored.reply));
+                    }
+                    drop(rd);
+                    return Err(self.refuse(call, &named, error).await);
+                }
+            }
+        };
+        check(request)?;
+        rd.snapshot.into_db().commit().await?;
+        let outside = Outside { app: self.clone(), call: call.clone() };
+        let prepared = prepare(&outside, proven, request).await?;
+        Ok(Ok((named, prepared)))
+    }
+
+    /// Carries out a call that writes.
+    ///
+    /// # Errors
+    /// Those of the proof, the checks and the function; then nothing has changed, but for `Outcome::Refuse`.
+    pub async fn mutate<R, S, P, G, F>(&self, call: &Call, mut request: R, prepare: G, run: F) -> Result<(S, bool)>
+    where
+        R: Request,
+        S: Message + Default + Redact + Clone,
+        P: Clone,
+        G: for<'a> Fn(&'a Outside, Proof, &'a R) -> BoxFuture<'a, Result<P>>,
+        F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>,
+    {
+        let replayed = |bytes: Vec<u8>| -> Result<(S, bool)> {
+            let stored = S::decode(bytes.as_slice()).map_err(|e| Error::internal(format!("a stored reply: {e}")))?;
+            Ok((stored, true))
+        };
+        let (named, prepared) = match self.in_time(call, self.first_proof(call, &mut request, prepare)).await? {
+            Ok(both) => both,
+            Err(reply) => return replayed(reply),
+        };
+        let claim = self.claim_of(call, &request);
+        let mut extra: Vec<ScopeKey> = Vec::new();
+        let mut pause = FIRST_PAUSE;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let attempt = self.attempt(call, &request, &named, claim.as_ref(), &extra, &prepared, &run).await;
+            match attempt {
+                Ok(Attempt::Done(answer)) => {
+                    self.committed.notify_waiters();
+                    return Ok((answer, false));
+                }
+                Ok(Attempt::Replay(bytes)) => return replayed(bytes),
+                Ok(Attempt::Refused(error)) => return Err(error),
+                Err(error) => {
+                    let Some(needs) = error.again().map(<[ScopeKey]>::to_vec) else {
+                        return Err(match error.code() {
+                            tonic::Code::PermissionDenied => self.refuse(call, &named, error).await,
+                            _ => error,
+                        });
+                    };
+                    if attempts >= MOST_ATTEMPTS {
+                        return Err(error);
+                    }
+                    tracing::debug!(attempts, %error, "a transaction is run again");
+                    if needs.is_empty() {
+                        let jitter = u64::from(u16::from_be_bytes(self.env.bytes::<2>()));
+                        tokio::time::sleep(pause + pause.mul_f64(jitter as f64 / 65_536.0)).await;
+                        pause = (pause * 2).min(Duration::from_millis(100));
+                    } else {
+                        extra = needs;
+                    }
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one attempt is given all that the call has come to")]
+    async fn attempt<R, S, P, F>(
+        &self,
+        call: &Call,
+        request: &R,
+        named: &Named,
+        claim: Option<&Claim>,
+        extra: &[ScopeKey],
+        prepared: &P,
+        run: &F,
+    ) -> Result<Attempt<S>>
+    where
+        R: Request,
+        S: Message + Default + Redact + Clone,
+        P: Clone,
+        F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>,
+    {
+        let work = async {
+            let mut tx = Tx {
+                app: self.clone(),
+                caller: call.caller.clone(),
+                method: call.rule.method,
+                work: Work::new(self.snapshot(true).await?),
+                validate_only: request.validate_only(),
+            };
+            tx.lock(proof::scopes(call.rule, named, &call.caller).into_iter().chain(extra.iter().copied())).await?;
+            let now = tx.now();
+            let proven = proof::prove(tx.db(), &call.caller, call.rule, named, request, now).await?;
+            if let Some(claim) = claim
+                && let Claimed::Replay(reply) = idempotency::claim(tx.db(), claim, now).await?
+            {
+                return Ok((tx, Attempt::Replay(reply)));
+            }
+            let touched: Vec<_> = proven.scopes().collect();
+            for scope in touched {
+                tx.touch(scope);
+            }
+            let (answer, outcome) = match run(&mut tx, proven, request.clone(), prepared.clone()).await? {
+                Outcome::Done(answer) => (Attempt::Done(answer), "OK"),
+                Outcome::Refuse(error) => {
+                    let outcome = reason_name(error.reason());
+                    (Attempt::Refused(error), outcome)
+                }
+            };
+            if tx.validate_only {
+                return Ok((tx, answer));
+            }
+            let event_id = tx.id();
+            let origin = origin_of(call);
+            let ended = match (&answer, call.caller.who) {
+                (Attempt::Done(_), Some(who)) if claim.is_some() && tx.told_of(who.principal.id) => {
+                    proof::prove(tx.db(), &call.caller, call.rule, named, request, now).await.is_err()
+                }
+                _ => false,
+            };
+            let with_events = call.rule.claims();
+            tx.work.finish(&self.keys, &origin, outcome, event_id, with_events).await?;
+            match (claim, &answer) {
+                (Some(claim), Attempt::Done(answer)) => {
+                    let mut stored = answer.clone();
+                    stored.redact();
+                    idempotency::settle(tx.db(), claim, &stored.encode_to_vec(), ended).await?;
+                }
+                (Some(claim), _) => idempotency::give_up(tx.db(), claim).await?,
+                (None, _) => {}
+            }
+            Ok((tx, answer))
+        };
+        let (tx, answer) = self.in_time(call, work).await?;
+        if tx.validate_only {
+            tx.work.into_db().rollback().await?;
+            return Ok(match answer {
+                Attempt::Done(mut answer) => {
+                    answer.redact();
+                    Attempt::Done(answer)
+                }
+                other => other,
+            });
+        }
+        // From here on nothing stops it: a commit that has begun is finished (COM-13).
+        if let Err(fault) = tx.work.into_db().commit().await {
+            let error = Error::from(fault);
+            if error.again().is_some() {
+                return Err(error);
+            }
+            // The connection broke while committing: the claim tells whether it was done.
+            if let Some(claim) = claim
+                && let Ok(Some(_)) = idempotency::look_up(&self.db.read, claim, self.env.now()).await
+            {
+                return Ok(answer);
+            }
+            return Err(Error::unavailable(Reason::DatabaseUnavailable, format!("the commit's outcome is unknown: {error}")));
+        }
+        Ok(answer)
+    }
+
+    /// Runs work until the deadline, or until the caller is gone; what it did is rolled back then.
+    async fn in_time<T>(&self, call: &Call, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            () = call.gone.cancelled() => Err(Error::cancelled()),
+            done = tokio::time::timeout_at(call.deadline, work) => done.unwrap_or_else(|_| Err(Error::late())),
+        }
+    }
+
+    /// Runs a transaction that only writes audit events of its own making.
+    pub(crate) async fn note<F>(&self, run: F) -> Result<()>
+    where
+        F: for<'a> Fn(&'a mut Tx) -> BoxFuture<'a, Result<()>>,
+    {
+        self.job("note", move |tx, _| run(tx)).await
+    }
+
+    /// Runs a job of the service's own in one transaction: with audit and events, without caller.
+    ///
+    /// # Errors
+    /// Those of the job.
+    pub async fn job<T, F>(&self, name: &'static str, run: F) -> Result<T>
+    where
+        F: for<'a> Fn(&'a mut Tx, JobScope) -> BoxFuture<'a, Result<T>>,
+    {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.job_once(name, &run).await {
+                Err(error) if error.again().is_some() && attempts < MOST_ATTEMPTS => tokio::time::sleep(FIRST_PAUSE * attempts).await,
+                other => return other,
+            }
+        }
+    }
+
+    async fn job_once<T, F>(&self, name: &'static str, run: &F) -> Result<T>
+    where
+        F: for<'a> Fn(&'a mut Tx, JobScope) -> BoxFuture<'a, Result<T>>,
+    {
+        let mut tx = Tx {
+            app: self.clone(),
+            caller: Caller { who: None, via: None, address: None, language: crate::error::Language::English, trace_id: String::new() },
+            method: name,
+            work: Work::new(self.snapshot(true).await?),
+            validate_only: false,
+        };
+        let answer = run(&mut tx, JobScope::new(name)).await?;
+        let event_id = tx.id();
+        let origin = Origin { action: name.to_owned(), actor: format!("operator/jobs/{name}"), ..Origin::default() };
+        tx.work.finish(&self.keys, &origin, "OK", event_id, true).await?;
+        tx.work.into_db().commit().await?;
+        self.committed.notify_waiters();
+        Ok(answer)
+    }
+
+    /// Runs a job's reading in one snapshot.
+    ///
+    /// # Errors
+    /// Those of the job.
+    pub async fn look<T, F>(&self, run: F) -> Result<T>
+    where
+        F: for<'a> FnOnce(&'a Snapshot) -> BoxFuture<'a, Result<T>>,
+    {
+        let snapshot = self.snapshot(false).await?;
+        let answer = run(&snapshot).await?;
+        snapshot.into_db().commit().await?;
+        Ok(answer)
+    }
+
+    /// Has a refusal audited where COM-10 asks for it; gives the error that is answered.
+    async fn refuse(&self, call: &Call, named: &Named, error: Error) -> Error {
+        if let Err(fault) = refusals::refused(self, call, named, &error).await {
+            // Who may not gets to know that he may not, even while the refusal can't be written; the log keeps it.
+            tracing::error!(%fault, method = call.rule.method, "a refusal could not be audited");
+        }
+        error
+    }
+}
+
+/// Who did it and by what, for audit and events.
+#[must_use]
+pub fn origin_of(call: &Call) -> Origin {
+    Origin {
+        action: call.rule.method.to_owned(),
+        actor: call.caller.name(),
+        via: call.caller.via_name(),
+        client_address: call.caller.address_text(),
+        trace_id: call.caller.trace_id.clone(),
+    }
+}
+
+/// Holds a request against its declared limits, all violations at once; texts come out normalised, output-only fields cleared.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub fn check<R: Request>(request: &mut R) -> Result<()> {
+    let mut violations = Violations::default();
+    let mode = if R::UPDATES { Mode::Update } else { Mode::Create };
+    request.check(&At::root(), mode, &mut violations);
+    violations.none()
+}

@@ -1,0 +1,244 @@
+//! The configuration: one struct, from defaults, a file, the environment and flags, in that order; validated once, every fault named.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use crate::env::{DAY_US, MINUTE_US, Micros};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything that can be configured. Each field is also `ENTENTE_` and its name in capitals.
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where gRPC is served.
+    pub listen: SocketAddr,
+    /// Where operations are served: health, keys, discovery.
+    pub ops_listen: SocketAddr,
+    /// The folder of the embedded database, keys and mails.
+    pub data_dir: PathBuf,
+    /// PostgreSQL; the embedded SQLite if not set.
+    pub database_url: Option<String>,
+    /// PostgreSQL as the owner of the tables, for migrations; `database_url` if not set.
+    pub migrate_database_url: Option<String>,
+    /// Whether `serve` runs migrations that are missing.
+    pub migrate_at_start: bool,
+    /// What links in mails begin with, and the issuer of tokens.
+    pub public_origin: String,
+    /// Tenants' domains lie under it.
+    pub base_domain: String,
+    /// Refuses what is only good for trying out.
+    pub production: bool,
+    /// Serves TestClockService; refused in production.
+    pub enable_test_clock: bool,
+    /// The master key, base64 of 32 bytes; the file `master.key` in `data_dir` if not set.
+    pub master_key: Option<String>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`.
+    pub log_filter: String,
+    /// Lifetime of access tokens in seconds, 60 to 3,600.
+    pub access_token_lifetime_s: u32,
+    /// Lifetime of sessions in days, 1 to 90.
+    pub session_lifetime_days: u32,
+    /// Whom mails come from.
+    pub mail_from: String,
+    /// Calls worked on at once; further ones are told to try again.
+    pub max_concurrent_calls: usize,
+    /// How long a stopping server waits for calls in flight, in seconds.
+    pub drain_timeout_s: u32,
+    /// Workers that hash passwords; as many as there are cores if 0.
+    pub hash_workers: usize,
+    /// Multiplies the limits of calls a caller.
+    pub limits_factor: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50_051)),
+            ops_listen: SocketAddr::from(([127, 0, 0, 1], 9_090)),
+            data_dir: PathBuf::from("data"),
+            database_url: None,
+            migrate_database_url: None,
+            migrate_at_start: true,
+            public_origin: "http://localhost:8080".to_owned(),
+            base_domain: "partners.localhost".to_owned(),
+            production: false,
+            enable_test_clock: false,
+            master_key: None,
+            log_format: LogFormat::Human,
+            log_filter: "info,sqlx=warn,sea_orm_migration=warn".to_owned(),
+            access_token_lifetime_s: 900,
+            session_lifetime_days: 14,
+            mail_from: "Entente <no-reply@partners.localhost>".to_owned(),
+            max_concurrent_calls: 2_000,
+            drain_timeout_s: 20,
+            hash_workers: 0,
+            limits_factor: 1,
+        }
+    }
+}
+
+/// Shows no secret: URLs of databases hold passwords.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("listen", &self.listen)
+            .field("ops_listen", &self.ops_listen)
+            .field("data_dir", &self.data_dir)
+            .field("postgres", &self.database_url.is_some())
+            .field("public_origin", &self.public_origin)
+            .field("base_domain", &self.base_domain)
+            .field("production", &self.production)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Reads the file, if one is named, and the environment; nothing is validated yet.
+    ///
+    /// # Errors
+    /// What can't be read or isn't known, in plain words.
+    pub fn load(file: Option<&Path>) -> Result<Self, String> {
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
+        }
+        let environment = config::Environment::with_prefix("ENTENTE").prefix_separator("_").try_parsing(true);
+        // Variables of tools and tests share the prefix; only those that are fields count.
+        let environment = environment.source(Some(
+            std::env::vars().filter(|(name, _)| FIELDS.contains(&name.to_ascii_lowercase().trim_start_matches("entente_"))).collect(),
+        ));
+        builder
+            .add_source(environment)
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|e| e.to_string())
+    }
+
+    /// Every fault of the configuration, in plain words; none if it is good.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut fault = |bad: bool, text: &str| {
+            if bad {
+                faults.push(text.to_owned());
+            }
+        };
+        let origin = url::Url::parse(&self.public_origin);
+        let plain = origin.as_ref().is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host() && u.path() == "/" && u.query().is_none());
+        fault(!plain || self.public_origin.ends_with('/'), "public_origin: must be scheme and host without a path, such as https://partners.example");
+        let domain = self.base_domain.as_str();
+        let label = |l: &str| !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        fault(domain.len() > 200 || !domain.contains('.') || !domain.split('.').all(label), "base_domain: must be a lower-case domain, such as partners.example");
+        fault(!(60..=3_600).contains(&self.access_token_lifetime_s), "access_token_lifetime_s: must be 60 to 3600");
+        fault(!(1..=90).contains(&self.session_lifetime_days), "session_lifetime_days: must be 1 to 90");
+        fault(self.max_concurrent_calls == 0, "max_concurrent_calls: must be 1 or more");
+        fault(self.drain_timeout_s > 600, "drain_timeout_s: must be at most 600");
+        fault(self.limits_factor == 0, "limits_factor: must be 1 or more");
+        fault(self.mail_from.parse::<lettre::message::Mailbox>().is_err(), "mail_from: must be an address, such as Entente <no-reply@partners.example>");
+        for (name, url) in [("database_url", &self.database_url), ("migrate_database_url", &self.migrate_database_url)] {
+            let known = url.as_ref().is_none_or(|u| u.starts_with("postgres://") || u.starts_with("postgresql://"));
+            fault(!known, &format!("{name}: must be a postgres:// URL; leave it out for the embedded SQLite"));
+        }
+        fault(self.migrate_database_url.is_some() && self.database_url.is_none(), "migrate_database_url: is of no use without database_url");
+        if self.production {
+            fault(self.enable_test_clock, "enable_test_clock: is refused in production mode");
+            fault(!self.public_origin.starts_with("https://"), "public_origin: must be https in production mode");
+            fault(domain.ends_with(".localhost"), "base_domain: must be set in production mode");
+            fault(self.database_url.is_some() && self.master_key.is_none(), "master_key: must be set in production mode with PostgreSQL, the same on all replicas");
+        }
+        faults
+    }
+
+    /// Lifetime of access tokens.
+    #[must_use]
+    pub fn access_token_lifetime(&self) -> Micros {
+        i64::from(self.access_token_lifetime_s) * (MINUTE_US / 60)
+    }
+
+    /// Lifetime of sessions.
+    #[must_use]
+    pub fn session_lifetime(&self) -> Micros {
+        i64::from(self.session_lifetime_days) * DAY_US
+    }
+}
+
+/// Names of all fields, as in a file; a test holds it against the struct.
+const FIELDS: &[&str] = &[
+    "listen",
+    "ops_listen",
+    "data_dir",
+    "database_url",
+    "migrate_database_url",
+    "migrate_at_start",
+    "public_origin",
+    "base_domain",
+    "production",
+    "enable_test_clock",
+    "master_key",
+    "log_format",
+    "log_filter",
+    "access_token_lifetime_s",
+    "session_lifetime_days",
+    "mail_from",
+    "max_concurrent_calls",
+    "drain_timeout_s",
+    "hash_workers",
+    "limits_factor",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_good_and_every_field_is_known() {
+        assert_eq!(Config::default().faults(), Vec::<String>::new());
+        // Unknown fields are refused with the list of known ones.
+        let message = config::Config::builder()
+            .set_override("no_such_field", 1)
+            .and_then(|b| b.build())
+            .and_then(config::Config::try_deserialize::<Config>)
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default();
+        for field in FIELDS {
+            assert!(message.contains(field), "{field} is not a field: {message}");
+        }
+        assert_eq!(message.matches('`').count() / 2, FIELDS.len() + 1, "{message}");
+    }
+
+    #[test]
+    fn all_faults_are_named_at_once() {
+        let config = Config {
+            public_origin: "partners.example/".to_owned(),
+            base_domain: "X".to_owned(),
+            access_token_lifetime_s: 1,
+            session_lifetime_days: 0,
+            ..Config::default()
+        };
+        assert_eq!(config.faults().len(), 4);
+    }
+
+    // proves COM-14
+    #[test]
+    fn production_refuses_what_is_for_trying_out() {
+        let config = Config { production: true, enable_test_clock: true, ..Config::default() };
+        assert!(config.faults().iter().any(|f| f.starts_with("enable_test_clock")));
+    }
+}

@@ -1,0 +1,8 @@
+//! Tables of the directory, visible in this slice only. Finders demand a proof of access.
+
+pub mod application;
+pub mod application_key;
+pub mod credential;
+pub mod session;
+pub mod tenant;
+pub mod user;

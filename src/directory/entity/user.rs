@@ -1,0 +1,44 @@
+//! `users`: people of a tenant. States: 1 active, 2 disabled, 3 deleted. Kinds: 1 member, 2 guest.
+
+use sea_orm::{QueryFilter, entity::prelude::*};
+
+use crate::{access::scope::Reach, error::Error};
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "users")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub tenant_id: Uuid,
+    pub user_name: String,
+    pub user_name_fold: String,
+    pub given_name: String,
+    pub family_name: String,
+    pub display_name: String,
+    pub display_name_fold: String,
+    pub recovery_email: String,
+    pub kind: i64,
+    pub state: i64,
+    pub created_through_account: Option<Uuid>,
+    pub rights_asleep_until: Option<i64>,
+    pub create_time: i64,
+    pub update_time: i64,
+    pub delete_time: Option<i64>,
+    pub purge_time: Option<i64>,
+    pub version: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
+
+/// The user of an ID that a proof reaches, deleted ones too.
+pub async fn find<C: ConnectionTrait>(db: &C, reach: impl Into<Reach>, id: Uuid) -> Result<Option<Model>, Error> {
+    let reach = reach.into();
+    if !reach.covers(id) {
+        return Ok(None);
+    }
+    Ok(Entity::find_by_id(id).filter(Column::TenantId.eq(reach.tenant())).one(db).await?)
+}

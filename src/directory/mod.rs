@@ -1,0 +1,28 @@
+//! The directory: tenants, their users and applications, and how they sign in.
+//!
+//! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED` or `DELETED`:
+//! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days. An application is `ACTIVE`. A session
+//! runs until it ends or expires.
+//!
+//! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had. A credential that
+//! somebody else set is temporary. A tenant never loses its last global admin (`access/grants.rs`).
+
+pub mod application;
+pub(crate) mod credential;
+mod entity;
+pub(crate) mod password;
+pub mod session;
+pub(crate) mod sign_in;
+pub mod tenant;
+pub mod user;
+pub(crate) mod user_change;
+pub(crate) mod wire;
+
+/// Active: users, tenants and applications alike.
+pub(crate) const ACTIVE: i64 = 1;
+/// A user shut out by an admin.
+pub(crate) const DISABLED: i64 = 2;
+/// A deleted user.
+pub(crate) const DELETED: i64 = 3;
+/// A deleted user can be restored for so long (USR-6).
+pub(crate) const RESTORABLE_US: crate::env::Micros = 30 * crate::env::DAY_US;

@@ -1,0 +1,268 @@
+//! TenantService: making, reading, listing and changing tenants (TEN-1).
+
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set};
+use uuid::Uuid;
+
+use super::{
+    ACTIVE,
+    credential,
+    entity::tenant::{self, Column, Entity, Model},
+    password,
+    user_change,
+    wire::{self, NewTenant, NewUser},
+};
+use crate::{
+    access::{
+        grants::{self, GLOBAL_ADMIN},
+        principal::{Kind, Principal},
+        scope::{OperatorScope, Proof, TenantScope},
+    },
+    app::{Outside, Read, Tx},
+    error::{Error, Reason, Result},
+    mail::{self, Template},
+    names::Name,
+    proto::directory::{
+        CreateTenantRequest, CreateTenantResponse, FirstAdmin, GetTenantRequest, ListTenantsRequest, ListTenantsResponse, Tenant,
+        UpdateTenantRequest, User,
+    },
+    store::{
+        filter::{Field, Kind as FilterKind, OrderField},
+        list::{Key, Listing, Query, fold},
+        outbox::Event,
+        scope_key::ScopeKey,
+        time::parse_rfc3339,
+        update,
+    },
+};
+
+const LISTING: Listing = Listing {
+    fields: &[
+        Field { name: "display_name", column: ("tenants", "display_name_fold"), kind: FilterKind::Text { fold } },
+        Field { name: "domain_prefix", column: ("tenants", "domain_prefix"), kind: FilterKind::Text { fold } },
+        Field { name: "state", column: ("tenants", "state"), kind: FilterKind::Enum(&[("ACTIVE", 1), ("DELETED", 2)]) },
+        Field { name: "create_time", column: ("tenants", "create_time"), kind: FilterKind::Instant { parse: parse_rfc3339 } },
+    ],
+    orders: &[
+        OrderField { name: "create_time", column: ("tenants", "create_time"), descending: false },
+        OrderField { name: "display_name", column: ("tenants", "display_name_fold"), descending: false },
+    ],
+    id: ("tenants", "id"),
+};
+
+/// The hash of the password that the request gives the first admin, if it gives one; checked and hashed outside the transaction.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a bad password.
+pub async fn hash_first_password(outside: &Outside, admin: Option<&FirstAdmin>) -> Result<Option<String>> {
+    let Some(admin) = admin.filter(|a| !a.password.is_empty()) else { return Ok(None) };
+    if let Some(fault) = password::fault(&admin.password, &admin.user_name) {
+        return Err(Error::field("first_admin.password", fault));
+    }
+    outside.app().hasher.hash(&admin.password, &outside.app().env).await.map(Some)
+}
+
+/// Hashes outside of the transaction.
+///
+/// # Errors
+/// As `hash_first_password`.
+pub async fn prepare_create_tenant(outside: &Outside, _proof: Proof, req: &CreateTenantRequest) -> Result<Option<String>> {
+    hash_first_password(outside, req.first_admin.as_ref()).await
+}
+
+/// Makes a tenant with its first global admin, in one transaction.
+///
+/// # Errors
+/// `DOMAIN_TAKEN`.
+pub async fn create_tenant(
+    tx: &mut Tx,
+    _scope: OperatorScope,
+    req: CreateTenantRequest,
+    hash: Option<String>,
+) -> Result<CreateTenantResponse> {
+    let CreateTenantRequest { tenant, first_admin, request_id: _, validate_only: _ } = req;
+    let made = make(tx, wire::new_tenant(tenant)?, wire::first_admin(first_admin)?.0, hash, grants::By::Caller).await?;
+    Ok(CreateTenantResponse {
+        tenant: Some(made.tenant),
+        first_admin: Some(made.first_admin),
+        temporary_password: made.temporary_password,
+        secret_omitted: false,
+    })
+}
+
+/// A tenant just made.
+pub struct Made {
+    /// Its ID.
+    pub id: Uuid,
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Its first global admin.
+    pub first_admin: User,
+    /// Its ID.
+    pub first_admin_id: Uuid,
+    /// The temporary password; empty if one was given.
+    pub temporary_password: String,
+}
+
+/// Makes a tenant and its first global admin. Whoever may make the tenant gives GLOBAL_ADMIN there, by the table of exceptions.
+///
+/// # Errors
+/// `DOMAIN_TAKEN`; those of the database.
+pub async fn make(tx: &mut Tx, new: NewTenant, admin: NewUser, hash: Option<String>, by: grants::By) -> Result<Made> {
+    let is_operator = matches!(by, grants::By::Service);
+    let app = tx.app().clone();
+    let (id, now) = (tx.id(), tx.now());
+    let row = Model {
+        id,
+        domain_prefix: new.domain_prefix,
+        display_name_fold: fold(&new.display_name),
+        display_name: new.display_name,
+        contact_email: new.contact_email,
+        is_operator,
+        state: ACTIVE,
+        create_time: now,
+        update_time: now,
+        version: 1,
+    };
+    tx.insert(row.clone()).await?;
+    let scope = ScopeKey::Tenant(id);
+    tx.open_scope(scope).await?;
+    let user = user_change::insert(tx, id, &admin, None).await?;
+    let temporary_password = match hash {
+        Some(hash) => {
+            credential::set(tx, user.id, &hash, true).await?;
+            String::new()
+        }
+        None => credential::make_temporary(tx, user.id).await?,
+    };
+    let principal = Principal { kind: Kind::User, id: user.id, tenant: id };
+    grants::set(tx, scope, principal, grants::Set::of_roles(GLOBAL_ADMIN), by).await?;
+    let name = Name::Tenant(id);
+    tx.emit(
+        Event::new("entente.directory.v1.TenantCreated", name)
+            .change("domain_prefix", serde_json::Value::Null, row.domain_prefix.clone())
+            .change("display_name", serde_json::Value::Null, row.display_name.clone()),
+    );
+    tx.emit(user_change::created(&user, GLOBAL_ADMIN));
+    let first_admin = wire::user(&app, &user, &row.domain_prefix, GLOBAL_ADMIN, now);
+    mail::queue(
+        tx,
+        Template::TenantCreated,
+        &row.contact_email,
+        name,
+        &[
+            ("organisation", row.display_name.clone()),
+            ("domain", wire::domain(&app, &row.domain_prefix)),
+            ("name", user.display_name.clone()),
+            ("sign_in_name", first_admin.sign_in_name.clone()),
+            ("origin", app.config.public_origin.clone()),
+        ],
+    )
+    .await?;
+    Ok(Made { id, tenant: wire::tenant(&app, &row, false), first_admin, first_admin_id: user.id, temporary_password })
+}
+
+/// Gives a tenant.
+///
+/// # Errors
+/// `NOT_FOUND`, to the operator's people only: others hold nothing on a tenant that isn't there.
+pub async fn get_tenant(rd: &Read, proof: Proof, req: GetTenantRequest) -> Result<Tenant> {
+    let id = Name::parse(&req.name).map(|n| n.id()).unwrap_or_default();
+    let row = Entity::find_by_id(id).one(rd.db()).await?.ok_or_else(|| Error::not_found("entente.dev/Tenant", req.name))?;
+    Ok(wire::tenant(rd.app(), &row, proof.masked()))
+}
+
+/// Lists the caller's tenants, or all for those who may see all.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a bad page, filter or order.
+pub async fn list_tenants(rd: &Read, proof: Proof, req: ListTenantsRequest) -> Result<ListTenantsResponse> {
+    let ListTenantsRequest { page_size, page_token, filter, order_by } = req;
+    let mut select = Entity::find();
+    if !proof.by_operator() {
+        select = select.filter(Column::Id.eq(proof.caller()?.principal().tenant));
+    }
+    let query = Query {
+        keys: &rd.app().keys,
+        caller: &rd.caller().key(),
+        about: &[rd.method()],
+        page_size,
+        page_token: &page_token,
+        filter: &filter,
+        order_by: &order_by,
+    };
+    let page = query
+        .page(rd.db(), select, &LISTING, |row: &Model, order| match order {
+            "display_name" => Key::Text(row.display_name_fold.clone(), row.id),
+            _ => Key::Number(row.create_time, row.id),
+        })
+        .await?;
+    Ok(ListTenantsResponse {
+        tenants: page.rows.iter().map(|row| wire::tenant(rd.app(), row, proof.masked())).collect(),
+        next_page_token: page.next_page_token,
+    })
+}
+
+/// Changes display name or contact.
+///
+/// # Errors
+/// `ETAG_MISMATCH`; `INVALID_ARGUMENT` for a bad mask.
+pub async fn update_tenant(tx: &mut Tx, scope: TenantScope, req: UpdateTenantRequest) -> Result<Tenant> {
+    let UpdateTenantRequest { tenant, update_mask, etag, request_id: _, validate_only: _ } = req;
+    let new = tenant.ok_or_else(|| Error::field("tenant", "is required"))?;
+    let fields = update::fields(update_mask.as_ref(), &new, "tenant")?;
+    let old = find(tx.db(), scope).await?;
+    update::check_etag(&etag, old.version)?;
+    let mut event = Event::new("entente.directory.v1.TenantUpdated", Name::Tenant(old.id));
+    let mut row = old.clone().into_active_model();
+    for field in fields {
+        match field {
+            "display_name" => {
+                event = event.change("display_name", old.display_name.clone(), new.display_name.clone());
+                row.display_name = Set(new.display_name.clone());
+                row.display_name_fold = Set(fold(&new.display_name));
+            }
+            "contact_email" => {
+                event = event.change("contact_email", old.contact_email.clone(), new.contact_email.clone());
+                row.contact_email = Set(new.contact_email.clone());
+            }
+            other => return Err(Error::internal(format!("{other} is mutable, but nobody changes it"))),
+        }
+    }
+    row.update_time = Set(tx.now());
+    row.version = Set(old.version + 1);
+    let row: tenant::Model = row.update(tx.db()).await?;
+    tx.emit(event);
+    Ok(wire::tenant(tx.app(), &row, false))
+}
+
+/// The tenant of a proof.
+///
+/// # Errors
+/// `NOT_FOUND`, if it was purged meanwhile.
+pub async fn find<C: ConnectionTrait>(db: &C, scope: TenantScope) -> Result<Model> {
+    by_id(db, scope.id()).await
+}
+
+/// The row of a tenant that a proof, or a row that it reaches, names.
+///
+/// # Errors
+/// `NOT_FOUND`.
+pub(crate) async fn by_id<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Model> {
+    Entity::find_by_id(id).one(db).await?.ok_or_else(|| Error::not_found("entente.dev/Tenant", Name::Tenant(id).to_string()))
+}
+
+/// A tenant's summary for other slices: domain prefix, display name, whether it is active.
+///
+/// # Errors
+/// Those of the database.
+pub async fn summary<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<(String, String, bool)>> {
+    Ok(Entity::find_by_id(id).one(db).await?.map(|t| (t.domain_prefix, t.display_name, t.state == ACTIVE)))
+}
+
+/// Refuses what can't be done with the operator's own tenant.
+///
+/// # Errors
+/// `OPERATOR_TENANT`.
+pub fn not_the_operators(tx: &Tx, tenant: Uuid) -> Result<()> {
+    if tx.app().operator_tenant() == tenant { Err(Error::precondition(Reason::OperatorTenant)) } else { Ok(()) }
+}

@@ -1,0 +1,616 @@
+//! UserService: the people of a tenant (USR-1 to USR-8, PWD-5).
+
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel, JoinType, QueryFilter, QuerySelect,
+    QueryTrait, Set, Statement, Value,
+    sea_query::{Alias, Expr, ExprTrait as _},
+};
+use uuid::Uuid;
+
+use super::{
+    ACTIVE, DELETED, DISABLED, credential,
+    entity::user::{self, Column, Entity, Model},
+    tenant, user_change,
+    wire::{self, NewUser},
+};
+use crate::{
+    access::{
+        grants::{self, GLOBAL_ADMIN},
+        roles::{self, Permission, TENANT_ROLES},
+        scope::{CallerScope, Proof, Reach, TenantScope},
+    },
+    app::{Read, Tx},
+    error::{Error, Reason, Result},
+    mail::{self, Template},
+    names::Name,
+    proto::directory::{
+        AssignDirectoryRolesRequest, CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse, DisableUserRequest,
+        EnableUserRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, ReplaceGlobalAdminRequest, ReplaceGlobalAdminResponse,
+        ResetPasswordRequest, ResetPasswordResponse, UndeleteUserRequest, UndeleteUserResponse, UpdateOwnContactRequest,
+        UpdateUserRequest, User, WakeRightsRequest,
+    },
+    store::{
+        filter::{Field, Kind as FilterKind, OrderField},
+        list::{Key, Listing, Query, fold},
+        outbox::Event,
+        scope_key::ScopeKey,
+        time::parse_rfc3339,
+        update,
+    },
+};
+
+const LISTING: Listing = Listing {
+    fields: &[
+        Field { name: "state", column: ("users", "state"), kind: FilterKind::Enum(&[("ACTIVE", 1), ("DISABLED", 2), ("DELETED", 3)]) },
+        Field { name: "kind", column: ("users", "kind"), kind: FilterKind::Enum(&[("MEMBER", 1), ("GUEST", 2)]) },
+        Field { name: "user_name", column: ("users", "user_name_fold"), kind: FilterKind::Text { fold } },
+        Field { name: "display_name", column: ("users", "display_name_fold"), kind: FilterKind::Text { fold } },
+        Field {
+            name: "directory_roles",
+            column: ("g", "roles"),
+            kind: FilterKind::Flags(&[("GLOBAL_ADMIN", 2), ("BILLING_ADMIN", 4), ("HELPDESK_ADMIN", 8)]),
+        },
+        Field { name: "create_time", column: ("users", "create_time"), kind: FilterKind::Instant { parse: parse_rfc3339 } },
+    ],
+    orders: &[
+        OrderField { name: "create_time", column: ("users", "create_time"), descending: false },
+        OrderField { name: "display_name", column: ("users", "display_name_fold"), descending: false },
+    ],
+    id: ("users", "id"),
+};
+
+/// A row of a list: the user, and its directory roles.
+#[derive(FromQueryResult)]
+struct Listed {
+    #[sea_orm(nested)]
+    user: Model,
+    directory_roles: Option<i64>,
+}
+
+/// Makes a user with a temporary password, directory roles and memberships (USR-1).
+///
+/// # Errors
+/// `USER_NAME_TAKEN`, `INVALID_ARGUMENT` on `recovery_email` (USR-2), and those of giving.
+pub async fn create_user(tx: &mut Tx, tenant: TenantScope, req: CreateUserRequest) -> Result<CreateUserResponse> {
+    let (new, memberships) = wire::new_user(req)?;
+    let accounts: Vec<ScopeKey> = memberships.iter().filter_map(|m| Name::parse(&m.account)).map(|n| n.scope()).collect();
+    tx.lock(accounts.iter().copied()).await?;
+    let through = accounts.first().map(ScopeKey::to_owned).map(ScopeKey::id);
+    let user = user_change::insert(tx, tenant.id(), &new, through).await?;
+    let temporary_password = credential::make_temporary(tx, user.id).await?;
+    give_directory_roles(tx, &user, new.directory_roles).await?;
+    tx.emit(user_change::created(&user, new.directory_roles));
+    user_change::join_accounts(tx, user_change::principal(&user), &memberships).await?;
+    let row = tenant::find(tx.db(), tenant).await?;
+    Ok(CreateUserResponse {
+        user: Some(wire::user(tx.app(), &user, &row.domain_prefix, new.directory_roles, tx.now())),
+        temporary_password,
+        secret_omitted: false,
+    })
+}
+
+async fn give_directory_roles(tx: &mut Tx, user: &Model, directory_roles: i64) -> Result<()> {
+    if directory_roles == 0 {
+        return Ok(());
+    }
+    let scope = ScopeKey::Tenant(user.tenant_id);
+    grants::set(tx, scope, user_change::principal(user), grants::Set::of_roles(directory_roles), grants::By::Caller).await
+}
+
+/// Gives a user.
+///
+/// # Errors
+/// `NOT_FOUND`.
+pub async fn get_user(rd: &Read, proof: Proof, req: GetUserRequest) -> Result<User> {
+    let row = find(rd.db(), proof.reach()?, &req.name).await?;
+    user_change::to_wire(rd.db(), rd.app(), &row, rd.now()).await
+}
+
+/// Lists and searches users (USR-7).
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a bad page, filter or order.
+pub async fn list_users(rd: &Read, scope: TenantScope, req: ListUsersRequest) -> Result<ListUsersResponse> {
+    let ListUsersRequest { parent, page_size, page_token, filter, order_by, show_deleted } = req;
+    let mut select = Entity::find().filter(Column::TenantId.eq(scope.id()));
+    if !show_deleted {
+        select = select.filter(Column::State.ne(DELETED));
+    }
+    let on = Expr::col((Alias::new("g"), Alias::new("scope_kind")))
+        .eq(1)
+        .and(Expr::col((Alias::new("g"), Alias::new("scope_id"))).equals((user::Entity, Column::TenantId)))
+        .and(Expr::col((Alias::new("g"), Alias::new("principal_id"))).equals((user::Entity, Column::Id)));
+    QueryTrait::query(&mut select).join_as(JoinType::LeftJoin, Alias::new("grants"), Alias::new("g"), on);
+    let select = select.expr_as(Expr::col((Alias::new("g"), Alias::new("roles"))), "directory_roles");
+    let query = Query {
+        keys: &rd.app().keys,
+        caller: &rd.caller().key(),
+        about: &[rd.method(), &parent, if show_deleted { "deleted" } else { "" }],
+        page_size,
+        page_token: &page_token,
+        filter: &filter,
+        order_by: &order_by,
+    };
+    let page = query
+        .page(rd.db(), select, &LISTING, |row: &Listed, order| match order {
+            "display_name" => Key::Text(row.user.display_name_fold.clone(), row.user.id),
+            _ => Key::Number(row.user.create_time, row.user.id),
+        })
+        .await?;
+    let prefix = tenant::find(rd.db(), scope).await?.domain_prefix;
+    Ok(ListUsersResponse {
+        users: page
+            .rows
+            .iter()
+            .map(|row| wire::user(rd.app(), &row.user, &prefix, row.directory_roles.unwrap_or(0), rd.now()))
+            .collect(),
+        next_page_token: page.next_page_token,
+    })
+}
+
+/// Changes names or the recovery address (USR-3).
+///
+/// # Errors
+/// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted user.
+pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest) -> Result<User> {
+    let UpdateUserRequest { user, update_mask, etag, request_id: _, validate_only: _ } = req;
+    let new = user.ok_or_else(|| Error::field("user", "is required"))?;
+    let fields = update::fields(update_mask.as_ref(), &new, "user")?;
+    let old = find(tx.db(), scope, &new.name).await?;
+    update::check_etag(&etag, old.version)?;
+    demand_state(&old, &[ACTIVE, DISABLED])?;
+    let mut changed = NewUser {
+        user_name: old.user_name.clone(),
+        given_name: old.given_name.clone(),
+        family_name: old.family_name.clone(),
+        recovery_email: old.recovery_email.clone(),
+        directory_roles: 0,
+    };
+    for field in fields {
+        match field {
+            "user_name" => changed.user_name.clone_from(&new.user_name),
+            "given_name" => changed.given_name.clone_from(&new.given_name),
+            "family_name" => changed.family_name.clone_from(&new.family_name),
+            "recovery_email" => changed.recovery_email.clone_from(&new.recovery_email),
+            other => return Err(Error::internal(format!("{other} is mutable, but nobody changes it"))),
+        }
+    }
+    if changed.recovery_email.is_empty() && holds_global_admin(tx, &old).await? {
+        return Err(Error::field("user.recovery_email", "is required for a global admin"));
+    }
+    let recovery_changed = changed.recovery_email != old.recovery_email;
+    let row = store_names(tx, &old, &changed).await?;
+    if recovery_changed {
+        after_recovery_change(tx, &old, &row).await?;
+    }
+    user_change::to_wire(tx.db(), tx.app(), &reload(tx, &row).await?, tx.now()).await
+}
+
+/// Writes a user's names, and tells.
+async fn store_names(tx: &mut Tx, old: &Model, new: &NewUser) -> Result<Model> {
+    let mut row = old.clone().into_active_model();
+    row.user_name = Set(new.user_name.clone());
+    row.user_name_fold = Set(fold(&new.user_name));
+    row.given_name = Set(new.given_name.clone());
+    row.family_name = Set(new.family_name.clone());
+    row.display_name = Set(new.display_name());
+    row.display_name_fold = Set(fold(&new.display_name()));
+    row.recovery_email = Set(new.recovery_email.clone());
+    row.update_time = Set(tx.now());
+    row.version = Set(old.version + 1);
+    let row = row.update(tx.db()).await?;
+    if row.display_name_fold != old.display_name_fold {
+        grants::rename(tx, row.id, &row.display_name_fold).await?;
+    }
+    let event = Event::new("entente.directory.v1.UserUpdated", user_change::name(old))
+        .change("user_name", old.user_name.clone(), row.user_name.clone())
+        .change("given_name", old.given_name.clone(), row.given_name.clone())
+        .change("family_name", old.family_name.clone(), row.family_name.clone())
+        .change("recovery_email", old.recovery_email.clone(), row.recovery_email.clone());
+    tx.emit(event);
+    Ok(row)
+}
+
+/// The recovery address is a credential: whoever sets another's puts rights to sleep; the old address is told.
+async fn after_recovery_change(tx: &mut Tx, old: &Model, new: &Model) -> Result<()> {
+    let prefix = tenant::by_id(tx.db(), new.tenant_id).await?.domain_prefix;
+    let sign_in_name = format!("{}@{}", new.user_name, wire::domain(tx.app(), &prefix));
+    let values = [("name", new.display_name.clone()), ("sign_in_name", sign_in_name.clone())];
+    mail::queue(tx, Template::RecoveryAddressChanged, &old.recovery_email, user_change::name(new), &values).await?;
+    if tx.caller().who.is_none_or(|w| w.principal.id != new.id) {
+        user_change::put_to_sleep(tx, new, &sign_in_name).await?;
+    }
+    Ok(())
+}
+
+/// Shuts a user out from the next call on; its sessions end, what it holds is kept (USR-6, ROL-9).
+///
+/// # Errors
+/// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`.
+pub async fn disable_user(tx: &mut Tx, scope: TenantScope, req: DisableUserRequest) -> Result<User> {
+    let DisableUserRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let old = find(tx.db(), scope, &name).await?;
+    update::check_etag(&etag, old.version)?;
+    let row = disable(tx, &old).await?;
+    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
+}
+
+async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
+    demand_state(old, &[ACTIVE])?;
+    let row = change_state(tx, old, DISABLED, "entente.directory.v1.UserDisabled").await?;
+    credential::end_sessions(tx, old.id, None).await?;
+    let held = grants::all_of(tx.db(), old.id).await?;
+    for (scope, grant) in &held {
+        if !matches!(scope, ScopeKey::Account(_)) {
+            grants::keep_the_last(tx, *scope, grant.roles).await?;
+        }
+    }
+    grants::tell_accounts_without_manager(tx, &held).await?;
+    Ok(row)
+}
+
+/// Lets a disabled user in again, with what it held; that is no grant (ROL-7).
+///
+/// # Errors
+/// `WRONG_STATE`, `ETAG_MISMATCH`.
+pub async fn enable_user(tx: &mut Tx, scope: TenantScope, req: EnableUserRequest) -> Result<User> {
+    let EnableUserRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let old = find(tx.db(), scope, &name).await?;
+    update::check_etag(&etag, old.version)?;
+    demand_state(&old, &[DISABLED])?;
+    let row = change_state(tx, &old, ACTIVE, "entente.directory.v1.UserEnabled").await?;
+    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
+}
+
+async fn change_state(tx: &mut Tx, old: &Model, state: i64, kind: &'static str) -> Result<Model> {
+    let mut row = old.clone().into_active_model();
+    row.state = Set(state);
+    row.update_time = Set(tx.now());
+    row.version = Set(old.version + 1);
+    let row = row.update(tx.db()).await?;
+    tx.emit(
+        Event::new(kind, user_change::name(old)).change("state", state_name(old.state), state_name(state)).touches(old.id),
+    );
+    Ok(row)
+}
+
+/// Deletes a user (USR-6).
+///
+/// # Errors
+/// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`.
+pub async fn delete_user(tx: &mut Tx, scope: TenantScope, req: DeleteUserRequest) -> Result<DeleteUserResponse> {
+    let DeleteUserRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let old = find(tx.db(), scope, &name).await?;
+    update::check_etag(&etag, old.version)?;
+    demand_state(&old, &[ACTIVE, DISABLED])?;
+    let (row, losses) = user_change::delete(tx, old).await?;
+    let resource = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
+    Ok(DeleteUserResponse { resources: vec![resource], losses: Some(losses) })
+}
+
+/// Restores a deleted user with a new temporary password, and nothing else that it had.
+///
+/// # Errors
+/// `USER_NAME_TAKEN` if the old name is taken and no new one is given; `WRONG_STATE`, `ETAG_MISMATCH`.
+pub async fn undelete_user(tx: &mut Tx, scope: TenantScope, req: UndeleteUserRequest) -> Result<UndeleteUserResponse> {
+    let UndeleteUserRequest { name, user_name, etag, request_id: _, validate_only: _ } = req;
+    let old = find(tx.db(), scope, &name).await?;
+    update::check_etag(&etag, old.version)?;
+    demand_state(&old, &[DELETED])?;
+    let mut row = old.clone().into_active_model();
+    if !user_name.is_empty() {
+        row.user_name_fold = Set(fold(&user_name));
+        row.user_name = Set(user_name.clone());
+    }
+    row.state = Set(ACTIVE);
+    row.delete_time = Set(None);
+    row.purge_time = Set(None);
+    row.rights_asleep_until = Set(None);
+    row.update_time = Set(tx.now());
+    row.version = Set(old.version + 1);
+    let row = row.update(tx.db()).await?;
+    let temporary_password = credential::make_temporary(tx, row.id).await?;
+    tx.emit(
+        Event::new("entente.directory.v1.UserUndeleted", user_change::name(&row))
+            .change("state", "DELETED", "ACTIVE")
+            .change("user_name", old.user_name, row.user_name.clone())
+            .touches(row.id),
+    );
+    let user = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
+    Ok(UndeleteUserResponse { user: Some(user), temporary_password, secret_omitted: false })
+}
+
+/// Sets a temporary password; sessions end, rights sleep (PWD-5, ROL-13).
+///
+/// # Errors
+/// `PERMISSION_DENIED` for a helpdesk admin if the user holds anything, and for oneself; `WRONG_STATE`, `ETAG_MISMATCH`.
+pub async fn reset_password(tx: &mut Tx, scope: TenantScope, req: ResetPasswordRequest) -> Result<ResetPasswordResponse> {
+    let ResetPasswordRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let user = find(tx.db(), scope, &name).await?;
+    update::check_etag(&etag, user.version)?;
+    demand_state(&user, &[ACTIVE, DISABLED])?;
+    if tx.caller().who.is_some_and(|w| w.principal.id == user.id) {
+        // Knowing the old password is what protects one's own: a stolen token must not be worth more.
+        return Err(Error::denied("users.reset_password on another person; change your own with ChangePassword"));
+    }
+    let holds = grants::all_of(tx.db(), user.id).await?.iter().any(|(_, g)| g.roles != 0 || !g.permissions.is_empty());
+    if holds {
+        // A helpdesk admin resets only who holds nothing; those who may change users are global admins.
+        tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id)).await?;
+    }
+    let temporary_password = credential::make_temporary(tx, user.id).await?;
+    let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
+    let prefix = tenant::find(tx.db(), scope).await?;
+    let sign_in_name = format!("{}@{}", user.user_name, wire::domain(tx.app(), &prefix.domain_prefix));
+    user_change::put_to_sleep(tx, &user, &sign_in_name).await?;
+    let by = tx.caller().name();
+    let by = caller_display_name(tx, &by).await?;
+    let values = [
+        ("name", user.display_name.clone()),
+        ("sign_in_name", sign_in_name),
+        ("organisation", prefix.display_name.clone()),
+        ("by", by),
+    ];
+    mail::queue(tx, Template::PasswordReset, &user.recovery_email, user_change::name(&user), &values).await?;
+    let row = bump(tx, &user).await?;
+    tx.emit(Event::new("entente.directory.v1.PasswordReset", user_change::name(&user)).touches(user.id));
+    let wire_user = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
+    Ok(ResetPasswordResponse { user: Some(wire_user), temporary_password, secret_omitted: false, ended_session_count })
+}
+
+async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
+    Ok(match Name::parse(name) {
+        Some(Name::User(_, id)) => {
+            Entity::find_by_id(id).one(tx.db()).await?.map_or_else(|| "An administrator".to_owned(), |u| u.display_name)
+        }
+        _ => "An administrator".to_owned(),
+    })
+}
+
+async fn bump(tx: &mut Tx, user: &Model) -> Result<Model> {
+    let sql = "UPDATE users SET update_time = $1, version = version + 1 WHERE id = $2";
+    let values: [Value; 2] = [tx.now().into(), user.id.into()];
+    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    reload(tx, user).await
+}
+
+async fn reload(tx: &Tx, user: &Model) -> Result<Model> {
+    Entity::find_by_id(user.id).one(tx.db()).await?.ok_or_else(|| Error::internal("a user vanished within its transaction"))
+}
+
+/// Replaces the directory roles of a user.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` on `recovery_email` (USR-2), `LAST_GLOBAL_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`, and those of giving.
+pub async fn assign_directory_roles(tx: &mut Tx, scope: TenantScope, req: AssignDirectoryRolesRequest) -> Result<User> {
+    let AssignDirectoryRolesRequest { name, directory_roles, etag, request_id: _, validate_only: _ } = req;
+    let user = find(tx.db(), scope, &name).await?;
+    update::check_etag(&etag, user.version)?;
+    demand_state(&user, &[ACTIVE, DISABLED])?;
+    let roles = roles::bits_of(TENANT_ROLES, &directory_roles);
+    let row = set_directory_roles(tx, &user, roles).await?;
+    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
+}
+
+async fn set_directory_roles(tx: &mut Tx, user: &Model, new: i64) -> Result<Model> {
+    if new & GLOBAL_ADMIN != 0 && user.recovery_email.is_empty() {
+        return Err(Error::field("recovery_email", "is required for a global admin; set it with UpdateUser first"));
+    }
+    let scope = ScopeKey::Tenant(user.tenant_id);
+    let old = grants::find(tx.db(), scope, user.id).await?.map_or(0, |g| g.roles);
+    if new != old {
+        grants::set(tx, scope, user_change::principal(user), grants::Set::of_roles(new), grants::By::Caller).await?;
+        tx.emit(
+            Event::new("entente.directory.v1.DirectoryRolesAssigned", user_change::name(user))
+                .change("directory_roles", roles::names_of(TENANT_ROLES, old), roles::names_of(TENANT_ROLES, new))
+                .touches(user.id),
+        );
+    }
+    bump(tx, user).await
+}
+
+/// Disables one global admin and appoints another in one step (ROL-9).
+///
+/// # Errors
+/// `INVALID_ARGUMENT` if the successor is the same, or lacks a recovery address; `WRONG_STATE`, `ETAG_MISMATCH`.
+pub async fn replace_global_admin(tx: &mut Tx, scope: TenantScope, req: ReplaceGlobalAdminRequest) -> Result<ReplaceGlobalAdminResponse> {
+    let ReplaceGlobalAdminRequest { name, successor, etag, request_id: _, validate_only: _ } = req;
+    let old = find(tx.db(), scope, &name).await?;
+    let next = find(tx.db(), scope, &successor).await?;
+    update::check_etag(&etag, old.version)?;
+    if old.id == next.id {
+        return Err(Error::field("successor", "must be another user"));
+    }
+    if !holds_global_admin(tx, &old).await? {
+        return Err(Error::precondition(Reason::WrongState).with("state", "no global admin"));
+    }
+    demand_state(&next, &[ACTIVE])?;
+    let roles = grants::find(tx.db(), ScopeKey::Tenant(next.tenant_id), next.id).await?.map_or(0, |g| g.roles);
+    let next = set_directory_roles(tx, &next, roles | GLOBAL_ADMIN).await?;
+    let old = disable(tx, &old).await?;
+    let now = tx.now();
+    Ok(ReplaceGlobalAdminResponse {
+        disabled: Some(user_change::to_wire(tx.db(), tx.app(), &old, now).await?),
+        successor: Some(user_change::to_wire(tx.db(), tx.app(), &next, now).await?),
+    })
+}
+
+/// Sets the caller's own recovery address.
+///
+/// # Errors
+/// `RECENT_SIGN_IN_REQUIRED`, `ETAG_MISMATCH`.
+pub async fn update_own_contact(tx: &mut Tx, scope: CallerScope, req: UpdateOwnContactRequest) -> Result<User> {
+    let UpdateOwnContactRequest { name, recovery_email, etag, request_id: _, validate_only: _ } = req;
+    let old = find(tx.db(), scope, &name).await?;
+    update::check_etag(&etag, old.version)?;
+    let new = NewUser {
+        user_name: old.user_name.clone(),
+        given_name: old.given_name.clone(),
+        family_name: old.family_name.clone(),
+        recovery_email,
+        directory_roles: 0,
+    };
+    let row = store_names(tx, &old, &new).await?;
+    if row.recovery_email != old.recovery_email {
+        after_recovery_change(tx, &old, &row).await?;
+    }
+    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
+}
+
+/// Wakes another person's rights: the caller holds all that sleeps, there and awake (ROL-13).
+///
+/// # Errors
+/// `PERMISSION_DENIED` for whoever lacks any of it, for oneself, and for persons who don't exist alike; `ETAG_MISMATCH`.
+pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest) -> Result<User> {
+    let WakeRightsRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let refused = || Error::denied("what sleeps, held by another person");
+    let Some(Name::User(tenant_id, id)) = Name::parse(&name) else { return Err(refused()) };
+    if scope.principal().id == id {
+        return Err(refused());
+    }
+    let held = grants::all_of(tx.db(), id).await?;
+    let mut demanded = false;
+    tx.lock(held.iter().map(|(s, _)| *s)).await?;
+    for (on, grant) in &held {
+        let asleep = grants::sleeping(*on, user_change::permissions(*on, grant));
+        if asleep.is_empty() {
+            continue;
+        }
+        demanded = true;
+        let mine = tx.caller_permissions(*on).await?;
+        if !asleep.without(mine).is_empty() {
+            return Err(refused());
+        }
+    }
+    let user = Entity::find_by_id(id).filter(Column::TenantId.eq(tenant_id)).one(tx.db()).await?.ok_or_else(refused)?;
+    if !demanded || user.rights_asleep_until.is_none_or(|until| until <= tx.now()) {
+        return Err(refused());
+    }
+    update::check_etag(&etag, user.version)?;
+    grants::set_asleep(tx, id, None).await?;
+    let row = bump(tx, &user).await?;
+    let mut event = Event::new("entente.directory.v1.RightsWoken", user_change::name(&user)).touches(id);
+    for (on, _) in &held {
+        event = event.also_in(*on);
+    }
+    tx.emit(event);
+    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
+}
+
+/// The user of a name that a proof reaches.
+async fn find<C: ConnectionTrait>(db: &C, reach: impl Into<Reach>, name: &str) -> Result<Model> {
+    let not_found = || Error::not_found("entente.dev/User", name);
+    match Name::parse(name) {
+        Some(Name::User(_, id)) => user::find(db, reach, id).await?.ok_or_else(not_found),
+        _ => Err(not_found()),
+    }
+}
+
+async fn holds_global_admin(tx: &Tx, user: &Model) -> Result<bool> {
+    let grant = grants::find(tx.db(), ScopeKey::Tenant(user.tenant_id), user.id).await?;
+    Ok(grant.is_some_and(|g| g.roles & GLOBAL_ADMIN != 0))
+}
+
+fn demand_state(user: &Model, states: &[i64]) -> Result<()> {
+    if states.contains(&user.state) {
+        Ok(())
+    } else {
+        Err(Error::precondition(Reason::WrongState).with("state", state_name(user.state)))
+    }
+}
+
+fn state_name(state: i64) -> &'static str {
+    match state {
+        ACTIVE => "ACTIVE",
+        DISABLED => "DISABLED",
+        DELETED => "DELETED",
+        _ => "UNKNOWN",
+    }
+}
+
+/// A deletion of a user that another slice has proven (USR-5): by its ID.
+///
+/// # Errors
+/// As `delete_user`.
+pub async fn delete_by_id(tx: &mut Tx, id: Uuid) -> Result<crate::proto::directory::Losses> {
+    let user = Entity::find_by_id(id).one(tx.db()).await?.ok_or_else(|| Error::not_found("entente.dev/User", id.to_string()))?;
+    demand_state(&user, &[ACTIVE, DISABLED])?;
+    Ok(user_change::delete(tx, user).await?.1)
+}
+
+/// What other slices know of a user: tenant, account through which it was made, whether it is active, user and display name.
+///
+/// # Errors
+/// Those of the database.
+pub async fn summary<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<Summary>> {
+    Ok(Entity::find_by_id(id).one(db).await?.map(|u| Summary {
+        tenant: u.tenant_id,
+        created_through_account: u.created_through_account,
+        active: u.state == ACTIVE,
+        display_name: u.display_name,
+        user_name: u.user_name,
+    }))
+}
+
+/// What other slices know of a user.
+pub struct Summary {
+    /// Its tenant.
+    pub tenant: Uuid,
+    /// The account through which it was made, if any.
+    pub created_through_account: Option<Uuid>,
+    /// Whether it is active.
+    pub active: bool,
+    /// What people see.
+    pub display_name: String,
+    /// Unique in the tenant.
+    pub user_name: String,
+}
+
+/// Removes users whose time to be restored is over; the scheduler's.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
+    let due = Entity::find().filter(Column::PurgeTime.lte(tx.now())).filter(Column::State.eq(DELETED)).limit(500).all(tx.db()).await?;
+    let backend = tx.db().get_database_backend();
+    for user in &due {
+        for sql in ["DELETE FROM sessions WHERE user_id = $1", "DELETE FROM sign_in_networks WHERE user_id = $1", "DELETE FROM users WHERE id = $1"] {
+            tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, [user.id.into()])).await?;
+        }
+        tx.emit(Event::new("entente.directory.v1.UserPurged", user_change::name(user)).touches(user.id));
+    }
+    Ok(due.len() as u64)
+}
+
+/// Somebody who can be added to an account: names only (ROL-8).
+#[derive(Debug)]
+pub struct Candidate {
+    /// The user.
+    pub id: Uuid,
+    /// What people see.
+    pub display_name: String,
+    /// Unique in the tenant.
+    pub user_name: String,
+}
+
+const CANDIDATES: Listing = Listing {
+    fields: &[
+        Field { name: "display_name", column: ("users", "display_name_fold"), kind: FilterKind::Text { fold } },
+        Field { name: "user_name", column: ("users", "user_name_fold"), kind: FilterKind::Text { fold } },
+    ],
+    orders: &[OrderField { name: "display_name", column: ("users", "display_name_fold"), descending: false }],
+    id: ("users", "id"),
+};
+
+/// Active users of a tenant, for those who may add them to an account and are signed in through that tenant.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a bad page, filter or order.
+pub async fn candidates(rd: &Read, tenant: Uuid, query: &Query<'_>) -> Result<(Vec<Candidate>, String)> {
+    let select = Entity::find().filter(Column::TenantId.eq(tenant)).filter(Column::State.eq(ACTIVE));
+    let page = query
+        .page(rd.db(), select, &CANDIDATES, |row: &Model, _| Key::Text(row.display_name_fold.clone(), row.id))
+        .await?;
+    let rows = page.rows.into_iter().map(|u| Candidate { id: u.id, display_name: u.display_name, user_name: u.user_name });
+    Ok((rows.collect(), page.next_page_token))
+}

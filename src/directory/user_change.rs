@@ -1,0 +1,260 @@
+//! What several RPCs do to users: making one, taking everything from one, giving memberships, telling holders of sleeping rights.
+
+use sea_orm::{ActiveModelTrait, ConnectionTrait, FromQueryResult, IntoActiveModel, Set, Statement, Value};
+use uuid::Uuid;
+
+use super::{
+    ACTIVE, DELETED, RESTORABLE_US, credential,
+    entity::user::Model,
+    wire::{self, NewUser},
+};
+use crate::{
+    access::{
+        grants::{self, ASLEEP_US, Grant},
+        principal::{Kind, Principal},
+        roles::{self, TENANT_ROLES},
+    },
+    app::Tx,
+    env::Micros,
+    error::{Error, Reason, Result},
+    mail::{self, Template},
+    names::Name,
+    proto::directory::{LostMembership, Losses, NewMembership},
+    store::{list::fold, outbox::Event, scope_key::ScopeKey, time::rfc3339},
+};
+
+/// Mails to other holders of sleeping rights, per scope: enough for somebody to look.
+const MOST_HOLDERS_TOLD: i64 = 20;
+
+/// The principal of a user's row.
+#[must_use]
+pub fn principal(user: &Model) -> Principal {
+    Principal { kind: Kind::User, id: user.id, tenant: user.tenant_id }
+}
+
+/// The name of a user's row.
+#[must_use]
+pub fn name(user: &Model) -> Name {
+    Name::User(user.tenant_id, user.id)
+}
+
+/// Inserts a user without credential and grants.
+///
+/// # Errors
+/// `USER_NAME_TAKEN`.
+pub async fn insert(tx: &mut Tx, tenant: Uuid, new: &NewUser, through: Option<Uuid>) -> Result<Model> {
+    let now = tx.now();
+    let display_name = new.display_name();
+    let row = Model {
+        id: tx.id(),
+        tenant_id: tenant,
+        user_name: new.user_name.clone(),
+        user_name_fold: fold(&new.user_name),
+        given_name: new.given_name.clone(),
+        family_name: new.family_name.clone(),
+        display_name_fold: fold(&display_name),
+        display_name,
+        recovery_email: new.recovery_email.clone(),
+        kind: 1,
+        state: ACTIVE,
+        created_through_account: through,
+        rights_asleep_until: None,
+        create_time: now,
+        update_time: now,
+        delete_time: None,
+        purge_time: None,
+        version: 1,
+    };
+    tx.insert(row.clone()).await?;
+    Ok(row)
+}
+
+/// The event of a user that was made.
+#[must_use]
+pub fn created(user: &Model, directory_roles: i64) -> Event {
+    let null = || serde_json::Value::Null;
+    Event::new("entente.directory.v1.UserCreated", name(user))
+        .change("user_name", null(), user.user_name.clone())
+        .change("given_name", null(), user.given_name.clone())
+        .change("family_name", null(), user.family_name.clone())
+        .change("directory_roles", null(), roles::names_of(TENANT_ROLES, directory_roles))
+        .touches(user.id)
+}
+
+/// Makes a new principal a member of accounts, with what the caller may give there (ROL-7). What is demanded on each account was proven.
+///
+/// # Errors
+/// `OTHER_TENANT`, `NOT_IN_ASSOCIATED_TENANT`, and those of giving.
+pub async fn join_accounts(tx: &mut Tx, principal: Principal, memberships: &[NewMembership]) -> Result<()> {
+    for (i, membership) in memberships.iter().enumerate() {
+        let Some(Name::Account(account)) = Name::parse(&membership.account) else {
+            return Err(Error::field(format!("memberships[{i}].account"), "is no account"));
+        };
+        let set = grants::Set::of_request(membership.rights.as_ref(), &format!("memberships[{i}].rights"))?;
+        join_account(tx, principal, account, set).await?;
+    }
+    Ok(())
+}
+
+/// Makes a principal a member of one account.
+///
+/// # Errors
+/// As `join_accounts`.
+pub async fn join_account(tx: &mut Tx, principal: Principal, account: Uuid, set: grants::Set) -> Result<()> {
+    let scope = ScopeKey::Account(account);
+    tx.lock([scope]).await?;
+    if tx.caller().who.is_none_or(|w| w.principal.tenant != principal.tenant) {
+        return Err(Error::refused(Reason::OtherTenant).with("tenant", Name::Tenant(principal.tenant).to_string()));
+    }
+    if !grants::is_associated(tx.db(), account, principal.tenant).await? {
+        return Err(Error::precondition(Reason::NotInAssociatedTenant).with("principal", principal.name()));
+    }
+    grants::set(tx, scope, principal, set, grants::By::Caller).await?;
+    tx.emit(
+        Event::new("entente.account.v1.MemberAdded", Name::Member(account, principal.id))
+            .change("rights", serde_json::Value::Null, set.names(scope))
+            .touches(principal.id),
+    );
+    Ok(())
+}
+
+/// Takes everything that a user has, as a deletion does: grants, credential, sessions. Gives what was lost. Refused for the tenant's last
+/// global admin and the operator's last administrator; accounts that lose their last manager are told.
+///
+/// # Errors
+/// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
+pub async fn take_everything(tx: &mut Tx, user: &Model) -> Result<Losses> {
+    let held = grants::all_of(tx.db(), user.id).await?;
+    tx.lock(held.iter().map(|(scope, _)| *scope)).await?;
+    let mut losses = Losses::default();
+    for (scope, grant) in &held {
+        grants::remove_anyway(tx, *scope, user.id).await?;
+        match scope {
+            ScopeKey::Account(account) => {
+                let member = Name::Member(*account, user.id);
+                let rights = grants::Set::of_grant(grant);
+                losses.memberships.push(LostMembership { member: member.to_string(), rights: Some(rights.to_rights()) });
+                tx.emit(member_removed(*account, user.id, rights));
+            }
+            ScopeKey::Tenant(_) => losses.directory_roles = roles::numbers_of(TENANT_ROLES, grant.roles),
+            _ => {}
+        }
+    }
+    losses.session_count = credential::end_sessions(tx, user.id, None).await?;
+    let sql = "DELETE FROM credentials WHERE user_id = $1";
+    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, [user.id.into()])).await?;
+    for (scope, grant) in &held {
+        if !matches!(scope, ScopeKey::Account(_)) {
+            grants::keep_the_last(tx, *scope, grant.roles).await?;
+        }
+    }
+    grants::tell_accounts_without_manager(tx, &held).await?;
+    Ok(losses)
+}
+
+/// The event of a member that is gone.
+#[must_use]
+pub fn member_removed(account: Uuid, principal: Uuid, held: grants::Set) -> Event {
+    Event::new("entente.account.v1.MemberRemoved", Name::Member(account, principal))
+        .change("rights", held.names(ScopeKey::Account(account)), serde_json::Value::Null)
+        .touches(principal)
+}
+
+/// Deletes a user: everything is taken from it, its name is free, and it can be restored for 30 days (USR-6).
+///
+/// # Errors
+/// As `take_everything`.
+pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
+    let losses = take_everything_after(tx, &user, DELETED).await?;
+    let now = tx.now();
+    let mut row = user.clone().into_active_model();
+    row.state = Set(DELETED);
+    row.delete_time = Set(Some(now));
+    row.purge_time = Set(Some(now + RESTORABLE_US));
+    row.update_time = Set(now);
+    row.version = Set(user.version + 1);
+    let row = row.update(tx.db()).await?;
+    tx.emit(Event::new("entente.directory.v1.UserDeleted", name(&user)).change("state", "ACTIVE", "DELETED").touches(user.id));
+    Ok((row, losses))
+}
+
+/// The state changes first: whoever is out doesn't count among those who remain (ROL-9).
+async fn take_everything_after(tx: &mut Tx, user: &Model, state: i64) -> Result<Losses> {
+    set_state(tx, user.id, state).await?;
+    take_everything(tx, user).await
+}
+
+/// Sets a user's state, so that whoever is out doesn't count among those who remain.
+///
+/// # Errors
+/// Those of the database.
+pub async fn set_state(tx: &mut Tx, user: Uuid, state: i64) -> Result<()> {
+    let sql = "UPDATE users SET state = $1 WHERE id = $2";
+    let values: [Value; 2] = [state.into(), user.into()];
+    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    Ok(())
+}
+
+#[derive(FromQueryResult)]
+struct Holder {
+    recovery_email: String,
+    roles: i64,
+    permissions: String,
+}
+
+/// Somebody else set this person's credential: what must sleep, sleeps for 72 hours, and the other holders are told (ROL-13).
+/// Gives until when.
+///
+/// # Errors
+/// Those of the database.
+pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Result<Option<Micros>> {
+    let until = tx.now() + ASLEEP_US;
+    let mut any = false;
+    for (scope, grant) in grants::all_of(tx.db(), user.id).await? {
+        let mine = grants::sleeping(scope, permissions(scope, &grant));
+        if mine.is_empty() {
+            continue;
+        }
+        any = true;
+        for holder in other_holders(tx, scope, user.id).await? {
+            let theirs = roles::permissions_of(grants::roles_of(scope), holder.roles).and(roles::Permissions::from_stored(&holder.permissions));
+            if theirs.within(mine).is_empty() {
+                continue;
+            }
+            let values = [
+                ("name", user.display_name.clone()),
+                ("sign_in_name", sign_in_name.to_owned()),
+                ("scope", scope.to_string()),
+                ("until", rfc3339(until)),
+            ];
+            mail::queue(tx, Template::RightsAsleep, &holder.recovery_email, name(user), &values).await?;
+        }
+    }
+    let until = any.then_some(until);
+    grants::set_asleep(tx, user.id, until).await?;
+    Ok(until)
+}
+
+/// What a grant gives on its scope.
+#[must_use]
+pub fn permissions(scope: ScopeKey, grant: &Grant) -> roles::Permissions {
+    roles::permissions_of(grants::roles_of(scope), grant.roles).and(roles::Permissions::from_stored(&grant.permissions))
+}
+
+async fn other_holders(tx: &Tx, scope: ScopeKey, but: Uuid) -> Result<Vec<Holder>> {
+    let sql = "SELECT u.recovery_email, g.roles, g.permissions FROM grants g JOIN users u ON u.id = g.principal_id AND u.state = 1 \
+               WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_id <> $3 AND (g.roles <> 0 OR g.permissions <> '') \
+               AND u.recovery_email <> '' ORDER BY g.create_time LIMIT $4";
+    let values: [Value; 4] = [scope.kind().into(), scope.id().into(), but.into(), MOST_HOLDERS_TOLD.into()];
+    Ok(Holder::find_by_statement(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).all(tx.db()).await?)
+}
+
+/// A user for the wire, with its tenant's domain and its directory roles looked up.
+///
+/// # Errors
+/// Those of the database.
+pub async fn to_wire<C: ConnectionTrait>(db: &C, app: &crate::app::App, user: &Model, now: Micros) -> Result<crate::proto::directory::User> {
+    let tenant = super::tenant::by_id(db, user.tenant_id).await?;
+    let held = grants::find(db, ScopeKey::Tenant(user.tenant_id), user.id).await?;
+    Ok(wire::user(app, user, &tenant.domain_prefix, held.map_or(0, |g| g.roles), now))
+}

@@ -1,0 +1,383 @@
+//! The one error of the service, by what the caller can do about it, and its one mapping to `tonic::Status` (COM-3).
+//!
+//! What goes out is code, reason, metadata and the texts of `texts/*.json`; `context` stays inside, for the log.
+
+use std::{collections::HashMap, fmt, sync::LazyLock, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+pub use crate::proto::access::ErrorReason as Reason;
+use crate::store::scope_key::ScopeKey;
+
+/// The result of nearly everything here.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The domain of `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "entente";
+
+/// An error; boxed so that results stay small.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    code: Code,
+    reason: Reason,
+    metadata: Vec<(&'static str, String)>,
+    /// Field and description of each violation.
+    fields: Vec<(String, String)>,
+    resource: Option<(&'static str, String)>,
+    retry_after: Option<Duration>,
+    /// What happened, for the log only.
+    context: String,
+    /// The transaction may succeed if run again.
+    again: bool,
+    /// The transaction has to be run again with these scopes locked from the start.
+    needs: Vec<ScopeKey>,
+}
+
+impl Error {
+    fn new(code: Code, reason: Reason) -> Self {
+        Self(Box::new(Inner {
+            code,
+            reason,
+            metadata: Vec::new(),
+            fields: Vec::new(),
+            resource: None,
+            retry_after: None,
+            context: String::new(),
+            again: false,
+            needs: Vec::new(),
+        }))
+    }
+
+    /// Bad fields, all of them at once: (field, what is wrong and what would be right).
+    #[must_use]
+    pub fn invalid(fields: Vec<(String, String)>) -> Self {
+        let mut error = Self::new(Code::InvalidArgument, Reason::InvalidFields);
+        error.0.fields = fields;
+        error
+    }
+
+    /// One bad field.
+    #[must_use]
+    pub fn field(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self::invalid(vec![(field.into(), description.into())])
+    }
+
+    /// A bad argument with a reason of its own.
+    #[must_use]
+    pub fn argument(reason: Reason, field: impl Into<String>, description: impl Into<String>) -> Self {
+        let mut error = Self::field(field, description);
+        error.0.reason = reason;
+        error
+    }
+
+    /// Who calls isn't known.
+    #[must_use]
+    pub fn unauthenticated(reason: Reason) -> Self {
+        Self::new(Code::Unauthenticated, reason)
+    }
+
+    /// The caller may not; the same whether or not the resource exists.
+    #[must_use]
+    pub fn denied(permission: &str) -> Self {
+        Self::new(Code::PermissionDenied, Reason::PermissionMissing).with("permission", permission)
+    }
+
+    /// Not allowed, for a reason of its own.
+    #[must_use]
+    pub fn refused(reason: Reason) -> Self {
+        Self::new(Code::PermissionDenied, reason)
+    }
+
+    /// There is no such resource, told to those who may know.
+    #[must_use]
+    pub fn not_found(kind: &'static str, name: impl Into<String>) -> Self {
+        let mut error = Self::new(Code::NotFound, Reason::ResourceNotFound);
+        error.0.resource = Some((kind, name.into()));
+        error
+    }
+
+    /// Something is there already.
+    #[must_use]
+    pub fn exists(reason: Reason, field: &'static str, description: &'static str) -> Self {
+        let mut error = Self::new(Code::AlreadyExists, reason);
+        error.0.fields.push((field.to_owned(), description.to_owned()));
+        error
+    }
+
+    /// The state of things doesn't allow it.
+    #[must_use]
+    pub fn precondition(reason: Reason) -> Self {
+        Self::new(Code::FailedPrecondition, reason)
+    }
+
+    /// Something changed meanwhile; read again, then try again.
+    #[must_use]
+    pub fn aborted(reason: Reason) -> Self {
+        Self::new(Code::Aborted, reason)
+    }
+
+    /// Too much or too often; `retry_after` says when it may go.
+    #[must_use]
+    pub fn exhausted(reason: Reason, retry_after: Option<Duration>) -> Self {
+        let mut error = Self::new(Code::ResourceExhausted, reason);
+        error.0.retry_after = retry_after;
+        error
+    }
+
+    /// A cursor that is no longer kept.
+    #[must_use]
+    pub fn out_of_range(reason: Reason) -> Self {
+        Self::new(Code::OutOfRange, reason)
+    }
+
+    /// The service can't right now.
+    #[must_use]
+    pub fn unavailable(reason: Reason, context: impl Into<String>) -> Self {
+        let mut error = Self::new(Code::Unavailable, reason);
+        error.0.context = context.into();
+        error.0.retry_after = Some(Duration::from_secs(1));
+        error
+    }
+
+    /// The deadline passed.
+    #[must_use]
+    pub fn late() -> Self {
+        Self::new(Code::DeadlineExceeded, Reason::DeadlinePassed)
+    }
+
+    /// The caller gave up.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::new(Code::Cancelled, Reason::CallCancelled)
+    }
+
+    /// No such method.
+    #[must_use]
+    pub fn unimplemented(method: &str) -> Self {
+        Self::new(Code::Unimplemented, Reason::UnknownMethod).with("method", method)
+    }
+
+    /// The message couldn't be decoded.
+    #[must_use]
+    pub fn malformed(what: &str) -> Self {
+        Self::argument(Reason::MalformedMessage, "", what)
+    }
+
+    /// A fault of ours. `context` is for the log only.
+    #[must_use]
+    pub fn internal(context: impl Into<String>) -> Self {
+        let mut error = Self::new(Code::Internal, Reason::Internal);
+        error.0.context = context.into();
+        error
+    }
+
+    /// The transaction has to begin again with these scopes locked first.
+    #[must_use]
+    pub(crate) fn needs_scopes(scopes: Vec<ScopeKey>) -> Self {
+        let mut error = Self::aborted(Reason::Conflict);
+        error.0.needs = scopes;
+        error.0.again = true;
+        error
+    }
+
+    /// The database asked for the transaction to be run again.
+    #[must_use]
+    pub(crate) fn contended(context: impl Into<String>) -> Self {
+        let mut error = Self::aborted(Reason::Conflict);
+        error.0.again = true;
+        error.0.context = context.into();
+        error
+    }
+
+    /// Adds a metadatum of `ErrorInfo`; everything variable belongs there. Never a secret.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.0.metadata.push((key, value.into()));
+        self
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        self.0.reason
+    }
+
+    /// The gRPC code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// Whether the transaction may be run again, and with which scopes locked first.
+    pub(crate) fn again(&self) -> Option<&[ScopeKey]> {
+        self.0.again.then_some(&self.0.needs)
+    }
+
+    /// The fields that are wrong.
+    #[must_use]
+    pub fn fields(&self) -> &[(String, String)] {
+        &self.0.fields
+    }
+
+    /// The one place where a `Status` is made.
+    #[must_use]
+    pub fn to_status(&self, language: Language) -> Status {
+        let inner = &*self.0;
+        let reason = reason_name(inner.reason);
+        let mut message = language.text(reason);
+        for (key, value) in &inner.metadata {
+            message = message.replace(&format!("{{{key}}}"), value);
+        }
+        let metadata: HashMap<String, String> =
+            inner.metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+        match inner.code {
+            Code::FailedPrecondition => {
+                let subject = inner.resource.as_ref().map_or("", |(_, name)| name.as_str());
+                details.add_precondition_failure_violation(reason, subject, message.clone());
+            }
+            Code::ResourceExhausted => {
+                details.add_quota_failure_violation(reason, message.clone());
+            }
+            _ => {}
+        }
+        for (field, description) in &inner.fields {
+            details.add_bad_request_violation(field.clone(), description.clone());
+        }
+        if let Some((kind, name)) = &inner.resource {
+            details.set_resource_info(*kind, name.clone(), "", message.clone());
+        }
+        if let Some(after) = inner.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        details.set_localized_message(language.tag(), message.clone());
+        let english = if matches!(language, Language::English) { message } else { self.english() };
+        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+        let status = Status::with_error_details(inner.code, english, details);
+        status
+    }
+
+    fn english(&self) -> String {
+        let mut message = Language::English.text(reason_name(self.0.reason));
+        for (key, value) in &self.0.metadata {
+            message = message.replace(&format!("{{{key}}}"), value);
+        }
+        message
+    }
+}
+
+/// The reason's name on the wire.
+#[must_use]
+pub fn reason_name(reason: Reason) -> &'static str {
+    reason.as_str_name().trim_start_matches("ERROR_REASON_")
+}
+
+/// For the log: code, reason and context, never a field's value.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.0.code, reason_name(self.0.reason))?;
+        for (key, value) in &self.0.metadata {
+            write!(f, " {key}={value}")?;
+        }
+        for (field, description) in &self.0.fields {
+            write!(f, " [{field}: {description}]")?;
+        }
+        if !self.0.context.is_empty() {
+            write!(f, ": {}", self.0.context)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The language of texts for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    /// English.
+    #[default]
+    English,
+    /// French.
+    French,
+}
+
+static ENGLISH: LazyLock<HashMap<String, String>> = LazyLock::new(|| texts(include_str!("texts/en.json")));
+static FRENCH: LazyLock<HashMap<String, String>> = LazyLock::new(|| texts(include_str!("texts/fr.json")));
+
+fn texts(json: &str) -> HashMap<String, String> {
+    // A test holds every reason against both files, so a broken one never ships.
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+impl Language {
+    /// The first of English and French that an `accept-language` header prefers (RFC 9110); English if neither.
+    #[must_use]
+    pub fn accepted(header: &str) -> Self {
+        let mut best = (Self::English, 0.0_f32);
+        for item in header.split(',').take(20) {
+            let mut parts = item.trim().split(';');
+            let tag = parts.next().unwrap_or("").trim().to_ascii_lowercase();
+            let weight = parts
+                .find_map(|p| p.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()))
+                .unwrap_or(1.0);
+            let language = match tag.split('-').next() {
+                Some("fr") => Self::French,
+                Some("en" | "*") => Self::English,
+                _ => continue,
+            };
+            if weight > best.1 {
+                best = (language, weight);
+            }
+        }
+        best.0
+    }
+
+    /// The BCP 47 tag.
+    #[must_use]
+    pub fn tag(self) -> &'static str {
+        match self {
+            Self::English => "en",
+            Self::French => "fr",
+        }
+    }
+
+    fn text(self, reason: &str) -> String {
+        let own = match self {
+            Self::English => &ENGLISH,
+            Self::French => &FRENCH,
+        };
+        own.get(reason).or_else(|| ENGLISH.get(reason)).cloned().unwrap_or_else(|| reason.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // proves COM-3
+    #[test]
+    fn every_reason_has_a_text_in_every_language() {
+        for number in 1..200 {
+            let Ok(reason) = Reason::try_from(number) else { continue };
+            let name = reason_name(reason);
+            assert!(ENGLISH.contains_key(name), "{name} lacks an English text");
+            assert!(FRENCH.contains_key(name), "{name} lacks a French text");
+        }
+    }
+
+    #[test]
+    fn language_follows_the_weights() {
+        assert_eq!(Language::accepted("fr-CA, en;q=0.8"), Language::French);
+        assert_eq!(Language::accepted("fr;q=0.1, en"), Language::English);
+        assert_eq!(Language::accepted("de"), Language::English);
+        assert_eq!(Language::accepted(""), Language::English);
+    }
+}

@@ -1,0 +1,27 @@
+//! Entente: the partner account centre of a partner programme or a marketplace, as one gRPC service.
+//!
+//! The map, from the ground up; an import never points upwards:
+//! `proto`, `config`, `env`, `keys`, `hash` · `error`, `names`, `check` · `store` · `access` (on `app`'s transactions) · `app`, `call`,
+//! `mail` · `directory` · `account` · `audit`, `operator` · `schedule`, `start`, `server` · `main`.
+
+pub mod access;
+pub mod account;
+pub mod app;
+pub mod audit;
+pub mod bootstrap;
+pub mod call;
+pub mod check;
+pub mod config;
+pub mod directory;
+pub mod env;
+pub mod error;
+pub mod hash;
+pub mod keys;
+pub mod mail;
+pub mod names;
+pub mod operator;
+pub mod proto;
+pub mod schedule;
+pub mod server;
+pub mod start;
+pub mod store;

@@ -1,0 +1,252 @@
+//! The command line: serve, migrate, bootstrap, recover-admin, rotate-keys, verify-audit. No logic of its own.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use entente::{
+    app::App,
+    bootstrap::{self, WayIn},
+    config::{Config, LogFormat},
+    env::Env,
+    error::{Error, Result},
+    schedule, server, start,
+    store::audit,
+};
+
+/// The partner account centre of a partner programme or a marketplace, as one gRPC service.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// A TOML file of settings; the environment (ENTENTE_...) goes before it, flags before that.
+    #[arg(long, env = "ENTENTE_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The settings that are changed most; all others stand in the file or the environment.
+#[derive(Args)]
+struct Flags {
+    /// Where gRPC is served.
+    #[arg(long, global = true)]
+    listen: Option<std::net::SocketAddr>,
+    /// Where operations are served over HTTP: health, keys.
+    #[arg(long, global = true)]
+    ops_listen: Option<std::net::SocketAddr>,
+    /// The folder of the embedded database, keys and mails.
+    #[arg(long, global = true)]
+    data_dir: Option<PathBuf>,
+    /// Serve TestClockService; refused in production.
+    #[arg(long, global = true)]
+    enable_test_clock: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves until it is told to stop. Without any settings it makes all that it needs in ./data.
+    Serve,
+    /// Runs the migrations that the database lacks.
+    Migrate,
+    /// Makes the operator's tenant and its first administrator; refuses if they are there.
+    Bootstrap {
+        /// Where mails to the administrator go.
+        #[arg(long, default_value = "admin@partners.localhost")]
+        email: String,
+        /// Prints JSON, with the one-time password.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes a one-time way back for an administrator of the operator.
+    RecoverAdmin {
+        /// The user name within the operator's tenant.
+        #[arg(long, default_value = bootstrap::ADMINISTRATOR)]
+        user_name: String,
+    },
+    /// Makes a new signing key that takes over as soon as verifiers can know it.
+    RotateKeys,
+    /// Recomputes all audit chains; ends with 1 if one doesn't fit. Prints a checkpoint a chain.
+    VerifyAudit {
+        /// A file of checkpoints that were printed before; a tail that was cut since is found by them.
+        #[arg(long)]
+        since: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    // Before anything else: two providers are linked, and rustls must not have to choose.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("entente: the TLS provider is installed already");
+    }
+    let cli = Cli::parse();
+    let config = match configure(&cli) {
+        Ok(config) => config,
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("entente: {fault}");
+            }
+            return ExitCode::from(2);
+        }
+    };
+    log_to_stdout(&config);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("entente: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.command, config)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("entente: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configure(cli: &Cli) -> std::result::Result<Config, Vec<String>> {
+    let mut config = Config::load(cli.config.as_deref()).map_err(|e| vec![e])?;
+    let Flags { listen, ops_listen, data_dir, enable_test_clock } = &cli.flags;
+    config.listen = listen.unwrap_or(config.listen);
+    config.ops_listen = ops_listen.unwrap_or(config.ops_listen);
+    if let Some(folder) = data_dir {
+        config.data_dir.clone_from(folder);
+    }
+    config.enable_test_clock |= enable_test_clock;
+    let faults = config.faults();
+    if faults.is_empty() { Ok(config) } else { Err(faults) }
+}
+
+fn log_to_stdout(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log_filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stdout);
+    match config.log_format {
+        LogFormat::Human => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+async fn run(command: Command, config: Config) -> Result<ExitCode> {
+    if matches!(command, Command::Migrate) {
+        let mut config = config;
+        config.migrate_at_start = true;
+        start::open(&config).await?;
+        println!("the database is up to date");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let serving = match command {
+        // The ports come first: a taken one is no reason to touch the database.
+        Command::Serve => Some((server::bind(config.listen).await?, server::bind(config.ops_listen).await?)),
+        _ => None,
+    };
+    let db = start::open(&config).await?;
+    let app = start::assemble(config, db, Env::system()).await?;
+    match command {
+        Command::Serve => {
+            let Some((listener, ops)) = serving else { return Err(Error::internal("no port")) };
+            first_start(&app).await?;
+            println!("serving gRPC on {}, operations on http://{}", app.config.listen, app.config.ops_listen);
+            server::serve(app, listener, Some(ops), stopped()).await?;
+        }
+        Command::Bootstrap { email, json } => {
+            let Some(way) = bootstrap::bootstrap(&app, &email).await? else {
+                return Err(Error::internal("the operator's tenant is there already; recover-admin makes a way back"));
+            };
+            print_way(&app, &way, json)?;
+        }
+        Command::RecoverAdmin { user_name } => print_way(&app, &bootstrap::recover_admin(&app, &user_name).await?, false)?,
+        Command::RotateKeys => {
+            start::rotate_keys(&app, true).await?;
+            println!("a new signing key is published; it signs in two hours, when verifiers know it");
+        }
+        Command::VerifyAudit { since } => return verify_audit(&app, since).await,
+        Command::Migrate => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn first_start(app: &App) -> Result<()> {
+    let email = format!("admin@{}", app.config.base_domain);
+    let Some(way) = bootstrap::bootstrap(app, &email).await? else { return Ok(()) };
+    schedule::settle(app).await?;
+    print_way(app, &way, false)?;
+    let target = app.config.listen;
+    println!(
+        "try:\n  grpcurl -plaintext {target} list\n  grpcurl -plaintext -d '{{\"password\":{{\"sign_in_name\":\"{}\",\"password\":\"<one-time \
+         password>\"}}}}' {target} entente.directory.v1.SessionService/SignIn\n  grpcurl -plaintext -H 'authorization: Bearer <access token>' \
+         {target} entente.directory.v1.SessionService/WhoAmI",
+        way.sign_in_name
+    );
+    Ok(())
+}
+
+fn print_way(app: &App, way: &WayIn, json: bool) -> Result<()> {
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "signInName": way.sign_in_name,
+                "temporaryPassword": way.temporary_password,
+                "tenant": way.tenant,
+                "user": way.user,
+            })
+        );
+    } else {
+        println!("administrator: {}\n{}", way.sign_in_name, bootstrap::hand_over(app, way)?);
+    }
+    Ok(())
+}
+
+async fn verify_audit(app: &App, since: Option<PathBuf>) -> Result<ExitCode> {
+    let mut known = Vec::new();
+    if let Some(file) = since {
+        let text = std::fs::read_to_string(&file).map_err(|e| Error::internal(format!("{}: {e}", file.display())))?;
+        for line in text.lines().filter(|l| !l.trim().is_empty()) {
+            known.push(audit::parse_checkpoint(line).ok_or_else(|| Error::internal(format!("{line} is no checkpoint")))?);
+        }
+    }
+    let (mut findings, mut checked, mut last) = (0, 0, None);
+    loop {
+        let scopes = audit::scopes(&app.db.read, last).await?;
+        let Some(end) = scopes.last().copied() else { break };
+        for scope in scopes {
+            let since = known.iter().find(|(s, ..)| *s == scope).map(|(_, seq, hash)| (*seq, hash.clone()));
+            known.retain(|(s, ..)| *s != scope);
+            let verdict = audit::verify(&app.db.read, &app.keys, scope, since).await?;
+            checked += verdict.checked;
+            findings += verdict.findings.len();
+            for finding in verdict.findings {
+                eprintln!("{finding}");
+            }
+            println!("{}", verdict.checkpoint);
+        }
+        last = Some(end);
+    }
+    for (scope, seq, _) in &known {
+        eprintln!("{scope}: the whole chain is gone; the checkpoint knows {seq} events");
+    }
+    findings += known.len();
+    eprintln!("{checked} events checked, {findings} findings");
+    Ok(if findings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Resolves at SIGTERM or SIGINT.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(e) => {
+            tracing::error!(error = %e, "a signal can't be listened to");
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+    }
+}

@@ -1,0 +1,4 @@
+//! Tables of the operator, visible in this slice only.
+
+pub mod mail;
+pub mod staff;

@@ -1,0 +1,87 @@
+//! The queue of mails (COM-15), as the operator sees it: to whom and about what, never what they say.
+
+use sea_orm::{ConnectionTrait as _, EntityTrait as _, Statement, Value};
+
+use super::{
+    entity::mail::{self, Entity, Model},
+    wire,
+};
+use crate::{
+    access::scope::OperatorScope,
+    app::{Read, Tx},
+    error::{Error, Reason, Result},
+    names::Name,
+    proto::operator::{ListMailsRequest, ListMailsResponse, Mail, MailState, ResendMailRequest},
+    store::{
+        filter::{Field, Kind, OrderField},
+        list::{Key, Listing, Query},
+        outbox::Event,
+        time::parse_rfc3339,
+        update,
+    },
+};
+
+const QUEUED: i64 = MailState::Queued as i64;
+const SENT: i64 = MailState::Sent as i64;
+const FAILED: i64 = MailState::Failed as i64;
+/// What callers call the states.
+const STATES: &[(&str, i64)] = &[("QUEUED", QUEUED), ("SENT", SENT), ("FAILED", FAILED)];
+
+/// What lists of mails can be asked.
+static LISTING: Listing = Listing {
+    fields: &[
+        Field { name: "recipient", column: ("mails", "recipient"), kind: Kind::Exact },
+        Field { name: "template", column: ("mails", "template"), kind: Kind::Exact },
+        Field { name: "object", column: ("mails", "object"), kind: Kind::Exact },
+        Field { name: "state", column: ("mails", "state"), kind: Kind::Enum(STATES) },
+        Field { name: "create_time", column: ("mails", "create_time"), kind: Kind::Instant { parse: parse_rfc3339 } },
+    ],
+    orders: &[OrderField { name: "create_time", column: ("mails", "create_time"), descending: false }],
+    id: ("mails", "id"),
+};
+
+/// Mails, by recipient or object.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a bad filter, order or token.
+pub async fn list_mails(rd: &Read, _scope: OperatorScope, req: ListMailsRequest) -> Result<ListMailsResponse> {
+    let ListMailsRequest { page_size, page_token, filter, order_by } = req;
+    let caller = rd.caller().key();
+    let query = Query {
+        keys: &rd.app().keys,
+        caller: &caller,
+        about: &[rd.method()],
+        page_size,
+        page_token: &page_token,
+        filter: &filter,
+        order_by: &order_by,
+    };
+    let page = query.page(rd.db(), Entity::find(), &LISTING, |row: &Model, _| Key::Number(row.create_time, row.id)).await?;
+    Ok(ListMailsResponse { mails: page.rows.into_iter().map(wire::mail).collect(), next_page_token: page.next_page_token })
+}
+
+/// Queues a failed mail anew, with all its tries.
+///
+/// # Errors
+/// `NOT_FOUND`; `ABORTED`, `ETAG_MISMATCH`; `FAILED_PRECONDITION`, `WRONG_STATE` unless it has failed.
+pub async fn resend_mail(tx: &mut Tx, _scope: OperatorScope, req: ResendMailRequest) -> Result<Mail> {
+    let ResendMailRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let missing = || Error::not_found("entente.dev/Mail", name.as_str());
+    let Some(Name::Mail(id)) = Name::parse(&name) else { return Err(missing()) };
+    let row = mail::find(tx.db(), id).await?.ok_or_else(missing)?;
+    update::check_etag(&etag, row.version)?;
+    if row.state != FAILED {
+        let state = STATES.iter().find(|(_, number)| *number == row.state).map_or("", |(name, _)| name);
+        return Err(Error::precondition(Reason::WrongState).with("state", state));
+    }
+    let sql = "UPDATE mails SET state = $1, attempt_count = 0, next_attempt_time = $2, lease_id = NULL, version = version + 1 \
+               WHERE id = $3 AND state = $4 AND version = $5";
+    let values: [Value; 5] = [QUEUED.into(), tx.now().into(), id.into(), FAILED.into(), row.version.into()];
+    let statement = Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values);
+    if tx.db().execute_raw(statement).await?.rows_affected() == 0 {
+        return Err(Error::aborted(Reason::Conflict));
+    }
+    tx.emit(Event::new("entente.operator.v1.MailResent", Name::Mail(id)).change("state", "FAILED", "QUEUED"));
+    let row = mail::find(tx.db(), id).await?.ok_or_else(missing)?;
+    Ok(wire::mail(row))
+}

@@ -1,0 +1,123 @@
+//! What the operator's nouns are on the wire.
+
+use prost_types::Duration;
+
+use super::entity::{mail, staff};
+use crate::{
+    access::{
+        grants::Grant,
+        roles::{self, OPERATOR_ROLES, Permissions},
+    },
+    env::{Micros, SECOND_US},
+    names::Name,
+    proto::operator::{Mail, MailState, ServiceTime, Staff},
+    store::{time::timestamp, update::etag},
+};
+
+pub(super) fn staff(row: staff::Staff) -> Staff {
+    let staff::Staff { grant, display_name } = row;
+    let principal = grant.principal().name();
+    let Grant {
+        principal_id,
+        principal_kind: _,
+        tenant_id: _,
+        roles,
+        permissions: _,
+        on_behalf_ceiling,
+        create_time,
+        update_time,
+        version,
+    } = grant;
+    Staff {
+        name: Name::Staff(principal_id).to_string(),
+        principal,
+        display_name,
+        roles: roles::numbers_of(OPERATOR_ROLES, roles),
+        on_behalf_ceiling: permission_names(Permissions::from_stored(&on_behalf_ceiling)),
+        create_time: timestamp(create_time),
+        update_time: timestamp(update_time),
+        etag: etag(version),
+    }
+}
+
+pub(super) fn permission_names(of: Permissions) -> Vec<String> {
+    of.names().into_iter().map(str::to_owned).collect()
+}
+
+pub(super) fn mail(row: mail::Model) -> Mail {
+    let mail::Model {
+        id,
+        recipient,
+        template,
+        language,
+        object,
+        state,
+        attempt_count,
+        last_error,
+        create_time,
+        send_time,
+        next_attempt_time,
+        version,
+    } = row;
+    let state = mail_state(state);
+    Mail {
+        name: Name::Mail(id).to_string(),
+        recipient,
+        template,
+        language_code: language,
+        object,
+        state: state.into(),
+        attempt_count: i32::try_from(attempt_count).unwrap_or(i32::MAX),
+        last_error,
+        create_time: timestamp(create_time),
+        send_time: send_time.and_then(timestamp),
+        next_attempt_time: timestamp(next_attempt_time).filter(|_| state == MailState::Queued),
+        etag: etag(version),
+    }
+}
+
+/// The state of a number in the database, which is that of the proto.
+pub(super) fn mail_state(number: i64) -> MailState {
+    i32::try_from(number).ok().and_then(|n| MailState::try_from(n).ok()).unwrap_or(MailState::Unspecified)
+}
+
+pub(super) fn service_time(now: Micros, offset: Micros) -> ServiceTime {
+    let nanos = i32::try_from(offset % SECOND_US * 1_000).unwrap_or(0);
+    ServiceTime { now: timestamp(now), offset: Some(Duration { seconds: offset / SECOND_US, nanos }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn mails_tell_when_they_are_tried_next_while_they_are_queued_only() {
+        let row = |state| mail::Model {
+            id: Uuid::from_u128(1),
+            recipient: "a@example.com".to_owned(),
+            template: "password_reset".to_owned(),
+            language: "en".to_owned(),
+            object: "tenants/t".to_owned(),
+            state,
+            attempt_count: 24,
+            last_error: "no".to_owned(),
+            create_time: 1,
+            send_time: (state == 2).then_some(2),
+            next_attempt_time: 3,
+            version: 4,
+        };
+        assert!(mail(row(1)).next_attempt_time.is_some() && mail(row(1)).send_time.is_none());
+        assert!(mail(row(2)).next_attempt_time.is_none() && mail(row(2)).send_time.is_some());
+        assert!(mail(row(3)).next_attempt_time.is_none());
+        assert_eq!(mail(row(3)).state(), MailState::Failed);
+        assert_eq!(mail_state(4), MailState::Unspecified);
+    }
+
+    #[test]
+    fn offsets_keep_their_microseconds() {
+        let time = service_time(5_000_001, 3_600_000_007);
+        assert_eq!(time.offset, Some(Duration { seconds: 3_600, nanos: 7_000 }));
+        assert_eq!(time.now, Some(prost_types::Timestamp { seconds: 5, nanos: 1_000 }));
+    }
+}

@@ -1,0 +1,219 @@
+//! Timed work (COM-21): one scheduler, whose work is rows claimed with leases. Several replicas share it; a killed one's work is taken
+//! over when its lease ends; what a job does commits together with its being done, so nothing is done twice.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sea_orm::{ConnectionTrait, Statement, Value};
+use uuid::Uuid;
+
+use crate::{
+    access::refusals,
+    app::{App, Tx},
+    env::{DAY_US, HOUR_US, MINUTE_US, Micros, SECOND_US},
+    error::Result,
+    mail::relay,
+    start,
+    store::outbox,
+};
+
+/// A job of the scheduler's: runs every so often, in one transaction that also says when it runs next.
+struct Job {
+    name: &'static str,
+    every_us: Micros,
+    run: for<'a> fn(&'a mut Tx) -> BoxFuture<'a, Result<u64>>,
+}
+
+/// Rows removed in one transaction; what is left is done at once after.
+const CHUNK: i64 = 500;
+/// How long a replica holds a job; a killed one's is taken over after.
+const LEASE_US: Micros = 30 * SECOND_US;
+/// How often the scheduler looks for work.
+const LOOKS_EVERY: Duration = Duration::from_millis(250);
+/// A job that fails waits so long.
+const AFTER_FAILURE_US: Micros = 30 * SECOND_US;
+
+/// All timed work.
+const JOBS: &[Job] = &[
+    Job { name: "number-events", every_us: SECOND_US / 4, run: |tx| Box::pin(number_events(tx)) },
+    Job { name: "purge-claims", every_us: 10 * MINUTE_US, run: |tx| Box::pin(purge(tx, "claims", "caller, request_id", "expire_time", 0)) },
+    Job { name: "purge-sessions", every_us: HOUR_US, run: |tx| Box::pin(purge(tx, "sessions", "id", "expire_time", 30 * DAY_US)) },
+    Job { name: "purge-events", every_us: HOUR_US, run: |tx| Box::pin(purge_events(tx)) },
+    Job { name: "purge-looks", every_us: HOUR_US, run: |tx| Box::pin(purge_looks(tx)) },
+    Job { name: "purge-users", every_us: 10 * MINUTE_US, run: |tx| Box::pin(crate::directory::user::purge_users(tx)) },
+    Job { name: "rotate-signing-keys", every_us: 10 * MINUTE_US, run: |tx| Box::pin(rotate_signing_keys(tx)) },
+];
+
+/// The scheduler, running.
+pub struct Running {
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Running {
+    /// Ends it; what is half done is rolled back, and its lease ends by itself.
+    pub async fn stop(self) {
+        for task in self.tasks {
+            task.abort();
+            task.await.ok();
+        }
+    }
+}
+
+/// Starts the scheduler, the mail relay, and the writer of gathered refusals.
+#[must_use]
+pub fn start(app: App) -> Running {
+    let jobs = {
+        let app = app.clone();
+        tokio::spawn(async move {
+            loop {
+                if let Err(fault) = run_due(&app).await {
+                    tracing::warn!(%fault, "the scheduler will try again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                tokio::time::sleep(LOOKS_EVERY).await;
+            }
+        })
+    };
+    let mails = {
+        let app = app.clone();
+        tokio::spawn(async move {
+            loop {
+                if let Err(fault) = relay::send_due(&app).await {
+                    tracing::warn!(%fault, "the mail relay will try again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                tokio::time::sleep(LOOKS_EVERY).await;
+            }
+        })
+    };
+    let upkeep = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            if let Err(fault) = refusals::flush(&app, false).await {
+                tracing::warn!(%fault, "refusals could not be audited yet");
+            }
+            if let Err(fault) = app.tokens.refresh(&app.db.read, &app.keys).await {
+                tracing::warn!(%fault, "signing keys could not be read");
+            }
+        }
+    });
+    Running { tasks: vec![jobs, mails, upkeep] }
+}
+
+/// Runs what is due, once; gives how many jobs ran.
+///
+/// # Errors
+/// Those of the database.
+pub async fn run_due(app: &App) -> Result<usize> {
+    let mut ran = 0;
+    for job in JOBS {
+        // Jobs that leave work behind are due again at once.
+        while let Some(lease) = claim(app, job).await? {
+            ran += 1;
+            match finish(app, job, lease).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::error!(job = job.name, %error, "a job failed");
+                    release(app, job, lease, &error.to_string()).await?;
+                    break;
+                }
+            }
+        }
+    }
+    Ok(ran)
+}
+
+/// Claims a job that is due and that nobody holds.
+async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
+    // A look without a transaction first: mostly nothing is due.
+    let now = app.now().await?;
+    let sql = "SELECT due_time, lease_expire_time FROM jobs WHERE name = $1";
+    let row = app.db.read.query_one_raw(Statement::from_sql_and_values(app.db.backend, sql, [job.name.into()])).await?;
+    if let Some(row) = &row {
+        let (due, lease): (i64, i64) = (row.try_get("", "due_time")?, row.try_get("", "lease_expire_time")?);
+        if due > now || lease > now {
+            return Ok(None);
+        }
+    }
+    let lease = app.env.id(now);
+    let sql = "INSERT INTO jobs (name, due_time, lease_id, lease_expire_time, attempt_count, last_error) VALUES ($1, $2, $3, $4, 1, '') \
+               ON CONFLICT (name) DO UPDATE SET lease_id = excluded.lease_id, lease_expire_time = excluded.lease_expire_time, \
+               attempt_count = jobs.attempt_count + 1 WHERE jobs.due_time <= $2 AND jobs.lease_expire_time <= $2";
+    let values: [Value; 4] = [job.name.into(), now.into(), lease.into(), (now + LEASE_US).into()];
+    let done = app.db.write.execute_raw(Statement::from_sql_and_values(app.db.backend, sql, values)).await?;
+    Ok((done.rows_affected() == 1).then_some(lease))
+}
+
+/// Does a claimed job: its work and its being done in one transaction. Whether it left work behind.
+async fn finish(app: &App, job: &'static Job, lease: Uuid) -> Result<bool> {
+    app.job(job.name, move |tx, _| {
+        Box::pin(async move {
+            let now = tx.now();
+            let left = (job.run)(tx).await? >= CHUNK.unsigned_abs();
+            let due = if left { now } else { now + job.every_us };
+            let sql = "UPDATE jobs SET due_time = $1, lease_id = NULL, lease_expire_time = 0, last_error = '' WHERE name = $2 AND lease_id = $3";
+            let values: [Value; 3] = [due.into(), job.name.into(), lease.into()];
+            let backend = tx.db().get_database_backend();
+            let mine = tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected() == 1;
+            if !mine {
+                // The lease ended meanwhile, and another replica has the job: all of this is rolled back.
+                return Err(crate::error::Error::internal("the lease was lost"));
+            }
+            Ok(left)
+        })
+    })
+    .await
+}
+
+async fn release(app: &App, job: &'static Job, lease: Uuid, error: &str) -> Result<()> {
+    let due = app.now().await? + AFTER_FAILURE_US;
+    let sql = "UPDATE jobs SET due_time = $1, lease_id = NULL, lease_expire_time = 0, last_error = $2 WHERE name = $3 AND lease_id = $4";
+    let short: String = error.chars().take(500).collect();
+    let values: [Value; 4] = [due.into(), short.into(), job.name.into(), lease.into()];
+    app.db.write.execute_raw(Statement::from_sql_and_values(app.db.backend, sql, values)).await?;
+    Ok(())
+}
+
+async fn number_events(tx: &mut Tx) -> Result<u64> {
+    outbox::number(tx.db(), CHUNK).await
+}
+
+/// Removes rows whose time lies `kept` back.
+async fn purge(tx: &mut Tx, table: &str, key: &str, column: &str, kept: Micros) -> Result<u64> {
+    let sql = format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {column} <= $1 LIMIT $2)");
+    let values: [Value; 2] = [(tx.now() - kept).into(), CHUNK.into()];
+    let backend = tx.db().get_database_backend();
+    Ok(tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected())
+}
+
+async fn purge_events(tx: &mut Tx) -> Result<u64> {
+    purge(tx, "outbox", "scope_kind, scope_id, scope_seq", "create_time", outbox::KEPT_US).await
+}
+
+async fn purge_looks(tx: &mut Tx) -> Result<u64> {
+    let sql = "DELETE FROM looks WHERE hour < $1";
+    let hour = tx.now() / HOUR_US - 24;
+    let backend = tx.db().get_database_backend();
+    tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, [hour.into()])).await?;
+    Ok(0)
+}
+
+async fn rotate_signing_keys(tx: &mut Tx) -> Result<u64> {
+    let app = tx.app().clone();
+    if crate::access::token::rotate(tx.db(), &app.keys, &app.env, tx.now(), false).await? {
+        tx.touch(crate::store::scope_key::ScopeKey::Operator);
+    }
+    Ok(0)
+}
+
+/// Runs everything that is due now, mails included, until nothing is; for tests and `entente` commands.
+///
+/// # Errors
+/// Those of the database.
+pub async fn settle(app: &App) -> Result<()> {
+    while run_due(app).await? > 0 {}
+    relay::send_due(app).await?;
+    start::rotate_keys(app, false).await?;
+    Ok(())
+}

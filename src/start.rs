@@ -1,0 +1,160 @@
+//! Putting the application together, and what the command line does besides serving (COM-19).
+
+use std::{
+    path::PathBuf,
+    sync::{OnceLock, atomic::AtomicBool},
+};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    access::{limits::Limits, refusals::Tally, token::{self, Tokens}},
+    app::{App, Inner},
+    config::Config,
+    env::Env,
+    error::{Error, Result},
+    hash::Hasher,
+    keys::{self, Keys, Purpose},
+    store::{audit::hex, connect::Db},
+};
+
+/// Opens the database, migrated if the configuration says so.
+///
+/// # Errors
+/// If it can't be reached, or lacks migrations that may not be run.
+pub async fn open(config: &Config) -> Result<Db> {
+    let db = match &config.database_url {
+        Some(url) => Db::postgres(url).await?,
+        None => Db::sqlite(&config.data_dir).await?,
+    };
+    if config.migrate_at_start {
+        migrate(config, &db).await?;
+    } else if !db.is_current().await? {
+        return Err(Error::internal("the database lacks migrations; run `entente migrate`"));
+    }
+    Ok(db)
+}
+
+/// Runs the migrations, as the owner of the tables if one is configured.
+///
+/// # Errors
+/// If one fails.
+pub async fn migrate(config: &Config, db: &Db) -> Result<()> {
+    match &config.migrate_database_url {
+        Some(url) => Db::postgres(url).await?.migrate().await,
+        None => db.migrate().await,
+    }
+}
+
+/// Puts the application together over an open database: keys, epoch, signing keys.
+///
+/// # Errors
+/// If the master key isn't the database's, or anything can't be read.
+pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
+    std::fs::create_dir_all(&config.data_dir)
+        .map_err(|e| Error::internal(format!("{}: {e}", config.data_dir.display())))?;
+    let keys = keys::load(config.master_key.as_deref(), &config.data_dir.join("master.key"), &env)?;
+    let epoch = facts(&db.write, &keys, &env).await?;
+    let operator = OnceLock::new();
+    if let Some(id) = operator_tenant(&db.write).await? {
+        operator.get_or_init(|| id);
+    }
+    let workers = match config.hash_workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let app = App::new(Inner {
+        tokens: Tokens::new(config.public_origin.clone()),
+        hasher: Hasher::new(workers),
+        limits: Limits::new(config.limits_factor),
+        tally: Tally::default(),
+        epoch,
+        operator,
+        committed: Notify::new(),
+        draining: CancellationToken::new(),
+        healthy: AtomicBool::new(false),
+        env,
+        keys,
+        config,
+        db,
+    });
+    rotate_keys(&app, false).await?;
+    Ok(app)
+}
+
+/// Makes sure that a signing key is there, and reads the keys.
+///
+/// # Errors
+/// Those of the database.
+pub async fn rotate_keys(app: &App, at_once: bool) -> Result<bool> {
+    let made = app
+        .job("rotate-keys", move |tx, _| {
+            Box::pin(async move {
+                // The operator's head serialises replicas that start at once.
+                tx.lock([crate::store::scope_key::ScopeKey::Operator]).await?;
+                let app = tx.app().clone();
+                let made = token::rotate(tx.db(), &app.keys, &app.env, tx.now(), at_once).await?;
+                if made {
+                    tx.touch(crate::store::scope_key::ScopeKey::Operator);
+                }
+                Ok(made)
+            })
+        })
+        .await?;
+    app.tokens.refresh(&app.db.read, &app.keys).await?;
+    Ok(made)
+}
+
+/// The facts of this database: made at its first start, held against the master key at each.
+async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<String> {
+    let backend = db.get_database_backend();
+    let fingerprint = hex(&keys.mac(Purpose::Fingerprint, &[b"master key"])[..16]);
+    let epoch = BASE64_URL_SAFE_NO_PAD.encode(env.bytes::<9>());
+    for (key, value) in [("master_key_fingerprint", fingerprint.as_str()), ("epoch", &epoch), ("global_seq", "0"), ("clock_offset", "0")] {
+        let sql = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, [key.into(), value.into()])).await?;
+    }
+    if fact(db, "master_key_fingerprint").await?.as_deref() != Some(fingerprint.as_str()) {
+        return Err(Error::internal(
+            "the master key is not the one of this database; set ENTENTE_MASTER_KEY to the one it was made with (by default it lies in \
+             master.key in the data folder)",
+        ));
+    }
+    fact(db, "epoch").await?.ok_or_else(|| Error::internal("the database has no epoch"))
+}
+
+/// A fact of this database.
+///
+/// # Errors
+/// Those of the database.
+pub async fn fact<C: ConnectionTrait>(db: &C, key: &str) -> Result<Option<String>> {
+    let sql = "SELECT value FROM meta WHERE key = $1";
+    let row = db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, [key.into()])).await?;
+    Ok(match row {
+        Some(row) => Some(row.try_get("", "value")?),
+        None => None,
+    })
+}
+
+/// The operator's tenant, if it was made.
+///
+/// # Errors
+/// Those of the database.
+pub async fn operator_tenant<C: ConnectionTrait>(db: &C) -> Result<Option<Uuid>> {
+    let sql = "SELECT id FROM tenants WHERE is_operator";
+    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
+    Ok(match row {
+        Some(row) => Some(row.try_get("", "id")?),
+        None => None,
+    })
+}
+
+/// Where the first administrator's one-time password is left when no terminal is there.
+#[must_use]
+pub fn password_file(config: &Config) -> PathBuf {
+    config.data_dir.join("first-administrator-password")
+}

@@ -1,0 +1,249 @@
+//! Audit chains (COM-10, COM-11): one a scope, each event hashed with the one before it under a key outside the database.
+
+use prost::Message;
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
+use uuid::Uuid;
+
+use super::scope_key::ScopeKey;
+use crate::{
+    error::Result,
+    keys::{Keys, Purpose},
+};
+
+/// What the hash of an event covers, as stored.
+#[derive(Clone, PartialEq, Message)]
+pub struct Body {
+    /// When, in microseconds.
+    #[prost(int64, tag = "1")]
+    pub create_time: i64,
+    /// The method or job.
+    #[prost(string, tag = "2")]
+    pub action: String,
+    /// The principal's name, empty for nobody.
+    #[prost(string, tag = "3")]
+    pub actor: String,
+    /// The application acted through, if any.
+    #[prost(string, tag = "4")]
+    pub via: String,
+    /// Names of what it was done on.
+    #[prost(string, repeated, tag = "5")]
+    pub resources: Vec<String>,
+    /// `OK` or the reason of the refusal.
+    #[prost(string, tag = "6")]
+    pub outcome: String,
+    /// Names of changed fields.
+    #[prost(string, repeated, tag = "7")]
+    pub changed_fields: Vec<String>,
+    /// The caller's address.
+    #[prost(string, tag = "8")]
+    pub client_address: String,
+    /// The trace ID.
+    #[prost(string, tag = "9")]
+    pub trace_id: String,
+    /// How many like events this one stands for.
+    #[prost(int64, tag = "10")]
+    pub count: i64,
+    /// The same in the events of one call, 16 bytes.
+    #[prost(bytes = "vec", tag = "11")]
+    pub event_id: Vec<u8>,
+}
+
+/// A stored event.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct Row {
+    /// Place in the chain, from 1.
+    pub seq: i64,
+    /// The same in several chains.
+    pub event_id: Uuid,
+    /// When, in microseconds.
+    pub create_time: i64,
+    /// Index of `body.action`.
+    pub action: String,
+    /// Index of `body.actor`.
+    pub actor: String,
+    /// Index of `body.outcome`.
+    pub outcome: String,
+    /// What the hash covers.
+    pub body: Vec<u8>,
+    /// The hash.
+    pub hash: Vec<u8>,
+}
+
+/// The hash of an event.
+#[must_use]
+pub fn hash(keys: &Keys, scope: ScopeKey, seq: i64, previous: &[u8], body: &[u8]) -> Vec<u8> {
+    let id = scope.id();
+    keys.mac(Purpose::Audit, &[&scope.kind().to_be_bytes(), id.as_bytes(), &seq.to_be_bytes(), previous, body]).to_vec()
+}
+
+/// Inserts an event; the caller holds the scope's head.
+///
+/// # Errors
+/// Those of the database.
+pub async fn insert<C: ConnectionTrait>(db: &C, scope: ScopeKey, seq: i64, body: &Body, event_id: Uuid, hash: &[u8]) -> Result<()> {
+    let sql = "INSERT INTO audit_events (scope_kind, scope_id, seq, event_id, create_time, action, actor, outcome, body, hash) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        [
+            scope.kind().into(),
+            scope.id().into(),
+            seq.into(),
+            event_id.into(),
+            body.create_time.into(),
+            body.action.clone().into(),
+            body.actor.clone().into(),
+            body.outcome.clone().into(),
+            Value::Bytes(Some(body.encode_to_vec())),
+            Value::Bytes(Some(hash.to_vec())),
+        ],
+    ))
+    .await?;
+    Ok(())
+}
+
+/// Events of a chain after a place, in order.
+///
+/// # Errors
+/// Those of the database.
+pub async fn after<C: ConnectionTrait>(db: &C, scope: ScopeKey, seq: i64, limit: u64) -> Result<Vec<Row>> {
+    let sql = "SELECT seq, event_id, create_time, action, actor, outcome, body, hash FROM audit_events \
+               WHERE scope_kind = $1 AND scope_id = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+    let values: [Value; 4] = [scope.kind().into(), scope.id().into(), seq.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()];
+    Ok(Row::find_by_statement(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).all(db).await?)
+}
+
+/// What a verification found.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Events checked.
+    pub checked: i64,
+    /// What doesn't fit, at most `MOST_FINDINGS`.
+    pub findings: Vec<String>,
+    /// Count and hash of the end, in hexadecimal.
+    pub checkpoint: String,
+}
+
+/// Findings named; a chain broken once is broken everywhere after.
+const MOST_FINDINGS: usize = 100;
+/// Events read at a time: memory stays constant.
+const CHUNK: u64 = 1_000;
+
+/// Recomputes a chain and holds it against its head.
+///
+/// # Errors
+/// Those of the database.
+pub async fn verify<C: ConnectionTrait>(db: &C, keys: &Keys, scope: ScopeKey, since: Option<(i64, Vec<u8>)>) -> Result<Verdict> {
+    let mut verdict = Verdict::default();
+    let mut find = |text: String, findings: &mut Vec<String>| {
+        if findings.len() < MOST_FINDINGS {
+            findings.push(text);
+        }
+    };
+    let head = head(db, scope).await?;
+    let (mut at, mut previous) = (0_i64, Vec::new());
+    let mut passed_since = since.is_none();
+    loop {
+        let rows = after(db, scope, at, CHUNK).await?;
+        let Some(last) = rows.last().map(|r| r.seq) else { break };
+        for row in &rows {
+            if row.seq != at + 1 {
+                find(format!("{scope}: events {} to {} are missing", at + 1, row.seq - 1), &mut verdict.findings);
+            }
+            if row.hash != hash(keys, scope, row.seq, &previous, &row.body) {
+                find(format!("{scope}: event {} was altered, or the one before it", row.seq), &mut verdict.findings);
+            }
+            match Body::decode(row.body.as_slice()) {
+                Ok(b)
+                    if b.action == row.action
+                        && b.actor == row.actor
+                        && b.outcome == row.outcome
+                        && b.create_time == row.create_time
+                        && b.event_id == row.event_id.as_bytes() => {}
+                _ => find(format!("{scope}: the columns of event {} don't agree with it", row.seq), &mut verdict.findings),
+            }
+            if let Some((seq, hash)) = &since
+                && row.seq == *seq
+            {
+                passed_since = true;
+                if row.hash != *hash {
+                    find(format!("{scope}: event {seq} is not the one of the checkpoint"), &mut verdict.findings);
+                }
+            }
+            verdict.checked += 1;
+            at = row.seq;
+            previous.clone_from(&row.hash);
+        }
+        at = last;
+    }
+    match head {
+        Some((count, hash)) if count == at && hash == previous => {}
+        Some((count, _)) => find(format!("{scope}: the head counts {count} events, the chain ends at {at}"), &mut verdict.findings),
+        None if at == 0 => {}
+        None => find(format!("{scope}: the chain has no head"), &mut verdict.findings),
+    }
+    if let (false, Some((seq, _))) = (passed_since, &since)
+        && *seq > 0
+    {
+        find(format!("{scope}: the tail after event {at} was cut; the checkpoint knows {seq}"), &mut verdict.findings);
+    }
+    verdict.checkpoint = format!("{scope}:{at}:{}", hex(&previous));
+    Ok(verdict)
+}
+
+async fn head<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<Option<(i64, Vec<u8>)>> {
+    let sql = "SELECT audit_count, audit_hash FROM heads WHERE scope_kind = $1 AND scope_id = $2";
+    let row = db
+        .query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, [scope.kind().into(), scope.id().into()]))
+        .await?;
+    Ok(match row {
+        Some(row) => Some((row.try_get("", "audit_count")?, row.try_get("", "audit_hash")?)),
+        None => None,
+    })
+}
+
+/// All scopes that have a chain, for `entente verify-audit`; keyset from `after`.
+///
+/// # Errors
+/// Those of the database.
+pub async fn scopes<C: ConnectionTrait>(db: &C, after: Option<ScopeKey>) -> Result<Vec<ScopeKey>> {
+    let (kind, id) = after.map_or((-1, Uuid::nil()), |s| (s.kind(), s.id()));
+    let sql = "SELECT scope_kind, scope_id FROM heads WHERE (scope_kind > $1 OR (scope_kind = $1 AND scope_id > $2)) \
+               ORDER BY scope_kind, scope_id LIMIT 1000";
+    let rows = db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, [kind.into(), id.into()])).await?;
+    let mut out = Vec::with_capacity(rows.len());
+    for row in rows {
+        let kind: i16 = row.try_get("", "scope_kind")?;
+        out.extend(ScopeKey::from_parts(kind, row.try_get("", "scope_id")?));
+    }
+    Ok(out)
+}
+
+/// Reads a checkpoint as `verify` prints it.
+#[must_use]
+pub fn parse_checkpoint(text: &str) -> Option<(ScopeKey, i64, Vec<u8>)> {
+    let mut parts = text.trim().splitn(3, ':');
+    let (scope, seq, hash) = (parts.next()?, parts.next()?.parse().ok()?, unhex(parts.next()?)?);
+    let scope = match scope.split_once('/') {
+        None if scope == "operator" => ScopeKey::Operator,
+        Some(("tenants", id)) => ScopeKey::Tenant(id.parse().ok()?),
+        Some(("accounts", id)) => ScopeKey::Account(id.parse().ok()?),
+        Some(("identities", id)) => ScopeKey::Identity(id.parse().ok()?),
+        _ => return None,
+    };
+    Some((scope, seq, hash))
+}
+
+/// Bytes as lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if text.len() % 2 != 0 || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect()
+}

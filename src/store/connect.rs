@@ -1,0 +1,160 @@
+//! Connections. SQLite: one for writing, several for reading, the file locked against a second process. PostgreSQL: one pool.
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use entente_migrations::Migrator;
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
+    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+};
+use sea_orm_migration::MigratorTrait;
+
+use crate::error::{Error, Reason, Result};
+
+/// Readers beside SQLite's one writer: more only take turns on two cores.
+const SQLITE_READERS: u32 = 6;
+/// Connections of the pool: PostgreSQL's default allows 100 in all, and two replicas must fit beside tools.
+const POSTGRES_CONNECTIONS: u32 = 32;
+/// A statement that runs longer is cancelled by the server: a dropped client does not stop it.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A caller waits for a free connection at most so long, then is told to try again.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The number that all replicas lock while migrating; "entente" on a telephone.
+const MIGRATION_LOCK: i64 = 368_3683;
+
+/// The database.
+#[derive(Clone, Debug)]
+pub struct Db {
+    /// For transactions that write.
+    pub write: DatabaseConnection,
+    /// For transactions that only read.
+    pub read: DatabaseConnection,
+    /// Which database it is.
+    pub backend: DbBackend,
+    /// Held as long as the process lives: nobody else opens the SQLite file.
+    _lock: Option<Arc<File>>,
+}
+
+impl Db {
+    /// Opens the SQLite file in the data folder, which is made if it isn't there.
+    ///
+    /// # Errors
+    /// If another process has it open, or it can't be read.
+    pub async fn sqlite(folder: &Path) -> Result<Self> {
+        let fault = |e: std::io::Error| Error::internal(format!("{}: {e}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(fault)?;
+        let lock = File::options().create(true).append(true).open(folder.join("entente.lock")).map_err(fault)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::internal(format!(
+                    "{} is in use by another process; stop it, or use PostgreSQL for several (ENTENTE_DATABASE_URL)",
+                    folder.display()
+                )));
+            }
+            Err(TryLockError::Error(e)) => return Err(fault(e)),
+        }
+        let url = format!("sqlite://{}?mode=rwc", folder.join("entente.db").display());
+        // The writer comes first and alone: several connections at once on a fresh WAL file fail now and then.
+        let write = Database::connect(sqlite_options(&url, 1)).await?;
+        let read = Database::connect(sqlite_options(&url, SQLITE_READERS)).await?;
+        Ok(Self { write, read, backend: DbBackend::Sqlite, _lock: Some(Arc::new(lock)) })
+    }
+
+    /// Connects to PostgreSQL 15 or newer.
+    ///
+    /// # Errors
+    /// If it can't be reached, or is older.
+    pub async fn postgres(url: &str) -> Result<Self> {
+        let mut options = ConnectOptions::new(url);
+        options
+            .max_connections(POSTGRES_CONNECTIONS)
+            .min_connections(2)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_timeout(ACQUIRE_TIMEOUT)
+            .statement_timeout(STATEMENT_TIMEOUT)
+            .test_before_acquire_if_idle_for(Duration::from_secs(30))
+            .set_application_name("entente")
+            .sqlx_logging(false)
+            .map_sqlx_postgres_opts(|o| {
+                o.options([("lock_timeout", "10000"), ("idle_in_transaction_session_timeout", "60000")])
+            });
+        let pool = Database::connect(options).await?;
+        let row = pool
+            .query_one_raw(Statement::from_string(DbBackend::Postgres, "SELECT current_setting('server_version_num')::int AS v"))
+            .await?
+            .ok_or_else(|| Error::internal("PostgreSQL gave no version"))?;
+        let version: i32 = row.try_get("", "v")?;
+        if version < 150_000 {
+            return Err(Error::internal(format!("PostgreSQL 15 or newer is needed; this is {}", version / 10_000)));
+        }
+        Ok(Self { write: pool.clone(), read: pool, backend: DbBackend::Postgres, _lock: None })
+    }
+
+    /// Runs the migrations that are missing; replicas that start at once take turns.
+    ///
+    /// # Errors
+    /// If a step fails; what it did is rolled back on PostgreSQL.
+    pub async fn migrate(&self) -> Result<()> {
+        if self.backend == DbBackend::Sqlite {
+            return Ok(Migrator::up(&self.write, None).await?);
+        }
+        // A session's advisory lock needs one session: a pool of a single connection, ended with it.
+        let pool = self.write.get_postgres_connection_pool();
+        let mut guard = pool.acquire().await.map_err(|e| Error::unavailable(Reason::DatabaseUnavailable, e.to_string()))?;
+        let locked = sea_orm::sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK).execute(&mut *guard).await;
+        locked.map_err(|e| Error::unavailable(Reason::DatabaseUnavailable, e.to_string()))?;
+        let outcome = Migrator::up(&self.write, None).await;
+        let unlocked = sea_orm::sqlx::query("SELECT pg_advisory_unlock($1)").bind(MIGRATION_LOCK).execute(&mut *guard).await;
+        outcome?;
+        unlocked.map_err(|e| Error::internal(e.to_string()))?;
+        Ok(())
+    }
+
+    /// Whether all migrations have run.
+    ///
+    /// # Errors
+    /// If the database can't be asked.
+    pub async fn is_current(&self) -> Result<bool> {
+        Ok(Migrator::get_pending_migrations(&self.write).await?.is_empty())
+    }
+
+    /// Whether the database answers and takes writes.
+    ///
+    /// # Errors
+    /// If it doesn't.
+    pub async fn ping(&self) -> Result<()> {
+        let sql = match self.backend {
+            DbBackend::Postgres => "SELECT CASE WHEN pg_is_in_recovery() THEN 1 ELSE 0 END AS standby",
+            _ => "SELECT 0 AS standby",
+        };
+        let row = self.read.query_one_raw(Statement::from_string(self.backend, sql)).await?;
+        let standby: i32 = match row {
+            Some(row) => row.try_get("", "standby")?,
+            None => 1,
+        };
+        if standby == 0 { Ok(()) } else { Err(Error::unavailable(Reason::DatabaseUnavailable, "the database is a standby")) }
+    }
+}
+
+fn sqlite_options(url: &str, connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .sqlx_logging(false)
+        .map_sqlx_sqlite_opts(|o| {
+            o.journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(Duration::from_secs(5))
+        });
+    options
+}

@@ -1,0 +1,107 @@
+//! What the database's errors mean to a caller: the one mapping, wherever they strike.
+
+use sea_orm::{DbErr, RuntimeErr, SqlErr, SqlxError};
+
+use crate::error::{Error, Reason};
+
+/// A unique constraint: its index on PostgreSQL, its columns on SQLite, and what its violation answers.
+struct Unique {
+    index: &'static str,
+    columns: &'static str,
+    reason: Reason,
+    field: &'static str,
+    text: &'static str,
+}
+
+/// Every unique constraint that a caller's request can violate.
+const UNIQUES: &[Unique] = &[
+    Unique {
+        index: "tenants_domain_prefix",
+        columns: "tenants.domain_prefix",
+        reason: Reason::DomainTaken,
+        field: "tenant.domain_prefix",
+        text: "is taken",
+    },
+    Unique {
+        index: "users_user_name",
+        columns: "users.tenant_id, users.user_name_fold",
+        reason: Reason::UserNameTaken,
+        field: "user.user_name",
+        text: "is taken in this tenant",
+    },
+    Unique {
+        index: "applications_reply_url",
+        columns: "applications.tenant_id, applications.reply_url",
+        reason: Reason::UriTaken,
+        field: "application.reply_url",
+        text: "is that of another application of this tenant",
+    },
+    Unique {
+        index: "applications_id_uri",
+        columns: "applications.tenant_id, applications.application_id_uri",
+        reason: Reason::UriTaken,
+        field: "application.application_id_uri",
+        text: "is that of another application of this tenant",
+    },
+    Unique {
+        index: "accounts_publisher_display_name",
+        columns: "accounts.publisher_display_name_fold",
+        reason: Reason::ResourceExists,
+        field: "account.publisher_display_name",
+        text: "is that of another account",
+    },
+    Unique {
+        index: "associations_pkey",
+        columns: "associations.account_id, associations.tenant_id",
+        reason: Reason::AlreadyAssociated,
+        field: "tenant",
+        text: "is associated with this account",
+    },
+    Unique {
+        index: "grants_pkey",
+        columns: "grants.scope_kind, grants.scope_id, grants.principal_id",
+        reason: Reason::AlreadyMember,
+        field: "principals",
+        text: "is a member already",
+    },
+];
+
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        if let Some(SqlErr::UniqueConstraintViolation(text)) = error.sql_err() {
+            return UNIQUES
+                .iter()
+                .find(|u| text.contains(&format!("\"{}\"", u.index)) || text.ends_with(u.columns))
+                .map_or_else(
+                    || Self::internal(format!("a unique constraint without an answer: {text}")),
+                    |u| Self::exists(u.reason, u.field, u.text),
+                );
+        }
+        match &error {
+            DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return lost(&error),
+            DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) => match &**e {
+                SqlxError::Database(e) => match e.code().as_deref() {
+                    // Serialisation failure, deadlock, lock timeout; SQLITE_BUSY and its kin.
+                    Some("40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517") => {
+                        return Self::contended(e.to_string());
+                    }
+                    // A standby, a server going down or starting, a connection that was ended.
+                    Some("25006" | "57P01" | "57P02" | "57P03" | "08006" | "08003" | "08000") => return lost(&error),
+                    // The statement timeout, which lies beyond every deadline.
+                    Some("57014") => return Self::late(),
+                    _ => {}
+                },
+                SqlxError::Io(_) | SqlxError::PoolTimedOut | SqlxError::PoolClosed | SqlxError::WorkerCrashed | SqlxError::Protocol(_) => {
+                    return lost(&error);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+        Self::internal(error.to_string())
+    }
+}
+
+fn lost(error: &DbErr) -> Error {
+    Error::unavailable(Reason::DatabaseUnavailable, error.to_string())
+}

@@ -1,0 +1,17 @@
+//! The ground under everything that is kept: connections, transactions, claims, audit chains, the outbox, lists and updates.
+//! Knows nothing of access.
+
+pub mod audit;
+pub mod connect;
+pub mod fault;
+pub mod filter;
+pub mod idempotency;
+pub mod list;
+pub mod outbox;
+pub mod scope_key;
+pub mod time;
+pub mod update;
+pub mod work;
+
+pub use list::Page;
+pub use work::{Snapshot, Work};

@@ -1,0 +1,233 @@
+//! Domain events (COM-12): rows of the same transaction, numbered without gaps within each of their scopes, and in the order of
+//! commits over all scopes by the relay.
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+use super::scope_key::ScopeKey;
+use crate::{
+    env::{DAY_US, Micros},
+    error::{Error, Reason, Result},
+    names::Name,
+};
+
+/// Events are kept so long.
+pub const KEPT_US: Micros = 90 * DAY_US;
+
+/// What changed in one field.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The field's name as in the proto.
+    pub field: &'static str,
+    /// Before; null for new resources.
+    pub old: serde_json::Value,
+    /// After; null for deleted ones.
+    pub new: serde_json::Value,
+}
+
+/// One change that other programs may want to know of.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The type with the version of its payload: `entente.directory.v1.UserCreated`.
+    pub kind: &'static str,
+    /// The resource.
+    pub resource: Name,
+    /// Where it is seen; the first is where it happened.
+    pub scopes: Vec<ScopeKey>,
+    /// Old and new values, never secrets.
+    pub changes: Vec<Change>,
+    /// Principals whose rights or state it changes: the keys that memory of them depends on.
+    pub touches: Vec<Uuid>,
+}
+
+impl Event {
+    /// An event in the resource's own scope.
+    #[must_use]
+    pub fn new(kind: &'static str, resource: Name) -> Self {
+        Self { kind, resource, scopes: vec![resource.scope()], changes: Vec::new(), touches: Vec::new() }
+    }
+
+    /// Also seen in this scope.
+    #[must_use]
+    pub fn also_in(mut self, scope: ScopeKey) -> Self {
+        if !self.scopes.contains(&scope) {
+            self.scopes.push(scope);
+        }
+        self
+    }
+
+    /// A field's old and new value; nothing if they are equal.
+    #[must_use]
+    pub fn change(mut self, field: &'static str, old: impl Into<serde_json::Value>, new: impl Into<serde_json::Value>) -> Self {
+        let (old, new) = (old.into(), new.into());
+        if old != new {
+            self.changes.push(Change { field, old, new });
+        }
+        self
+    }
+
+    /// Changes the rights or the state of this principal.
+    #[must_use]
+    pub fn touches(mut self, principal: Uuid) -> Self {
+        self.touches.push(principal);
+        self
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one row, column by column")]
+pub(super) async fn insert<C: ConnectionTrait>(
+    db: &C,
+    event: &Event,
+    scope: ScopeKey,
+    seq: i64,
+    leading: bool,
+    actor: &str,
+    now: Micros,
+    event_id: Uuid,
+) -> Result<()> {
+    let changes: Map<_, _> =
+        event.changes.iter().map(|c| (c.field.to_owned(), json!({ "old": c.old, "new": c.new }))).collect();
+    let scopes: Vec<_> = event.scopes.iter().map(ToString::to_string).collect();
+    let sql = "INSERT INTO outbox (scope_kind, scope_id, scope_seq, event_id, leading, type, resource, scopes, actor, changes, create_time) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+    let values: [Value; 11] = [
+        scope.kind().into(),
+        scope.id().into(),
+        seq.into(),
+        event_id.into(),
+        leading.into(),
+        event.kind.into(),
+        event.resource.to_string().into(),
+        scopes.join(" ").into(),
+        actor.into(),
+        serde_json::Value::Object(changes).to_string().into(),
+        now.into(),
+    ];
+    db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    Ok(())
+}
+
+/// A stored event.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct Row {
+    /// The number that the watcher's cursor holds: within the scope, or over all.
+    pub seq: i64,
+    /// The same in several scopes.
+    pub event_id: Uuid,
+    /// The type.
+    pub r#type: String,
+    /// The resource's name.
+    pub resource: String,
+    /// The scopes' names, with spaces between.
+    pub scopes: String,
+    /// Who.
+    pub actor: String,
+    /// Old and new values as JSON.
+    pub changes: String,
+    /// When, in microseconds.
+    pub create_time: i64,
+}
+
+/// Events after a number: those of a scope, or of all for the operator.
+///
+/// # Errors
+/// Those of the database.
+pub async fn after<C: ConnectionTrait>(db: &C, scope: ScopeKey, seq: i64, limit: i64) -> Result<Vec<Row>> {
+    let columns = "event_id, type, resource, scopes, actor, changes, create_time";
+    let (sql, values): (String, Vec<Value>) = if scope == ScopeKey::Operator {
+        (
+            format!("SELECT global_seq AS seq, {columns} FROM outbox WHERE global_seq > $1 ORDER BY global_seq LIMIT $2"),
+            vec![seq.into(), limit.into()],
+        )
+    } else {
+        (
+            format!(
+                "SELECT scope_seq AS seq, {columns} FROM outbox WHERE scope_kind = $1 AND scope_id = $2 AND scope_seq > $3 \
+                 ORDER BY scope_seq LIMIT $4"
+            ),
+            vec![scope.kind().into(), scope.id().into(), seq.into(), limit.into()],
+        )
+    };
+    Ok(Row::find_by_statement(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).all(db).await?)
+}
+
+/// The oldest number that is kept, and the newest given.
+///
+/// # Errors
+/// Those of the database.
+pub async fn bounds<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<(Option<i64>, i64)> {
+    let backend = db.get_database_backend();
+    let (oldest, newest, values): (&str, &str, Vec<Value>) = if scope == ScopeKey::Operator {
+        ("SELECT MIN(global_seq) AS n FROM outbox", "SELECT CAST(value AS bigint) AS n FROM meta WHERE key = 'global_seq'", vec![])
+    } else {
+        (
+            "SELECT MIN(scope_seq) AS n FROM outbox WHERE scope_kind = $1 AND scope_id = $2",
+            "SELECT event_count AS n FROM heads WHERE scope_kind = $1 AND scope_id = $2",
+            vec![scope.kind().into(), scope.id().into()],
+        )
+    };
+    let read = async |sql: &str| -> Result<Option<i64>> {
+        Ok(match db.query_one_raw(Statement::from_sql_and_values(backend, sql, values.clone())).await? {
+            Some(row) => row.try_get("", "n")?,
+            None => None,
+        })
+    };
+    Ok((read(oldest).await?, read(newest).await?.unwrap_or(0)))
+}
+
+/// Numbers the events that have none yet, in the order of their scopes' numbers; run by the relay, one at a time.
+///
+/// # Errors
+/// Those of the database.
+pub async fn number<C: ConnectionTrait>(db: &C, most: i64) -> Result<u64> {
+    let backend = db.get_database_backend();
+    let lock = if backend == sea_orm::DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let sql = format!("SELECT value FROM meta WHERE key = 'global_seq'{lock}");
+    let row = db.query_one_raw(Statement::from_string(backend, sql)).await?;
+    let last: String = match row {
+        Some(row) => row.try_get("", "value")?,
+        None => return Err(Error::internal("the database has no global_seq")),
+    };
+    let last: i64 = last.parse().map_err(|_| Error::internal("global_seq is no number"))?;
+    // Within a scope `scope_seq` is the order of commits, and an event's id and time follow it.
+    let sql = "UPDATE outbox SET global_seq = $1 + n.rank FROM ( \
+                 SELECT scope_kind AS k, scope_id AS i, scope_seq AS s, ROW_NUMBER() OVER (ORDER BY create_time, scope_kind, scope_id, scope_seq) AS rank \
+                 FROM outbox WHERE leading AND global_seq IS NULL ORDER BY create_time, scope_kind, scope_id, scope_seq LIMIT $2 \
+               ) AS n WHERE outbox.scope_kind = n.k AND outbox.scope_id = n.i AND outbox.scope_seq = n.s";
+    let done = db.execute_raw(Statement::from_sql_and_values(backend, sql, [last.into(), most.into()])).await?.rows_affected();
+    if done > 0 {
+        let next = last + i64::try_from(done).unwrap_or(0);
+        let sql = "UPDATE meta SET value = $1 WHERE key = 'global_seq'";
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, [next.to_string().into()])).await?;
+    }
+    Ok(done)
+}
+
+/// A cursor: the database's epoch, the scope, and the last number seen. Opaque to clients.
+#[must_use]
+pub fn cursor(epoch: &str, scope: ScopeKey, seq: i64) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(format!("{epoch} {scope} {seq}"))
+}
+
+/// The number in a cursor of this database and scope; 0 for the empty one.
+///
+/// # Errors
+/// `OUT_OF_RANGE`, `CURSOR_EXPIRED` if it is foreign or no cursor at all.
+pub fn parse_cursor(text: &str, epoch: &str, scope: ScopeKey) -> Result<i64> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let expired = || Error::out_of_range(Reason::CursorExpired);
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| expired())?;
+    let plain = String::from_utf8(bytes).map_err(|_| expired())?;
+    let mut parts = plain.split(' ');
+    let (Some(e), Some(s), Some(n), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(expired());
+    };
+    if e != epoch || s != scope.to_string() {
+        return Err(expired());
+    }
+    n.parse().ok().filter(|n| *n >= 0).ok_or_else(expired)
+}
