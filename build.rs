@@ -130,7 +130,9 @@ impl<'a> Generator<'a> {
         }
         let mut reachable = BTreeMap::new();
         for message in requests.values() {
-            reach(message, &mut reachable, &|field| !self.behaves(field, Behavior::OutputOnly));
+            reach(message, &mut reachable, &|field| {
+                !self.behaves(field, Behavior::OutputOnly)
+            });
         }
         for message in reachable.values() {
             self.check_impl(message, &mut code);
@@ -170,7 +172,9 @@ impl<'a> Generator<'a> {
         );
         let faults = self.faults.take();
         if !faults.is_empty() {
-            return Err(format!("the protos lack declarations:\n  {}\n", faults.join("\n  ")).into());
+            return Err(
+                format!("the protos lack declarations:\n  {}\n", faults.join("\n  ")).into(),
+            );
         }
         Ok((code, secret_bearing))
     }
@@ -181,11 +185,16 @@ impl<'a> Generator<'a> {
         let full = format!("{}/{}", method.parent_service().full_name(), method.name());
         let options = method.options();
         if !options.has_extension(&self.rule) {
-            self.fault(format!("{full}: no access rule (option entente.access.v1.rule)"));
+            self.fault(format!(
+                "{full}: no access rule (option entente.access.v1.rule)"
+            ));
             return;
         }
         let rule = message(options.get_extension(&self.rule).as_ref());
-        let kind = rule.get_field_by_name("kind").and_then(|v| v.as_enum_number()).unwrap_or(0);
+        let kind = rule
+            .get_field_by_name("kind")
+            .and_then(|v| v.as_enum_number())
+            .unwrap_or(0);
         let alternatives = list(&rule, "any_of");
         if kind == 0 {
             self.fault(format!("{full}: its rule has no kind"));
@@ -193,9 +202,12 @@ impl<'a> Generator<'a> {
         if alternatives.is_empty() {
             self.fault(format!("{full}: its rule has no alternative"));
         }
-        let mut declared: BTreeSet<String> =
-            list(&rule, "unprivileged").iter().map(|u| text(u, "field")).collect();
-        self.updating.set(is_update_request(method.input().full_name()));
+        let mut declared: BTreeSet<String> = list(&rule, "unprivileged")
+            .iter()
+            .map(|u| text(u, "field"))
+            .collect();
+        self.updating
+            .set(is_update_request(method.input().full_name()));
         let mut shapes = BTreeSet::new();
         for alternative in &alternatives {
             if flag(alternative, "public") {
@@ -218,7 +230,10 @@ impl<'a> Generator<'a> {
                     match self.scope_of_field(&method.input(), &at) {
                         Some(scopes) if scopes.len() == 1 => {
                             // A field that is a list may be empty, so it proves nothing by itself.
-                            if at.contains('.') && self.is_repeated(&method.input(), &at) && pairs.len() > 1 {
+                            if at.contains('.')
+                                && self.is_repeated(&method.input(), &at)
+                                && pairs.len() > 1
+                            {
                                 continue;
                             }
                             shapes.extend(scopes);
@@ -226,7 +241,9 @@ impl<'a> Generator<'a> {
                         Some(_) => {
                             shapes.insert("proof");
                         }
-                        None => self.fault(format!("{full}: its rule names {at}, which is no resource name in the request")),
+                        None => self.fault(format!(
+                            "{full}: its rule names {at}, which is no resource name in the request"
+                        )),
                     }
                 }
             }
@@ -256,8 +273,16 @@ impl<'a> Generator<'a> {
             &format!("::{}", snake(method.name())),
             &format!("::prepare_{}", snake(method.name())),
         );
-        let done = if flag(&rule, "may_refuse") { "" } else { ".map(Outcome::Done)" };
-        let types = format!("::<{}, {}, _", path_of(&method.input()), path_of(&method.output()));
+        let done = if flag(&rule, "may_refuse") {
+            ""
+        } else {
+            ".map(Outcome::Done)"
+        };
+        let types = format!(
+            "::<{}, {}, _",
+            path_of(&method.input()),
+            path_of(&method.output())
+        );
         let _ = match kind {
             1 => writeln!(
                 arms,
@@ -281,7 +306,9 @@ impl<'a> Generator<'a> {
     fn is_repeated(&self, request: &MessageDescriptor, path: &str) -> bool {
         let mut at = request.clone();
         for part in path.split('.') {
-            let Some(field) = at.get_field_by_name(part) else { return false };
+            let Some(field) = at.get_field_by_name(part) else {
+                return false;
+            };
             if field.is_list() {
                 return true;
             }
@@ -293,9 +320,18 @@ impl<'a> Generator<'a> {
     }
 
     /// The scopes that a field's resource names can lie in.
-    fn scope_of_field(&self, request: &MessageDescriptor, path: &str) -> Option<BTreeSet<&'static str>> {
+    fn scope_of_field(
+        &self,
+        request: &MessageDescriptor,
+        path: &str,
+    ) -> Option<BTreeSet<&'static str>> {
         let kinds = self.reference_of_path(request, path)?;
-        Some(kinds.iter().flat_map(|k| self.scopes_of_types.get(k).cloned().unwrap_or_default()).collect())
+        Some(
+            kinds
+                .iter()
+                .flat_map(|k| self.scopes_of_types.get(k).cloned().unwrap_or_default())
+                .collect(),
+        )
     }
 
     fn reference_of_path(&self, request: &MessageDescriptor, path: &str) -> Option<Vec<String>> {
@@ -306,7 +342,9 @@ impl<'a> Generator<'a> {
             if i + 1 == parts.len() {
                 return self.reference_of(&field);
             }
-            let Kind::Message(inner) = field.kind() else { return None };
+            let Kind::Message(inner) = field.kind() else {
+                return None;
+            };
             at = inner;
         }
         None
@@ -315,7 +353,9 @@ impl<'a> Generator<'a> {
     /// The resource types that a field may name; None if it names none.
     fn reference_of(&self, field: &FieldDescriptor) -> Option<Vec<String>> {
         if self.behaves(field, Behavior::Identifier) {
-            return self.resource_of(&field.parent_message().clone()).map(|(kind, _)| vec![kind]);
+            return self
+                .resource_of(&field.parent_message().clone())
+                .map(|(kind, _)| vec![kind]);
         }
         let options = field.options();
         if !options.has_extension(&self.reference) {
@@ -351,7 +391,12 @@ impl<'a> Generator<'a> {
     }
 
     /// All resource names that a caller can send in a request: dotted path, and types.
-    fn names_in(&self, message: &MessageDescriptor, prefix: &str, depth: usize) -> Vec<(String, Vec<String>)> {
+    fn names_in(
+        &self,
+        message: &MessageDescriptor,
+        prefix: &str,
+        depth: usize,
+    ) -> Vec<(String, Vec<String>)> {
         let mut found = Vec::new();
         if depth > 4 {
             return found;
@@ -364,7 +409,8 @@ impl<'a> Generator<'a> {
             if let Some(kinds) = self.reference_of(&field) {
                 // A resource's own name counts on updates only; on creation it is ignored.
                 let creating = self.behaves(&field, Behavior::Identifier) && !self.updating.get();
-                let optional_filter = path == "resource" && self.takes(&field).is_none_or(|t| number(&t, "format") != 7);
+                let optional_filter = path == "resource"
+                    && self.takes(&field).is_none_or(|t| number(&t, "format") != 7);
                 if !creating && !optional_filter {
                     found.push((path.clone(), kinds));
                 }
@@ -386,16 +432,36 @@ impl<'a> Generator<'a> {
         for (path, kinds) in self.names_in(request, "", 0) {
             let kinds: Vec<_> = kinds.iter().map(|k| format!("\"{k}\"")).collect();
             let body = accessor(request, &path, "out.push(String::as_str(VALUE));");
-            let _ = writeln!(names, "\"{path}\" => {{ {body} return Some(&[{}]); }}", kinds.join(", "));
+            let _ = writeln!(
+                names,
+                "\"{path}\" => {{ {body} return Some(&[{}]); }}",
+                kinds.join(", ")
+            );
         }
         for path in self.paths_in(request, "", 0) {
-            let body = accessor(request, &path, "if !crate::check::Emptiness::is_empty(VALUE) { return true; }");
+            let body = accessor(
+                request,
+                &path,
+                "if !crate::check::Emptiness::is_empty(VALUE) { return true; }",
+            );
             let _ = writeln!(set, "\"{path}\" => {{ {body} false }}");
         }
         let has = |field: &str| request.get_field_by_name(field).is_some();
-        let request_id = if has("request_id") { "&self.request_id" } else { "\"\"" };
-        let clear = if has("request_id") { "self.request_id = String::new();" } else { "" };
-        let validate = if has("validate_only") { "self.validate_only" } else { "false" };
+        let request_id = if has("request_id") {
+            "&self.request_id"
+        } else {
+            "\"\""
+        };
+        let clear = if has("request_id") {
+            "self.request_id = String::new();"
+        } else {
+            ""
+        };
+        let validate = if has("validate_only") {
+            "self.validate_only"
+        } else {
+            "false"
+        };
         let rust = path_of(request);
         let updates = is_update_request(name);
         let out = if names.is_empty() { "_out" } else { "out" };
@@ -418,7 +484,10 @@ impl<'a> Generator<'a> {
             return found;
         }
         for field in message.fields() {
-            if self.behaves(&field, Behavior::OutputOnly) || field.containing_oneof().is_some() || field.is_map() {
+            if self.behaves(&field, Behavior::OutputOnly)
+                || field.containing_oneof().is_some()
+                || field.is_map()
+            {
                 continue;
             }
             let path = format!("{prefix}{}", field.name());
@@ -468,14 +537,24 @@ impl<'a> Generator<'a> {
                     );
                 }
                 Kind::String if field.is_list() => {
-                    let _ = writeln!(body, "crate::check::texts(&mut {me}, {at}, {when}, &{limits}, v);");
+                    let _ = writeln!(
+                        body,
+                        "crate::check::texts(&mut {me}, {at}, {when}, &{limits}, v);"
+                    );
                 }
                 Kind::String => {
-                    let _ = writeln!(body, "crate::check::text(&mut {me}, {at}, {when}, &{limits}, v);");
+                    let _ = writeln!(
+                        body,
+                        "crate::check::text(&mut {me}, {at}, {when}, &{limits}, v);"
+                    );
                 }
                 Kind::Enum(kind) => {
                     let values: Vec<_> = kind.values().map(|x| x.number().to_string()).collect();
-                    let call = if field.is_list() { "enumerations" } else { "enumeration" };
+                    let call = if field.is_list() {
+                        "enumerations"
+                    } else {
+                        "enumeration"
+                    };
                     let _ = writeln!(
                         body,
                         "crate::check::{call}(&{me}, {at}, {when}, &[{}], &{limits}, v);",
@@ -510,7 +589,10 @@ impl<'a> Generator<'a> {
                     let _ = writeln!(body, "crate::check::{call}(&{me}, {at}, {when}, v);");
                 }
                 Kind::Int32 | Kind::Int64 | Kind::Uint32 => {
-                    let _ = writeln!(body, "crate::check::number(i64::from({me}), {at}, &{limits}, v);");
+                    let _ = writeln!(
+                        body,
+                        "crate::check::number(i64::from({me}), {at}, &{limits}, v);"
+                    );
                 }
                 Kind::Bool => {}
                 other => self.fault(format!("{full}: no check is known for {other:?}")),
@@ -530,7 +612,10 @@ impl<'a> Generator<'a> {
                     field.name()
                 );
             }
-            let _ = writeln!(body, "None => crate::check::present(false, &at.field(\"{name}\"), true, v),\n}}");
+            let _ = writeln!(
+                body,
+                "None => crate::check::present(false, &at.field(\"{name}\"), true, v),\n}}"
+            );
         }
         let used = |word: &str| if body.contains(word) { "" } else { "_" };
         let _ = writeln!(
@@ -543,17 +628,31 @@ impl<'a> Generator<'a> {
         );
     }
 
-    fn limits(&self, field: &FieldDescriptor, takes: Option<&DynamicMessage>, full: &str) -> String {
+    fn limits(
+        &self,
+        field: &FieldDescriptor,
+        takes: Option<&DynamicMessage>,
+        full: &str,
+    ) -> String {
         let n = |name: &str| takes.map_or(0, |t| number(t, name));
         let needs_chars = matches!(field.kind(), Kind::String);
         if needs_chars && n("max_chars") == 0 {
-            self.fault(format!("{full}: no limit of length (option takes.max_chars)"));
+            self.fault(format!(
+                "{full}: no limit of length (option takes.max_chars)"
+            ));
         }
         if field.is_list() && n("max_items") == 0 {
-            self.fault(format!("{full}: no limit of number (option takes.max_items)"));
+            self.fault(format!(
+                "{full}: no limit of number (option takes.max_items)"
+            ));
         }
-        let is_name = self.behaves(field, Behavior::Identifier) || self.reference_of(field).is_some();
-        let kinds = if is_name && n("format") == 7 { self.reference_of(field).unwrap_or_default() } else { Vec::new() };
+        let is_name =
+            self.behaves(field, Behavior::Identifier) || self.reference_of(field).is_some();
+        let kinds = if is_name && n("format") == 7 {
+            self.reference_of(field).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
         let kinds: Vec<_> = kinds.iter().map(|k| format!("\"{k}\"")).collect();
         format!(
             "crate::check::Takes {{ max_chars: {}, min_chars: {}, multi_line: {}, format: {}, max_items: {}, min_items: {}, min_value: {}, max_value: {}, kinds: &[{}] }}",
@@ -572,17 +671,30 @@ impl<'a> Generator<'a> {
     // ---- resources and secrets
 
     fn resource_impl(&self, message: &MessageDescriptor, code: &mut String) {
-        let (mut mutable, mut fixed, mut set, mut required) = (Vec::new(), Vec::new(), String::new(), Vec::new());
+        let (mut mutable, mut fixed, mut set, mut required) =
+            (Vec::new(), Vec::new(), String::new(), Vec::new());
         for field in message.fields() {
             let name = field.name();
-            let closed = [Behavior::OutputOnly, Behavior::Immutable, Behavior::Identifier]
-                .iter()
-                .any(|b| self.behaves(&field, *b));
-            if closed { fixed.push(format!("\"{name}\"")) } else { mutable.push(format!("\"{name}\"")) }
+            let closed = [
+                Behavior::OutputOnly,
+                Behavior::Immutable,
+                Behavior::Identifier,
+            ]
+            .iter()
+            .any(|b| self.behaves(&field, *b));
+            if closed {
+                fixed.push(format!("\"{name}\""))
+            } else {
+                mutable.push(format!("\"{name}\""))
+            }
             if self.behaves(&field, Behavior::Required) {
                 required.push(format!("\"{name}\""));
             }
-            let _ = writeln!(set, "\"{name}\" => !crate::check::Emptiness::is_empty(&self.{}),", rust_ident(name));
+            let _ = writeln!(
+                set,
+                "\"{name}\" => !crate::check::Emptiness::is_empty(&self.{}),",
+                rust_ident(name)
+            );
         }
         let _ = writeln!(
             code,
@@ -603,7 +715,9 @@ impl<'a> Generator<'a> {
     }
 
     fn bears_secret(&self, message: &MessageDescriptor) -> bool {
-        message.fields().any(|f| self.is_secret(&f) || self.behaves(&f, Behavior::InputOnly))
+        message
+            .fields()
+            .any(|f| self.is_secret(&f) || self.behaves(&f, Behavior::InputOnly))
     }
 
     fn redact_impl(&self, message: &MessageDescriptor, code: &mut String) {
@@ -616,14 +730,25 @@ impl<'a> Generator<'a> {
                 && inner.full_name().starts_with("entente.")
                 && field.containing_oneof().is_none()
             {
-                let walk = if field.is_list() { format!("for inner in &mut {me}") } else { format!("if let Some(inner) = &mut {me}") };
-                let _ = writeln!(body, "{walk} {{ omitted |= crate::check::Redact::redact(inner); }}");
+                let walk = if field.is_list() {
+                    format!("for inner in &mut {me}")
+                } else {
+                    format!("if let Some(inner) = &mut {me}")
+                };
+                let _ = writeln!(
+                    body,
+                    "{walk} {{ omitted |= crate::check::Redact::redact(inner); }}"
+                );
             }
         }
         if message.get_field_by_name("secret_omitted").is_some() {
             body.push_str("self.secret_omitted |= omitted;\n");
         }
-        let mutable = if body.contains("omitted |=") { "mut " } else { "" };
+        let mutable = if body.contains("omitted |=") {
+            "mut "
+        } else {
+            ""
+        };
         let _ = writeln!(
             code,
             "impl crate::check::Redact for {} {{\nfn redact(&mut self) -> bool {{ let {mutable}omitted = false;\n{body}omitted }}\n}}",
@@ -635,12 +760,16 @@ impl<'a> Generator<'a> {
 
     fn takes(&self, field: &FieldDescriptor) -> Option<DynamicMessage> {
         let options = field.options();
-        options.has_extension(&self.takes).then(|| message(options.get_extension(&self.takes).as_ref()))
+        options
+            .has_extension(&self.takes)
+            .then(|| message(options.get_extension(&self.takes).as_ref()))
     }
 
     fn behaves(&self, field: &FieldDescriptor, behavior: Behavior) -> bool {
         match field.options().get_extension(&self.behavior).as_ref() {
-            Value::List(all) => all.iter().any(|v| v.as_enum_number() == Some(behavior as i32)),
+            Value::List(all) => all
+                .iter()
+                .any(|v| v.as_enum_number() == Some(behavior as i32)),
             _ => false,
         }
     }
@@ -653,14 +782,22 @@ impl<'a> Generator<'a> {
         let resource = message(options.get_extension(&self.resource).as_ref());
         let patterns = resource
             .get_field_by_name("pattern")
-            .and_then(|v| v.as_list().map(|l| l.iter().filter_map(|p| p.as_str().map(str::to_owned)).collect()))
+            .and_then(|v| {
+                v.as_list().map(|l| {
+                    l.iter()
+                        .filter_map(|p| p.as_str().map(str::to_owned))
+                        .collect()
+                })
+            })
             .unwrap_or_default();
         Some((text(&resource, "type"), patterns))
     }
 }
 
 fn is_update_request(name: &str) -> bool {
-    name.rsplit('.').next().is_some_and(|n| n.starts_with("Update"))
+    name.rsplit('.')
+        .next()
+        .is_some_and(|n| n.starts_with("Update"))
 }
 
 fn scope_of_pattern(pattern: &str) -> &'static str {
@@ -697,7 +834,9 @@ fn accessor(request: &MessageDescriptor, path: &str, action: &str) -> String {
     let mut value = "self".to_owned();
     let parts: Vec<_> = path.split('.').collect();
     for (i, part) in parts.iter().enumerate() {
-        let Some(field) = at.get_field_by_name(part) else { break };
+        let Some(field) = at.get_field_by_name(part) else {
+            break;
+        };
         let last = i + 1 == parts.len();
         let place = format!("{value}.{}", rust_ident(part));
         let message_field = matches!(field.kind(), Kind::Message(_));
@@ -722,14 +861,32 @@ fn accessor(request: &MessageDescriptor, path: &str, action: &str) -> String {
 /// `entente.directory.v1.UserService/CreateUser` is `crate::directory::user::create_user`.
 fn function_of(method: &MethodDescriptor) -> String {
     let service = method.parent_service();
-    let package = service.package_name().split('.').nth(1).unwrap_or_default().to_owned();
-    let noun = snake(service.name().strip_suffix("Service").unwrap_or(service.name()));
+    let package = service
+        .package_name()
+        .split('.')
+        .nth(1)
+        .unwrap_or_default()
+        .to_owned();
+    let noun = snake(
+        service
+            .name()
+            .strip_suffix("Service")
+            .unwrap_or(service.name()),
+    );
     let name = snake(method.name());
-    if noun == package { format!("crate::{package}::{name}") } else { format!("crate::{package}::{noun}::{name}") }
+    if noun == package {
+        format!("crate::{package}::{name}")
+    } else {
+        format!("crate::{package}::{noun}::{name}")
+    }
 }
 
 fn path_of(message: &MessageDescriptor) -> String {
-    format!("crate::proto::{}::{}", message.package_name().replace('.', "::"), message.name())
+    format!(
+        "crate::proto::{}::{}",
+        message.package_name().replace('.', "::"),
+        message.name()
+    )
 }
 
 fn snake(name: &str) -> String {
@@ -737,8 +894,13 @@ fn snake(name: &str) -> String {
     for (i, c) in name.chars().enumerate() {
         if c.is_ascii_uppercase() && i > 0 {
             let previous_lower = name.as_bytes()[i - 1].is_ascii_lowercase();
-            let next_lower = name.as_bytes().get(i + 1).is_some_and(u8::is_ascii_lowercase);
-            if previous_lower || (next_lower && name.as_bytes()[i - 1].is_ascii_uppercase() && i > 1) {
+            let next_lower = name
+                .as_bytes()
+                .get(i + 1)
+                .is_some_and(u8::is_ascii_lowercase);
+            if previous_lower
+                || (next_lower && name.as_bytes()[i - 1].is_ascii_uppercase() && i > 1)
+            {
                 out.push('_');
             }
         }
@@ -751,7 +913,9 @@ fn camel(name: &str) -> String {
     name.split('_')
         .map(|w| {
             let mut c = w.chars();
-            c.next().map_or(String::new(), |f| f.to_ascii_uppercase().to_string() + c.as_str())
+            c.next().map_or(String::new(), |f| {
+                f.to_ascii_uppercase().to_string() + c.as_str()
+            })
         })
         .collect()
 }
@@ -777,11 +941,15 @@ fn list(of: &DynamicMessage, name: &str) -> Vec<DynamicMessage> {
 }
 
 fn text(of: &DynamicMessage, name: &str) -> String {
-    of.get_field_by_name(name).and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    of.get_field_by_name(name)
+        .and_then(|v| v.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 fn flag(of: &DynamicMessage, name: &str) -> bool {
-    of.get_field_by_name(name).and_then(|v| v.as_bool()).unwrap_or(false)
+    of.get_field_by_name(name)
+        .and_then(|v| v.as_bool())
+        .unwrap_or(false)
 }
 
 fn number(of: &DynamicMessage, name: &str) -> i64 {

@@ -10,8 +10,8 @@ use std::{
 use futures_util::future::BoxFuture;
 use prost::Message;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait,
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, IsolationLevel,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -288,11 +288,20 @@ impl App {
                 ..Default::default()
             },
             // The default mode fails most concurrent transactions that read before they write.
-            (_, true) => TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate), ..Default::default() },
-            (_, false) => TransactionOptions { sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred), ..Default::default() },
+            (_, true) => TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+                ..Default::default()
+            },
+            (_, false) => TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
+                ..Default::default()
+            },
         };
         let pool = if write { &self.db.write } else { &self.db.read };
-        #[expect(clippy::disallowed_methods, reason = "this is the one place where transactions begin")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the one place where transactions begin"
+        )]
         let begun = pool.begin_with_options(options).await?;
         Ok(begun)
     }
@@ -309,7 +318,9 @@ impl App {
             return Ok(now);
         }
         let sql = "SELECT value FROM meta WHERE key = 'clock_offset'";
-        let row = db.query_one_raw(Statement::from_string(self.db.backend, sql)).await?;
+        let row = db
+            .query_one_raw(Statement::from_string(self.db.backend, sql))
+            .await?;
         let offset: Micros = match row {
             Some(row) => row.try_get::<String>("", "value")?.parse().unwrap_or(0),
             None => 0,
@@ -340,7 +351,10 @@ impl App {
             caller: self.caller_mac(&call.caller),
             request_id,
             method: call.rule.method.to_owned(),
-            request: self.keys.mac(Purpose::Request, &[call.rule.method.as_bytes(), &bare.encode_to_vec()]),
+            request: self.keys.mac(
+                Purpose::Request,
+                &[call.rule.method.as_bytes(), &bare.encode_to_vec()],
+            ),
         })
     }
 
@@ -356,16 +370,24 @@ impl App {
         let named = proof::resolve(call.rule, &request)?;
         let snapshot = self.snapshot(false).await?;
         let now = snapshot.now();
-        let rd = Read { app: self.clone(), call: call.clone(), snapshot };
-        let proven = match proof::prove(rd.db(), &call.caller, call.rule, &named, &request, now).await {
-            Ok(proven) => proven,
-            Err(error) => {
-                drop(rd);
-                return Err(self.refuse(call, &named, error).await);
-            }
+        let rd = Read {
+            app: self.clone(),
+            call: call.clone(),
+            snapshot,
         };
+        let proven =
+            match proof::prove(rd.db(), &call.caller, call.rule, &named, &request, now).await {
+                Ok(proven) => proven,
+                Err(error) => {
+                    drop(rd);
+                    return Err(self.refuse(call, &named, error).await);
+                }
+            };
         check(&mut request)?;
-        let looked = proven.by_operator().then(|| named.iter().find_map(|(_, names)| names.first().copied())).flatten();
+        let looked = proven
+            .by_operator()
+            .then(|| named.iter().find_map(|(_, names)| names.first().copied()))
+            .flatten();
         let answer = run(&rd, proven, request).await?;
         rd.snapshot.into_db().commit().await?;
         if let Some(resource) = looked {
@@ -378,10 +400,19 @@ impl App {
     ///
     /// # Errors
     /// Those of the proof.
-    pub async fn open_batch<R: Request>(&self, call: &Call, named: &Named, request: &R) -> Result<(Read, Proof)> {
+    pub async fn open_batch<R: Request>(
+        &self,
+        call: &Call,
+        named: &Named,
+        request: &R,
+    ) -> Result<(Read, Proof)> {
         let snapshot = self.snapshot(false).await?;
         let now = snapshot.now();
-        let rd = Read { app: self.clone(), call: call.clone(), snapshot };
+        let rd = Read {
+            app: self.clone(),
+            call: call.clone(),
+            snapshot,
+        };
         match proof::prove(rd.db(), &call.caller, call.rule, named, request, now).await {
             Ok(proven) => Ok((rd, proven)),
             Err(error) => {
@@ -395,7 +426,12 @@ impl App {
     ///
     /// # Errors
     /// Those of the proof, the checks and the preparation. A stored answer of a call that ended its caller's right comes as `Ok(Err(..))`.
-    async fn first_proof<R, P, G>(&self, call: &Call, request: &mut R, prepare: G) -> Result<std::result::Result<(Named, P), Vec<u8>>>
+    async fn first_proof<R, P, G>(
+        &self,
+        call: &Call,
+        request: &mut R,
+        prepare: G,
+    ) -> Result<std::result::Result<(Named, P), Vec<u8>>>
     where
         R: Request,
         G: for<'a> Fn(&'a Outside, Proof, &'a R) -> BoxFuture<'a, Result<P>>,
@@ -404,7 +440,11 @@ impl App {
         let (rd, proven) = {
             let snapshot = self.snapshot(false).await?;
             let now = snapshot.now();
-            let rd = Read { app: self.clone(), call: call.clone(), snapshot };
+            let rd = Read {
+                app: self.clone(),
+                call: call.clone(),
+                snapshot,
+            };
             match proof::prove(rd.db(), &call.caller, call.rule, &named, request, now).await {
                 Ok(proven) => (rd, proven),
                 Err(error) => {
@@ -423,7 +463,10 @@ impl App {
         };
         check(request)?;
         rd.snapshot.into_db().commit().await?;
-        let outside = Outside { app: self.clone(), call: call.clone() };
+        let outside = Outside {
+            app: self.clone(),
+            call: call.clone(),
+        };
         let prepared = prepare(&outside, proven, request).await?;
         Ok(Ok((named, prepared)))
     }
@@ -432,7 +475,13 @@ impl App {
     ///
     /// # Errors
     /// Those of the proof, the checks and the function; then nothing has changed, but for `Outcome::Refuse`.
-    pub async fn mutate<R, S, P, G, F>(&self, call: &Call, mut request: R, prepare: G, run: F) -> Result<(S, bool)>
+    pub async fn mutate<R, S, P, G, F>(
+        &self,
+        call: &Call,
+        mut request: R,
+        prepare: G,
+        run: F,
+    ) -> Result<(S, bool)>
     where
         R: Request,
         S: Message + Default + Redact + Clone,
@@ -441,10 +490,14 @@ impl App {
         F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>,
     {
         let replayed = |bytes: Vec<u8>| -> Result<(S, bool)> {
-            let stored = S::decode(bytes.as_slice()).map_err(|e| Error::internal(format!("a stored reply: {e}")))?;
+            let stored = S::decode(bytes.as_slice())
+                .map_err(|e| Error::internal(format!("a stored reply: {e}")))?;
             Ok((stored, true))
         };
-        let (named, prepared) = match self.in_time(call, self.first_proof(call, &mut request, prepare)).await? {
+        let (named, prepared) = match self
+            .in_time(call, self.first_proof(call, &mut request, prepare))
+            .await?
+        {
             Ok(both) => both,
             Err(reply) => return replayed(reply),
         };
@@ -454,7 +507,17 @@ impl App {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let attempt = self.attempt(call, &request, &named, claim.as_ref(), &extra, &prepared, &run).await;
+            let attempt = self
+                .attempt(
+                    call,
+                    &request,
+                    &named,
+                    claim.as_ref(),
+                    &extra,
+                    &prepared,
+                    &run,
+                )
+                .await;
             match attempt {
                 Ok(Attempt::Done(answer)) => {
                     self.committed.notify_waiters();
@@ -485,7 +548,10 @@ impl App {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one attempt is given all that the call has come to")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one attempt is given all that the call has come to"
+    )]
     async fn attempt<R, S, P, F>(
         &self,
         call: &Call,
@@ -510,9 +576,15 @@ impl App {
                 work: Work::new(self.snapshot(true).await?),
                 validate_only: request.validate_only(),
             };
-            tx.lock(proof::scopes(call.rule, named, &call.caller).into_iter().chain(extra.iter().copied())).await?;
+            tx.lock(
+                proof::scopes(call.rule, named, &call.caller)
+                    .into_iter()
+                    .chain(extra.iter().copied()),
+            )
+            .await?;
             let now = tx.now();
-            let proven = proof::prove(tx.db(), &call.caller, call.rule, named, request, now).await?;
+            let proven =
+                proof::prove(tx.db(), &call.caller, call.rule, named, request, now).await?;
             if let Some(claim) = claim
                 && let Claimed::Replay(reply) = idempotency::claim(tx.db(), claim, now).await?
             {
@@ -522,26 +594,33 @@ impl App {
             for scope in touched {
                 tx.touch(scope);
             }
-            let (answer, outcome) = match run(&mut tx, proven, request.clone(), prepared.clone()).await? {
-                Outcome::Done(answer) => (Attempt::Done(answer), "OK"),
-                Outcome::Refuse(error) => {
-                    let outcome = reason_name(error.reason());
-                    (Attempt::Refused(error), outcome)
-                }
-            };
+            let (answer, outcome) =
+                match run(&mut tx, proven, request.clone(), prepared.clone()).await? {
+                    Outcome::Done(answer) => (Attempt::Done(answer), "OK"),
+                    Outcome::Refuse(error) => {
+                        let outcome = reason_name(error.reason());
+                        (Attempt::Refused(error), outcome)
+                    }
+                };
             if tx.validate_only {
                 return Ok((tx, answer));
             }
             let event_id = tx.id();
             let origin = origin_of(call);
             let ended = match (&answer, call.caller.who) {
-                (Attempt::Done(_), Some(who)) if claim.is_some() && tx.told_of(who.principal.id) => {
-                    proof::prove(tx.db(), &call.caller, call.rule, named, request, now).await.is_err()
+                (Attempt::Done(_), Some(who))
+                    if claim.is_some() && tx.told_of(who.principal.id) =>
+                {
+                    proof::prove(tx.db(), &call.caller, call.rule, named, request, now)
+                        .await
+                        .is_err()
                 }
                 _ => false,
             };
             let with_events = call.rule.claims();
-            tx.work.finish(&self.keys, &origin, outcome, event_id, with_events).await?;
+            tx.work
+                .finish(&self.keys, &origin, outcome, event_id, with_events)
+                .await?;
             match (claim, &answer) {
                 (Some(claim), Attempt::Done(answer)) => {
                     let mut stored = answer.clone();
@@ -572,11 +651,15 @@ impl App {
             }
             // The connection broke while committing: the claim tells whether it was done.
             if let Some(claim) = claim
-                && let Ok(Some(_)) = idempotency::look_up(&self.db.read, claim, self.env.now()).await
+                && let Ok(Some(_)) =
+                    idempotency::look_up(&self.db.read, claim, self.env.now()).await
             {
                 return Ok(answer);
             }
-            return Err(Error::unavailable(Reason::DatabaseUnavailable, format!("the commit's outcome is unknown: {error}")));
+            return Err(Error::unavailable(
+                Reason::DatabaseUnavailable,
+                format!("the commit's outcome is unknown: {error}"),
+            ));
         }
         Ok(answer)
     }
@@ -610,7 +693,9 @@ impl App {
         loop {
             attempts += 1;
             match self.job_once(name, &run).await {
-                Err(error) if error.again().is_some() && attempts < MOST_ATTEMPTS => tokio::time::sleep(FIRST_PAUSE * attempts).await,
+                Err(error) if error.again().is_some() && attempts < MOST_ATTEMPTS => {
+                    tokio::time::sleep(FIRST_PAUSE * attempts).await
+                }
                 other => return other,
             }
         }
@@ -622,15 +707,27 @@ impl App {
     {
         let mut tx = Tx {
             app: self.clone(),
-            caller: Caller { who: None, via: None, address: None, language: crate::error::Language::English, trace_id: String::new() },
+            caller: Caller {
+                who: None,
+                via: None,
+                address: None,
+                language: crate::error::Language::English,
+                trace_id: String::new(),
+            },
             method: name,
             work: Work::new(self.snapshot(true).await?),
             validate_only: false,
         };
         let answer = run(&mut tx, JobScope::new(name)).await?;
         let event_id = tx.id();
-        let origin = Origin { action: name.to_owned(), actor: format!("operator/jobs/{name}"), ..Origin::default() };
-        tx.work.finish(&self.keys, &origin, "OK", event_id, true).await?;
+        let origin = Origin {
+            action: name.to_owned(),
+            actor: format!("operator/jobs/{name}"),
+            ..Origin::default()
+        };
+        tx.work
+            .finish(&self.keys, &origin, "OK", event_id, true)
+            .await?;
         tx.work.into_db().commit().await?;
         self.committed.notify_waiters();
         Ok(answer)
@@ -678,7 +775,11 @@ pub fn origin_of(call: &Call) -> Origin {
 /// `INVALID_ARGUMENT`.
 pub fn check<R: Request>(request: &mut R) -> Result<()> {
     let mut violations = Violations::default();
-    let mode = if R::UPDATES { Mode::Update } else { Mode::Create };
+    let mode = if R::UPDATES {
+        Mode::Update
+    } else {
+        Mode::Create
+    };
     request.check(&At::root(), mode, &mut violations);
     violations.none()
 }

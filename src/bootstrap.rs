@@ -68,7 +68,11 @@ async fn make(tx: &mut Tx, email: &str) -> Result<Option<WayIn>> {
     if start::operator_tenant(tx.db()).await?.is_some() {
         return Ok(None);
     }
-    let new = NewTenant { domain_prefix: OPERATOR_PREFIX.to_owned(), display_name: "Operator".to_owned(), contact_email: email.to_owned() };
+    let new = NewTenant {
+        domain_prefix: OPERATOR_PREFIX.to_owned(),
+        display_name: "Operator".to_owned(),
+        contact_email: email.to_owned(),
+    };
     let admin = NewUser {
         user_name: ADMINISTRATOR.to_owned(),
         given_name: "First".to_owned(),
@@ -77,12 +81,26 @@ async fn make(tx: &mut Tx, email: &str) -> Result<Option<WayIn>> {
         directory_roles: GLOBAL_ADMIN,
     };
     let made = tenant::make(tx, new, admin, None, grants::By::Service).await?;
-    let principal = Principal { kind: Kind::User, id: made.first_admin_id, tenant: made.id };
-    grants::set(tx, ScopeKey::Operator, principal, grants::Set::of_roles(OPERATOR_ADMIN), grants::By::Service).await?;
+    let principal = Principal {
+        kind: Kind::User,
+        id: made.first_admin_id,
+        tenant: made.id,
+    };
+    grants::set(
+        tx,
+        ScopeKey::Operator,
+        principal,
+        grants::Set::of_roles(OPERATOR_ADMIN),
+        grants::By::Service,
+    )
+    .await?;
     tx.emit(
-        Event::new("entente.operator.v1.OperatorRolesAssigned", Name::Staff(principal.id))
-            .change("roles", serde_json::Value::Null, vec!["OPERATOR_ADMIN"])
-            .touches(principal.id),
+        Event::new(
+            "entente.operator.v1.OperatorRolesAssigned",
+            Name::Staff(principal.id),
+        )
+        .change("roles", serde_json::Value::Null, vec!["OPERATOR_ADMIN"])
+        .touches(principal.id),
     );
     Ok(Some(WayIn {
         sign_in_name: made.first_admin.sign_in_name,
@@ -108,29 +126,77 @@ pub async fn recover_admin(app: &App, user_name: &str) -> Result<WayIn> {
 
 async fn recover(tx: &mut Tx, user_name: &str) -> Result<WayIn> {
     let tenant = tx.app().operator_tenant();
-    tx.lock([ScopeKey::Operator, ScopeKey::Tenant(tenant)]).await?;
+    tx.lock([ScopeKey::Operator, ScopeKey::Tenant(tenant)])
+        .await?;
     let backend = tx.db().get_database_backend();
     let sql = "SELECT id FROM users WHERE tenant_id = $1 AND user_name_fold = $2 AND state <> 3";
     let values: [Value; 2] = [tenant.into(), user_name.into()];
-    let row = tx.db().query_one_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    let row = tx
+        .db()
+        .query_one_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?;
     let id: Uuid = match row {
         Some(row) => row.try_get("", "id")?,
-        None => return Err(Error::internal(format!("the operator's tenant has no user {user_name}"))),
+        None => {
+            return Err(Error::internal(format!(
+                "the operator's tenant has no user {user_name}"
+            )));
+        }
     };
     let sql = "UPDATE users SET state = 1, rights_asleep_until = NULL, update_time = $1, version = version + 1 WHERE id = $2";
-    tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, [tx.now().into(), id.into()])).await?;
-    let principal = Principal { kind: Kind::User, id, tenant };
-    for (scope, role) in [(ScopeKey::Operator, OPERATOR_ADMIN), (ScopeKey::Tenant(tenant), GLOBAL_ADMIN)] {
-        let held = grants::find(tx.db(), scope, id).await?.map(|g| grants::Set::of_grant(&g)).unwrap_or_default();
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            backend,
+            sql,
+            [tx.now().into(), id.into()],
+        ))
+        .await?;
+    let principal = Principal {
+        kind: Kind::User,
+        id,
+        tenant,
+    };
+    for (scope, role) in [
+        (ScopeKey::Operator, OPERATOR_ADMIN),
+        (ScopeKey::Tenant(tenant), GLOBAL_ADMIN),
+    ] {
+        let held = grants::find(tx.db(), scope, id)
+            .await?
+            .map(|g| grants::Set::of_grant(&g))
+            .unwrap_or_default();
         // Who was of finance becomes administrator in its place: nobody is both.
-        let kept = if scope == ScopeKey::Operator { held.roles & !grants::OPERATOR_FINANCE } else { held.roles };
-        grants::set(tx, scope, principal, grants::Set { roles: kept | role, ..held }, grants::By::Service).await?;
+        let kept = if scope == ScopeKey::Operator {
+            held.roles & !grants::OPERATOR_FINANCE
+        } else {
+            held.roles
+        };
+        grants::set(
+            tx,
+            scope,
+            principal,
+            grants::Set {
+                roles: kept | role,
+                ..held
+            },
+            grants::By::Service,
+        )
+        .await?;
     }
     let temporary_password = credential::make_temporary(tx, id).await?;
     credential::end_sessions(tx, id, None).await?;
-    tx.emit(Event::new("entente.operator.v1.AdministratorRecovered", Name::User(tenant, id)).also_in(ScopeKey::Operator).touches(id));
+    tx.emit(
+        Event::new(
+            "entente.operator.v1.AdministratorRecovered",
+            Name::User(tenant, id),
+        )
+        .also_in(ScopeKey::Operator)
+        .touches(id),
+    );
     Ok(WayIn {
-        sign_in_name: format!("{user_name}@{OPERATOR_PREFIX}.{}", tx.app().config.base_domain),
+        sign_in_name: format!(
+            "{user_name}@{OPERATOR_PREFIX}.{}",
+            tx.app().config.base_domain
+        ),
         temporary_password,
         tenant: Name::Tenant(tenant).to_string(),
         user: Name::User(tenant, id).to_string(),
@@ -148,8 +214,23 @@ pub fn hand_over(app: &App, way: &WayIn) -> Result<String> {
     let file = start::password_file(&app.config);
     let fault = |e: std::io::Error| Error::internal(format!("{}: {e}", file.display()));
     // An older file may be there, with other permissions.
-    fs::remove_file(&file).or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) }).map_err(fault)?;
-    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file).map_err(fault)?;
-    writeln!(out, "{}", way.temporary_password).and_then(|()| out.sync_all()).map_err(fault)?;
+    fs::remove_file(&file)
+        .or_else(|e| {
+            if e.kind() == std::io::ErrorKind::NotFound {
+                Ok(())
+            } else {
+                Err(e)
+            }
+        })
+        .map_err(fault)?;
+    let mut out = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&file)
+        .map_err(fault)?;
+    writeln!(out, "{}", way.temporary_password)
+        .and_then(|()| out.sync_all())
+        .map_err(fault)?;
     Ok(format!("one-time password: in {}", file.display()))
 }

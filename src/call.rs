@@ -17,6 +17,7 @@ pub use crate::app::Outcome;
 use crate::{
     access::{
         proof::{self, Named},
+        refusals,
         scope::Proof,
     },
     app::{App, Call, Outside, Read, Tx, check},
@@ -68,7 +69,8 @@ impl<T: Message> Encoder for WireEncoder<T> {
     type Item = T;
     type Error = Status;
     fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> std::result::Result<(), Status> {
-        item.encode(buffer).map_err(|e| Error::internal(e.to_string()).to_status(Language::English))
+        item.encode(buffer)
+            .map_err(|e| Error::internal(e.to_string()).to_status(Language::English))
     }
 }
 
@@ -88,16 +90,23 @@ where
     T: Message + Send + 'static,
     U: Message + Default + Send + 'static,
 {
-    Grpc::new(Wire::default()).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+    Grpc::new(Wire::default())
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 fn call_of(request: &HttpRequest<Body>) -> Result<Call> {
     // The gate put it there; a path that came around the gate is refused.
-    request.extensions().get::<Call>().cloned().ok_or_else(|| Error::internal("a call came around the gate"))
+    request
+        .extensions()
+        .get::<Call>()
+        .cloned()
+        .ok_or_else(|| Error::internal("a call came around the gate"))
 }
 
 /// What answers one message.
-type Handler<R, S> = Box<dyn FnOnce(R) -> BoxFuture<'static, std::result::Result<GrpcResponse<S>, Status>> + Send>;
+type Handler<R, S> =
+    Box<dyn FnOnce(R) -> BoxFuture<'static, std::result::Result<GrpcResponse<S>, Status>> + Send>;
 
 /// A unary service made of one closure.
 struct Once<R, S>(Option<Handler<R, S>>);
@@ -108,7 +117,9 @@ impl<R, S> UnaryService<R> for Once<R, S> {
     fn call(&mut self, request: GrpcRequest<R>) -> Self::Future {
         match self.0.take() {
             Some(run) => run(request.into_inner()),
-            None => Box::pin(async { Err(Error::internal("a unary call came twice").to_status(Language::English)) }),
+            None => Box::pin(async {
+                Err(Error::internal("a unary call came twice").to_status(Language::English))
+            }),
         }
     }
 }
@@ -130,7 +141,9 @@ where
             let answer = tokio::time::timeout_at(call.deadline, app.read(&call, message, &run))
                 .await
                 .unwrap_or_else(|_| Err(Error::late()));
-            answer.map(GrpcResponse::new).map_err(|e| answered(&e, &call, language))
+            answer
+                .map(GrpcResponse::new)
+                .map_err(|e| answered(&e, &call, language))
         })
     });
     grpc::<S, R>().unary(Once(Some(handler)), request).await
@@ -141,7 +154,10 @@ pub async fn mutate<R, S, F>(app: App, request: HttpRequest<Body>, run: F) -> Ht
 where
     R: Request,
     S: Message + Default + Redact + Clone + Send + Sync + 'static,
-    F: for<'a> Fn(&'a mut Tx, Proof, R) -> BoxFuture<'a, Result<Outcome<S>>> + Send + Sync + 'static,
+    F: for<'a> Fn(&'a mut Tx, Proof, R) -> BoxFuture<'a, Result<Outcome<S>>>
+        + Send
+        + Sync
+        + 'static,
 {
     mutate_prepared::<R, S, _, _, ()>(
         app,
@@ -153,13 +169,21 @@ where
 }
 
 /// Carries out a method that writes, after a preparation outside the transaction.
-pub async fn mutate_prepared<R, S, G, F, P>(app: App, request: HttpRequest<Body>, prepare: G, run: F) -> HttpResponse<Body>
+pub async fn mutate_prepared<R, S, G, F, P>(
+    app: App,
+    request: HttpRequest<Body>,
+    prepare: G,
+    run: F,
+) -> HttpResponse<Body>
 where
     R: Request,
     S: Message + Default + Redact + Clone + Send + Sync + 'static,
     P: Clone + Send + Sync + 'static,
     G: for<'a> Fn(&'a Outside, Proof, &'a R) -> BoxFuture<'a, Result<P>> + Send + Sync + 'static,
-    F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>> + Send + Sync + 'static,
+    F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>
+        + Send
+        + Sync
+        + 'static,
 {
     let call = match call_of(&request) {
         Ok(call) => call,
@@ -174,13 +198,18 @@ where
             let task = tokio::spawn(async move { app.mutate(&own, message, prepare, run).await });
             let answer = match task.await {
                 Ok(answer) => answer,
-                Err(e) => Err(Error::internal(format!("a call ended without an answer: {e}"))),
+                Err(e) => Err(Error::internal(format!(
+                    "a call ended without an answer: {e}"
+                ))),
             };
             match answer {
                 Ok((answer, replayed)) => {
                     let mut response = GrpcResponse::new(answer);
                     if replayed {
-                        response.metadata_mut().insert(REPLAYED, tonic::metadata::MetadataValue::from_static("true"));
+                        response.metadata_mut().insert(
+                            REPLAYED,
+                            tonic::metadata::MetadataValue::from_static("true"),
+                        );
                     }
                     Ok(response)
                 }
@@ -211,12 +240,19 @@ pub enum Then {
 }
 
 /// Carries out a method that streams out: each batch is a snapshot of its own, proven anew.
-pub async fn stream_out<R, S, F, T>(app: App, request: HttpRequest<Body>, run: F) -> HttpResponse<Body>
+pub async fn stream_out<R, S, F, T>(
+    app: App,
+    request: HttpRequest<Body>,
+    run: F,
+) -> HttpResponse<Body>
 where
     R: Request,
     S: Message + Send + Sync + 'static,
     T: Default + Send + 'static,
-    F: for<'a> Fn(&'a Read, Proof, &'a R, &'a mut T) -> BoxFuture<'a, Result<Batch<S>>> + Send + Sync + 'static,
+    F: for<'a> Fn(&'a Read, Proof, &'a R, &'a mut T) -> BoxFuture<'a, Result<Batch<S>>>
+        + Send
+        + Sync
+        + 'static,
 {
     let call = match call_of(&request) {
         Ok(call) => call,
@@ -226,10 +262,14 @@ where
         Box::pin(async move {
             let language = call.caller.language;
             let opened = open_stream(app, call.clone(), message, run).await;
-            opened.map(GrpcResponse::new).map_err(|e| answered(&e, &call, language))
+            opened
+                .map(GrpcResponse::new)
+                .map_err(|e| answered(&e, &call, language))
         })
     });
-    grpc::<S, R>().server_streaming(OnceStream(Some(handler)), request).await
+    grpc::<S, R>()
+        .server_streaming(OnceStream(Some(handler)), request)
+        .await
 }
 
 type Answers<S> = std::pin::Pin<Box<dyn Stream<Item = std::result::Result<S, Status>> + Send>>;
@@ -243,7 +283,9 @@ impl<R, S: 'static> ServerStreamingService<R> for OnceStream<R, S> {
     fn call(&mut self, request: GrpcRequest<R>) -> Self::Future {
         match self.0.take() {
             Some(run) => run(request.into_inner()),
-            None => Box::pin(async { Err(Error::internal("a call came twice").to_status(Language::English)) }),
+            None => Box::pin(async {
+                Err(Error::internal("a call came twice").to_status(Language::English))
+            }),
         }
     }
 }
@@ -253,15 +295,25 @@ where
     R: Request,
     S: Message + Send + Sync + 'static,
     T: Default + Send + 'static,
-    F: for<'a> Fn(&'a Read, Proof, &'a R, &'a mut T) -> BoxFuture<'a, Result<Batch<S>>> + Send + Sync + 'static,
+    F: for<'a> Fn(&'a Read, Proof, &'a R, &'a mut T) -> BoxFuture<'a, Result<Batch<S>>>
+        + Send
+        + Sync
+        + 'static,
 {
     let named = proof::resolve(call.rule, &request)?;
     // The first batch is made before the stream opens, so that a refusal is the call's status.
     let mut state = T::default();
     let (rd, proven) = app.open_batch(&call, &named, &request).await?;
     check(&mut request)?;
+    let by_operator = proven.by_operator();
     let first = run(&rd, proven, &request, &mut state).await?;
     drop(rd);
+    if let (true, Some(resource)) = (
+        by_operator,
+        named.iter().find_map(|(_, names)| names.first().copied()),
+    ) {
+        refusals::looked(&app, &call, resource).await?;
+    }
     let (sender, receiver) = tokio::sync::mpsc::channel(2);
     tokio::spawn(async move {
         let mut batch = first;
@@ -285,24 +337,39 @@ where
             let next = if app.draining.is_cancelled() {
                 Err(Error::unavailable(Reason::ShuttingDown, "draining"))
             } else {
-                tokio::time::timeout_at(call.deadline, next_batch(&app, &call, &named, &request, &run, &mut state))
-                    .await
-                    .unwrap_or_else(|_| Err(Error::late()))
+                tokio::time::timeout_at(
+                    call.deadline,
+                    next_batch(&app, &call, &named, &request, &run, &mut state),
+                )
+                .await
+                .unwrap_or_else(|_| Err(Error::late()))
             };
             batch = match next {
                 Ok(batch) => batch,
                 Err(error) => {
                     // If the client is gone, so is the wish for a status.
-                    sender.send(Err(answered(&error, &call, call.caller.language))).await.ok();
+                    sender
+                        .send(Err(answered(&error, &call, call.caller.language)))
+                        .await
+                        .ok();
                     return;
                 }
             };
         }
     });
-    Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver)))
+    Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(
+        receiver,
+    )))
 }
 
-async fn next_batch<R, S, F, T>(app: &App, call: &Call, named: &Named, request: &R, run: &F, state: &mut T) -> Result<Batch<S>>
+async fn next_batch<R, S, F, T>(
+    app: &App,
+    call: &Call,
+    named: &Named,
+    request: &R,
+    run: &F,
+    state: &mut T,
+) -> Result<Batch<S>>
 where
     R: Request,
     F: for<'a> Fn(&'a Read, Proof, &'a R, &'a mut T) -> BoxFuture<'a, Result<Batch<S>>>,
@@ -313,18 +380,24 @@ where
 
 fn answered(error: &Error, call: &Call, language: Language) -> Status {
     match error.code() {
-        tonic::Code::Internal => tracing::error!(%error, method = call.rule.method, trace = %call.caller.trace_id, "a call failed"),
-        tonic::Code::Unavailable => tracing::warn!(%error, method = call.rule.method, "a call could not be served"),
+        tonic::Code::Internal => {
+            tracing::error!(%error, method = call.rule.method, trace = %call.caller.trace_id, "a call failed")
+        }
+        tonic::Code::Unavailable => {
+            tracing::warn!(%error, method = call.rule.method, "a call could not be served")
+        }
         _ => tracing::debug!(%error, method = call.rule.method, "a call was refused"),
     }
     if error.reason() == Reason::Internal {
-        return Error::internal("").with("trace", call.caller.trace_id.clone()).to_status(language);
+        return Error::internal("")
+            .with("trace", call.caller.trace_id.clone())
+            .to_status(language);
     }
     error.to_status(language)
 }
 
 /// The generated adapters, checks and tables.
-#[expect(clippy::all, clippy::pedantic, missing_docs, unused_variables, reason = "generated from the protos")]
+#[expect(clippy::all, clippy::pedantic, reason = "generated from the protos")]
 pub mod generated {
     include!(concat!(env!("OUT_DIR"), "/calls.rs"));
 }

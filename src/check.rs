@@ -51,7 +51,11 @@ impl Violations {
     /// # Errors
     /// `INVALID_ARGUMENT`, `INVALID_FIELDS`.
     pub fn none(self) -> Result<(), Error> {
-        if self.0.is_empty() { Ok(()) } else { Err(Error::invalid(self.0)) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::invalid(self.0))
+        }
     }
 }
 
@@ -67,19 +71,31 @@ impl<'a> At<'a> {
     /// The request itself.
     #[must_use]
     pub fn root() -> Self {
-        Self { parent: None, name: "", index: None }
+        Self {
+            parent: None,
+            name: "",
+            index: None,
+        }
     }
 
     /// A field of this message.
     #[must_use]
     pub fn field(&'a self, name: &'a str) -> At<'a> {
-        At { parent: Some(self), name, index: None }
+        At {
+            parent: Some(self),
+            name,
+            index: None,
+        }
     }
 
     /// An element of a list of this message.
     #[must_use]
     pub fn item(&'a self, name: &'a str, index: usize) -> At<'a> {
-        At { parent: Some(self), name, index: Some(index) }
+        At {
+            parent: Some(self),
+            name,
+            index: Some(index),
+        }
     }
 }
 
@@ -195,7 +211,10 @@ pub fn text(value: &mut String, at: &At<'_>, required: bool, takes: &Takes, v: &
     }
     // A text far over its bound is not worth normalising: NFC shrinks a text at most threefold in characters.
     if value.len() > takes.max_chars.saturating_mul(12) {
-        v.add(at.to_string(), format!("has more than {} characters", takes.max_chars));
+        v.add(
+            at.to_string(),
+            format!("has more than {} characters", takes.max_chars),
+        );
         return;
     }
     if is_nfc_quick(value.chars()) != IsNormalized::Yes {
@@ -203,18 +222,35 @@ pub fn text(value: &mut String, at: &At<'_>, required: bool, takes: &Takes, v: &
     }
     // The whole form is told by its own check; a control character in a password is one of its characters.
     if takes.format != 8
-        && let Some(bad) = value.chars().find(|c| c.is_control() && !(takes.multi_line && matches!(c, '\n' | '\t')))
+        && let Some(bad) = value
+            .chars()
+            .find(|c| c.is_control() && !(takes.multi_line && matches!(c, '\n' | '\t')))
     {
-        v.add(at.to_string(), format!("holds the control character U+{:04X}", u32::from(bad)));
+        v.add(
+            at.to_string(),
+            format!("holds the control character U+{:04X}", u32::from(bad)),
+        );
         return;
     }
     let chars = value.chars().count();
     if chars > takes.max_chars {
-        v.add(at.to_string(), format!("has {chars} characters; at most {} are allowed", takes.max_chars));
+        v.add(
+            at.to_string(),
+            format!(
+                "has {chars} characters; at most {} are allowed",
+                takes.max_chars
+            ),
+        );
         return;
     }
     if chars < takes.min_chars {
-        v.add(at.to_string(), format!("has {chars} characters; at least {} are needed", takes.min_chars));
+        v.add(
+            at.to_string(),
+            format!(
+                "has {chars} characters; at least {} are needed",
+                takes.min_chars
+            ),
+        );
         return;
     }
     if let Some(fault) = form(value, takes) {
@@ -223,13 +259,23 @@ pub fn text(value: &mut String, at: &At<'_>, required: bool, takes: &Takes, v: &
 }
 
 /// A list of texts.
-pub fn texts(values: &mut [String], at: &At<'_>, required: bool, takes: &Takes, v: &mut Violations) {
+pub fn texts(
+    values: &mut [String],
+    at: &At<'_>,
+    required: bool,
+    takes: &Takes,
+    v: &mut Violations,
+) {
     if !items(values.len(), at, required, takes, v) {
         return;
     }
     let mut seen = std::collections::HashSet::with_capacity(values.len());
     for (i, value) in values.iter_mut().enumerate() {
-        let place = At { parent: at.parent, name: at.name, index: Some(i) };
+        let place = At {
+            parent: at.parent,
+            name: at.name,
+            index: Some(i),
+        };
         text(value, &place, true, takes, v);
         if !seen.insert(value.clone()) {
             v.add(place.to_string(), "stands in the list before");
@@ -240,11 +286,23 @@ pub fn texts(values: &mut [String], at: &At<'_>, required: bool, takes: &Takes, 
 /// The number of elements of a list; whether it is within its bound.
 pub fn items(count: usize, at: &At<'_>, required: bool, takes: &Takes, v: &mut Violations) -> bool {
     if count > takes.max_items {
-        v.add(at.to_string(), format!("has {count} elements; at most {} are allowed", takes.max_items));
+        v.add(
+            at.to_string(),
+            format!(
+                "has {count} elements; at most {} are allowed",
+                takes.max_items
+            ),
+        );
         return false;
     }
     if count < takes.min_items || (required && count == 0) {
-        v.add(at.to_string(), format!("has {count} elements; at least {} are needed", takes.min_items.max(1)));
+        v.add(
+            at.to_string(),
+            format!(
+                "has {count} elements; at least {} are needed",
+                takes.min_items.max(1)
+            ),
+        );
     }
     true
 }
@@ -257,21 +315,42 @@ pub fn present(there: bool, at: &At<'_>, required: bool, v: &mut Violations) {
 }
 
 /// An enumeration's value, one of those that the proto knows.
-pub fn enumeration(value: &i32, at: &At<'_>, required: bool, known: &[i32], _takes: &Takes, v: &mut Violations) {
+pub fn enumeration(
+    value: &i32,
+    at: &At<'_>,
+    required: bool,
+    known: &[i32],
+    _takes: &Takes,
+    v: &mut Violations,
+) {
     if !known.contains(value) {
-        v.add(at.to_string(), format!("{value} is no value of this enumeration"));
+        v.add(
+            at.to_string(),
+            format!("{value} is no value of this enumeration"),
+        );
     } else if required && *value == 0 {
         v.add(at.to_string(), "is required");
     }
 }
 
 /// A list of an enumeration's values, each once and none unspecified.
-pub fn enumerations(values: &[i32], at: &At<'_>, required: bool, known: &[i32], takes: &Takes, v: &mut Violations) {
+pub fn enumerations(
+    values: &[i32],
+    at: &At<'_>,
+    required: bool,
+    known: &[i32],
+    takes: &Takes,
+    v: &mut Violations,
+) {
     if !items(values.len(), at, required, takes, v) {
         return;
     }
     for (i, value) in values.iter().enumerate() {
-        let place = At { parent: at.parent, name: at.name, index: Some(i) };
+        let place = At {
+            parent: at.parent,
+            name: at.name,
+            index: Some(i),
+        };
         if *value == 0 || !known.contains(value) {
             v.add(place.to_string(), format!("{value} is no value to choose"));
         } else if values[..i].contains(value) {
@@ -283,15 +362,29 @@ pub fn enumerations(values: &[i32], at: &At<'_>, required: bool, known: &[i32], 
 /// A number within its bounds.
 pub fn number(value: i64, at: &At<'_>, takes: &Takes, v: &mut Violations) {
     if value < takes.min_value || (takes.max_value != 0 && value > takes.max_value) {
-        v.add(at.to_string(), format!("{value} is not from {} to {}", takes.min_value, takes.max_value));
+        v.add(
+            at.to_string(),
+            format!(
+                "{value} is not from {} to {}",
+                takes.min_value, takes.max_value
+            ),
+        );
     }
 }
 
 /// A timestamp from year 1 to 9999, as its definition says.
-pub fn timestamp(value: &Option<prost_types::Timestamp>, at: &At<'_>, required: bool, v: &mut Violations) {
+pub fn timestamp(
+    value: &Option<prost_types::Timestamp>,
+    at: &At<'_>,
+    required: bool,
+    v: &mut Violations,
+) {
     match value {
         None => present(false, at, required, v),
-        Some(t) if !(-62_135_596_800..=253_402_300_799).contains(&t.seconds) || !(0..1_000_000_000).contains(&t.nanos) => {
+        Some(t)
+            if !(-62_135_596_800..=253_402_300_799).contains(&t.seconds)
+                || !(0..1_000_000_000).contains(&t.nanos) =>
+        {
             v.add(at.to_string(), "is no timestamp from the year 1 to 9999");
         }
         Some(_) => {}
@@ -299,7 +392,12 @@ pub fn timestamp(value: &Option<prost_types::Timestamp>, at: &At<'_>, required: 
 }
 
 /// A duration, as its definition says.
-pub fn duration(value: &Option<prost_types::Duration>, at: &At<'_>, required: bool, v: &mut Violations) {
+pub fn duration(
+    value: &Option<prost_types::Duration>,
+    at: &At<'_>,
+    required: bool,
+    v: &mut Violations,
+) {
     match value {
         None => present(false, at, required, v),
         Some(d)
@@ -315,11 +413,21 @@ pub fn duration(value: &Option<prost_types::Duration>, at: &At<'_>, required: bo
 }
 
 /// A field mask of bearable length; what it may name is the resource's matter.
-pub fn mask(value: &Option<prost_types::FieldMask>, at: &At<'_>, required: bool, v: &mut Violations) {
+pub fn mask(
+    value: &Option<prost_types::FieldMask>,
+    at: &At<'_>,
+    required: bool,
+    v: &mut Violations,
+) {
     match value {
         None => present(false, at, required, v),
-        Some(mask) if mask.paths.len() > MOST_MASK_PATHS || mask.paths.iter().any(|p| p.len() > 100) => {
-            v.add(at.to_string(), format!("takes at most {MOST_MASK_PATHS} paths of 100 characters"));
+        Some(mask)
+            if mask.paths.len() > MOST_MASK_PATHS || mask.paths.iter().any(|p| p.len() > 100) =>
+        {
+            v.add(
+                at.to_string(),
+                format!("takes at most {MOST_MASK_PATHS} paths of 100 characters"),
+            );
         }
         Some(_) => {}
     }
@@ -328,22 +436,34 @@ pub fn mask(value: &Option<prost_types::FieldMask>, at: &At<'_>, required: bool,
 /// What is wrong with a text's form; None if it is right.
 fn form(value: &str, takes: &Takes) -> Option<Cow<'static, str>> {
     match takes.format {
-        1 => (uuid::Uuid::try_parse(value).is_err() || value.len() != 36).then_some("is no UUID in the form 8-4-4-4-12".into()),
+        1 => (uuid::Uuid::try_parse(value).is_err() || value.len() != 36)
+            .then_some("is no UUID in the form 8-4-4-4-12".into()),
         2 => (!is_email(value)).then_some("is no single e-mail address".into()),
-        3 => (!is_domain_prefix(value)).then_some("takes letters, digits and hyphens, a letter first, no hyphen last".into()),
-        4 => (!value.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '\'')))
-            .then_some("takes letters, digits and . - _ '".into()),
-        5 => (!is_web_uri(value)).then_some("is no absolute https URI, nor an http one of a loopback host".into()),
+        3 => (!is_domain_prefix(value))
+            .then_some("takes letters, digits and hyphens, a letter first, no hyphen last".into()),
+        4 => (!value
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '\'')))
+        .then_some("takes letters, digits and . - _ '".into()),
+        5 => (!is_web_uri(value))
+            .then_some("is no absolute https URI, nor an http one of a loopback host".into()),
         6 => (!is_harmless_uri(value)).then_some("is no absolute URI of a harmless scheme".into()),
         7 => match Name::parse(value) {
             Some(name) if takes.kinds.contains(&name.kind()) => None,
             _ => Some(match takes.kinds {
-                [kind] => format!("is no name of a {}", kind.trim_start_matches("entente.dev/")).into(),
+                [kind] => format!(
+                    "is no name of a {}",
+                    kind.trim_start_matches("entente.dev/")
+                )
+                .into(),
                 _ => "is no resource name that is known here".into(),
             }),
         },
-        9 => Permission::parse(value).is_none().then_some("is no permission; GetRoleTable lists them".into()),
-        10 => (!COUNTRIES.contains(&value)).then_some("is no country code of ISO 3166-1 alpha-2".into()),
+        9 => Permission::parse(value)
+            .is_none()
+            .then_some("is no permission; GetRoleTable lists them".into()),
+        10 => (!COUNTRIES.contains(&value))
+            .then_some("is no country code of ISO 3166-1 alpha-2".into()),
         _ => None,
     }
 }
@@ -353,45 +473,61 @@ fn form(value: &str, takes: &Takes) -> Option<Cow<'static, str>> {
 pub fn is_email(value: &str) -> bool {
     value.is_ascii()
         && !value.contains(['<', '>', ',', ';', '"', '\\', ' ', '(', ')', '[', ']'])
-        && value.parse::<email_address::EmailAddress>().is_ok_and(|a| a.domain().contains('.'))
+        && value
+            .parse::<email_address::EmailAddress>()
+            .is_ok_and(|a| a.domain().contains('.'))
 }
 
 fn is_domain_prefix(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
-    lower.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    lower
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && lower.as_bytes().first().is_some_and(u8::is_ascii_lowercase)
         && !lower.ends_with('-')
 }
 
 fn is_web_uri(value: &str) -> bool {
-    let Ok(uri) = url::Url::parse(value) else { return false };
+    let Ok(uri) = url::Url::parse(value) else {
+        return false;
+    };
     let loopback = match uri.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
         Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
         None => return false,
     };
-    uri.username().is_empty() && uri.password().is_none() && (uri.scheme() == "https" || (uri.scheme() == "http" && loopback))
+    uri.username().is_empty()
+        && uri.password().is_none()
+        && (uri.scheme() == "https" || (uri.scheme() == "http" && loopback))
 }
 
 fn is_harmless_uri(value: &str) -> bool {
-    url::Url::parse(value).is_ok_and(|u| !matches!(u.scheme(), "javascript" | "data" | "file" | "vbscript" | "blob"))
+    url::Url::parse(value).is_ok_and(|u| {
+        !matches!(
+            u.scheme(),
+            "javascript" | "data" | "file" | "vbscript" | "blob"
+        )
+    })
 }
 
 /// The assigned codes of ISO 3166-1 alpha-2.
 const COUNTRIES: &[&str] = &[
-    "AD", "AE", "AF", "AG", "AI", "AL", "AM", "AO", "AQ", "AR", "AS", "AT", "AU", "AW", "AX", "AZ", "BA", "BB", "BD", "BE",
-    "BF", "BG", "BH", "BI", "BJ", "BL", "BM", "BN", "BO", "BQ", "BR", "BS", "BT", "BV", "BW", "BY", "BZ", "CA", "CC", "CD",
-    "CF", "CG", "CH", "CI", "CK", "CL", "CM", "CN", "CO", "CR", "CU", "CV", "CW", "CX", "CY", "CZ", "DE", "DJ", "DK", "DM",
-    "DO", "DZ", "EC", "EE", "EG", "EH", "ER", "ES", "ET", "FI", "FJ", "FK", "FM", "FO", "FR", "GA", "GB", "GD", "GE", "GF",
-    "GG", "GH", "GI", "GL", "GM", "GN", "GP", "GQ", "GR", "GS", "GT", "GU", "GW", "GY", "HK", "HM", "HN", "HR", "HT", "HU",
-    "ID", "IE", "IL", "IM", "IN", "IO", "IQ", "IR", "IS", "IT", "JE", "JM", "JO", "JP", "KE", "KG", "KH", "KI", "KM", "KN",
-    "KP", "KR", "KW", "KY", "KZ", "LA", "LB", "LC", "LI", "LK", "LR", "LS", "LT", "LU", "LV", "LY", "MA", "MC", "MD", "ME",
-    "MF", "MG", "MH", "MK", "ML", "MM", "MN", "MO", "MP", "MQ", "MR", "MS", "MT", "MU", "MV", "MW", "MX", "MY", "MZ", "NA",
-    "NC", "NE", "NF", "NG", "NI", "NL", "NO", "NP", "NR", "NU", "NZ", "OM", "PA", "PE", "PF", "PG", "PH", "PK", "PL", "PM",
-    "PN", "PR", "PS", "PT", "PW", "PY", "QA", "RE", "RO", "RS", "RU", "RW", "SA", "SB", "SC", "SD", "SE", "SG", "SH", "SI",
-    "SJ", "SK", "SL", "SM", "SN", "SO", "SR", "SS", "ST", "SV", "SX", "SY", "SZ", "TC", "TD", "TF", "TG", "TH", "TJ", "TK",
-    "TL", "TM", "TN", "TO", "TR", "TT", "TV", "TW", "TZ", "UA", "UG", "UM", "US", "UY", "UZ", "VA", "VC", "VE", "VG", "VI",
+    "AD", "AE", "AF", "AG", "AI", "AL", "AM", "AO", "AQ", "AR", "AS", "AT", "AU", "AW", "AX", "AZ",
+    "BA", "BB", "BD", "BE", "BF", "BG", "BH", "BI", "BJ", "BL", "BM", "BN", "BO", "BQ", "BR", "BS",
+    "BT", "BV", "BW", "BY", "BZ", "CA", "CC", "CD", "CF", "CG", "CH", "CI", "CK", "CL", "CM", "CN",
+    "CO", "CR", "CU", "CV", "CW", "CX", "CY", "CZ", "DE", "DJ", "DK", "DM", "DO", "DZ", "EC", "EE",
+    "EG", "EH", "ER", "ES", "ET", "FI", "FJ", "FK", "FM", "FO", "FR", "GA", "GB", "GD", "GE", "GF",
+    "GG", "GH", "GI", "GL", "GM", "GN", "GP", "GQ", "GR", "GS", "GT", "GU", "GW", "GY", "HK", "HM",
+    "HN", "HR", "HT", "HU", "ID", "IE", "IL", "IM", "IN", "IO", "IQ", "IR", "IS", "IT", "JE", "JM",
+    "JO", "JP", "KE", "KG", "KH", "KI", "KM", "KN", "KP", "KR", "KW", "KY", "KZ", "LA", "LB", "LC",
+    "LI", "LK", "LR", "LS", "LT", "LU", "LV", "LY", "MA", "MC", "MD", "ME", "MF", "MG", "MH", "MK",
+    "ML", "MM", "MN", "MO", "MP", "MQ", "MR", "MS", "MT", "MU", "MV", "MW", "MX", "MY", "MZ", "NA",
+    "NC", "NE", "NF", "NG", "NI", "NL", "NO", "NP", "NR", "NU", "NZ", "OM", "PA", "PE", "PF", "PG",
+    "PH", "PK", "PL", "PM", "PN", "PR", "PS", "PT", "PW", "PY", "QA", "RE", "RO", "RS", "RU", "RW",
+    "SA", "SB", "SC", "SD", "SE", "SG", "SH", "SI", "SJ", "SK", "SL", "SM", "SN", "SO", "SR", "SS",
+    "ST", "SV", "SX", "SY", "SZ", "TC", "TD", "TF", "TG", "TH", "TJ", "TK", "TL", "TM", "TN", "TO",
+    "TR", "TT", "TV", "TW", "TZ", "UA", "UG", "UM", "US", "UY", "UZ", "VA", "VC", "VE", "VG", "VI",
     "VN", "VU", "WF", "WS", "YE", "YT", "ZA", "ZM", "ZW",
 ];
 
@@ -407,7 +543,17 @@ mod tests {
     }
 
     fn takes(max_chars: usize, format: i32) -> Takes {
-        Takes { max_chars, min_chars: 0, multi_line: false, format, max_items: 0, min_items: 0, min_value: 0, max_value: 0, kinds: &[] }
+        Takes {
+            max_chars,
+            min_chars: 0,
+            multi_line: false,
+            format,
+            max_items: 0,
+            min_items: 0,
+            min_value: 0,
+            max_value: 0,
+            kinds: &[],
+        }
     }
 
     // proves COM-9
@@ -415,13 +561,28 @@ mod tests {
     fn text_is_normalised_counted_in_characters_and_refused_with_controls() {
         let mut v = Violations::default();
         let mut value = "e\u{301}".repeat(5);
-        text(&mut value, &At::root().field("f"), true, &takes(5, 0), &mut v);
+        text(
+            &mut value,
+            &At::root().field("f"),
+            true,
+            &takes(5, 0),
+            &mut v,
+        );
         assert!(v.0.is_empty());
         assert_eq!(value, "é".repeat(5));
         assert_eq!(faults("abcdef", takes(5, 0)).len(), 1);
         assert_eq!(faults("a\nb", takes(5, 0)).len(), 1);
         assert_eq!(faults("a\u{0}b", takes(5, 0)).len(), 1);
-        assert!(faults("a\nb", Takes { multi_line: true, ..takes(5, 0) }).is_empty());
+        assert!(
+            faults(
+                "a\nb",
+                Takes {
+                    multi_line: true,
+                    ..takes(5, 0)
+                }
+            )
+            .is_empty()
+        );
     }
 
     #[test]
@@ -429,7 +590,15 @@ mod tests {
         for good in ["a@example.com", "first.last+tag@sub.example.org"] {
             assert!(is_email(good), "{good}");
         }
-        for bad in ["a", "a@b", "a@example.com,b@example.com", "A <a@example.com>", "a@example.com\n", "a@example.com;b@example.com", "a b@example.com"] {
+        for bad in [
+            "a",
+            "a@b",
+            "a@example.com,b@example.com",
+            "A <a@example.com>",
+            "a@example.com\n",
+            "a@example.com;b@example.com",
+            "a b@example.com",
+        ] {
             assert!(!is_email(bad), "{bad}");
         }
     }
@@ -437,13 +606,29 @@ mod tests {
     // proves APP-2
     #[test]
     fn reply_urls_are_https_or_loopback() {
-        for good in ["https://a.example/cb", "http://localhost:8080/cb", "http://127.0.0.1/cb", "http://[::1]/cb"] {
+        for good in [
+            "https://a.example/cb",
+            "http://localhost:8080/cb",
+            "http://127.0.0.1/cb",
+            "http://[::1]/cb",
+        ] {
             assert!(is_web_uri(good), "{good}");
         }
-        for bad in ["http://a.example/cb", "javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "/relative", "https://user:pw@a.example/"] {
+        for bad in [
+            "http://a.example/cb",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "file:///etc/passwd",
+            "/relative",
+            "https://user:pw@a.example/",
+        ] {
             assert!(!is_web_uri(bad), "{bad}");
         }
-        assert!(is_harmless_uri("api://contoso/app") && is_harmless_uri("urn:x:y") && !is_harmless_uri("javascript:1"));
+        assert!(
+            is_harmless_uri("api://contoso/app")
+                && is_harmless_uri("urn:x:y")
+                && !is_harmless_uri("javascript:1")
+        );
     }
 
     #[test]

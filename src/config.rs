@@ -118,10 +118,16 @@ impl Config {
         if let Some(file) = file {
             builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
         }
-        let environment = config::Environment::with_prefix("ENTENTE").prefix_separator("_").try_parsing(true);
+        let environment = config::Environment::with_prefix("ENTENTE")
+            .prefix_separator("_")
+            .try_parsing(true);
         // Variables of tools and tests share the prefix; only those that are fields count.
         let environment = environment.source(Some(
-            std::env::vars().filter(|(name, _)| FIELDS.contains(&name.to_ascii_lowercase().trim_start_matches("entente_"))).collect(),
+            std::env::vars()
+                .filter(|(name, _)| {
+                    FIELDS.contains(&name.to_ascii_lowercase().trim_start_matches("entente_"))
+                })
+                .collect(),
         ));
         builder
             .add_source(environment)
@@ -140,27 +146,81 @@ impl Config {
             }
         };
         let origin = url::Url::parse(&self.public_origin);
-        let plain = origin.as_ref().is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host() && u.path() == "/" && u.query().is_none());
-        fault(!plain || self.public_origin.ends_with('/'), "public_origin: must be scheme and host without a path, such as https://partners.example");
+        let plain = origin.as_ref().is_ok_and(|u| {
+            matches!(u.scheme(), "http" | "https")
+                && u.has_host()
+                && u.path() == "/"
+                && u.query().is_none()
+        });
+        fault(
+            !plain || self.public_origin.ends_with('/'),
+            "public_origin: must be scheme and host without a path, such as https://partners.example",
+        );
         let domain = self.base_domain.as_str();
-        let label = |l: &str| !l.is_empty() && l.len() <= 63 && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        fault(domain.len() > 200 || !domain.contains('.') || !domain.split('.').all(label), "base_domain: must be a lower-case domain, such as partners.example");
-        fault(!(60..=3_600).contains(&self.access_token_lifetime_s), "access_token_lifetime_s: must be 60 to 3600");
-        fault(!(1..=90).contains(&self.session_lifetime_days), "session_lifetime_days: must be 1 to 90");
-        fault(self.max_concurrent_calls == 0, "max_concurrent_calls: must be 1 or more");
-        fault(self.drain_timeout_s > 600, "drain_timeout_s: must be at most 600");
+        let label = |l: &str| {
+            !l.is_empty()
+                && l.len() <= 63
+                && l.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        fault(
+            domain.len() > 200 || !domain.contains('.') || !domain.split('.').all(label),
+            "base_domain: must be a lower-case domain, such as partners.example",
+        );
+        fault(
+            !(60..=3_600).contains(&self.access_token_lifetime_s),
+            "access_token_lifetime_s: must be 60 to 3600",
+        );
+        fault(
+            !(1..=90).contains(&self.session_lifetime_days),
+            "session_lifetime_days: must be 1 to 90",
+        );
+        fault(
+            self.max_concurrent_calls == 0,
+            "max_concurrent_calls: must be 1 or more",
+        );
+        fault(
+            self.drain_timeout_s > 600,
+            "drain_timeout_s: must be at most 600",
+        );
         fault(self.limits_factor == 0, "limits_factor: must be 1 or more");
-        fault(self.mail_from.parse::<lettre::message::Mailbox>().is_err(), "mail_from: must be an address, such as Entente <no-reply@partners.example>");
-        for (name, url) in [("database_url", &self.database_url), ("migrate_database_url", &self.migrate_database_url)] {
-            let known = url.as_ref().is_none_or(|u| u.starts_with("postgres://") || u.starts_with("postgresql://"));
-            fault(!known, &format!("{name}: must be a postgres:// URL; leave it out for the embedded SQLite"));
+        fault(
+            self.mail_from.parse::<lettre::message::Mailbox>().is_err(),
+            "mail_from: must be an address, such as Entente <no-reply@partners.example>",
+        );
+        for (name, url) in [
+            ("database_url", &self.database_url),
+            ("migrate_database_url", &self.migrate_database_url),
+        ] {
+            let known = url
+                .as_ref()
+                .is_none_or(|u| u.starts_with("postgres://") || u.starts_with("postgresql://"));
+            fault(
+                !known,
+                &format!("{name}: must be a postgres:// URL; leave it out for the embedded SQLite"),
+            );
         }
-        fault(self.migrate_database_url.is_some() && self.database_url.is_none(), "migrate_database_url: is of no use without database_url");
+        fault(
+            self.migrate_database_url.is_some() && self.database_url.is_none(),
+            "migrate_database_url: is of no use without database_url",
+        );
         if self.production {
-            fault(self.enable_test_clock, "enable_test_clock: is refused in production mode");
-            fault(!self.public_origin.starts_with("https://"), "public_origin: must be https in production mode");
-            fault(domain.ends_with(".localhost"), "base_domain: must be set in production mode");
-            fault(self.database_url.is_some() && self.master_key.is_none(), "master_key: must be set in production mode with PostgreSQL, the same on all replicas");
+            fault(
+                self.enable_test_clock,
+                "enable_test_clock: is refused in production mode",
+            );
+            fault(
+                !self.public_origin.starts_with("https://"),
+                "public_origin: must be https in production mode",
+            );
+            fault(
+                domain.ends_with(".localhost"),
+                "base_domain: must be set in production mode",
+            );
+            fault(
+                self.database_url.is_some() && self.master_key.is_none(),
+                "master_key: must be set in production mode with PostgreSQL, the same on all replicas",
+            );
         }
         faults
     }
@@ -220,7 +280,11 @@ mod tests {
         for field in FIELDS {
             assert!(message.contains(field), "{field} is not a field: {message}");
         }
-        assert_eq!(message.matches('`').count() / 2, FIELDS.len() + 1, "{message}");
+        assert_eq!(
+            message.matches('`').count() / 2,
+            FIELDS.len() + 1,
+            "{message}"
+        );
     }
 
     #[test]
@@ -238,7 +302,16 @@ mod tests {
     // proves COM-14
     #[test]
     fn production_refuses_what_is_for_trying_out() {
-        let config = Config { production: true, enable_test_clock: true, ..Config::default() };
-        assert!(config.faults().iter().any(|f| f.starts_with("enable_test_clock")));
+        let config = Config {
+            production: true,
+            enable_test_clock: true,
+            ..Config::default()
+        };
+        assert!(
+            config
+                .faults()
+                .iter()
+                .any(|f| f.starts_with("enable_test_clock"))
+        );
     }
 }

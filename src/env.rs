@@ -64,7 +64,10 @@ impl Env {
     /// The real world.
     #[must_use]
     pub fn system() -> Self {
-        Self { clock: Clock::System, random: Random::System }
+        Self {
+            clock: Clock::System,
+            random: Random::System,
+        }
     }
 
     /// A world of tests that repeats itself from `seed`.
@@ -84,7 +87,8 @@ impl Env {
             Clock::System => {
                 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
                 let now = std::time::SystemTime::now();
-                now.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
+                now.duration_since(UNIX_EPOCH)
+                    .map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
             }
             Clock::Manual(now) => now.load(Ordering::SeqCst),
         }
@@ -95,7 +99,10 @@ impl Env {
         match &self.random {
             Random::System => {
                 // The generator fails only if the operating system has none; going on without randomness is no choice.
-                #[expect(clippy::expect_used, reason = "without randomness no secret may be made")]
+                #[expect(
+                    clippy::expect_used,
+                    reason = "without randomness no secret may be made"
+                )]
                 rand::fill(bytes).expect("the operating system gives random bytes");
             }
             Random::Seeded(state) => {

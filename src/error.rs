@@ -66,7 +66,11 @@ impl Error {
 
     /// A bad argument with a reason of its own.
     #[must_use]
-    pub fn argument(reason: Reason, field: impl Into<String>, description: impl Into<String>) -> Self {
+    pub fn argument(
+        reason: Reason,
+        field: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
         let mut error = Self::field(field, description);
         error.0.reason = reason;
         error
@@ -102,7 +106,10 @@ impl Error {
     #[must_use]
     pub fn exists(reason: Reason, field: &'static str, description: &'static str) -> Self {
         let mut error = Self::new(Code::AlreadyExists, reason);
-        error.0.fields.push((field.to_owned(), description.to_owned()));
+        error
+            .0
+            .fields
+            .push((field.to_owned(), description.to_owned()));
         error
     }
 
@@ -230,12 +237,18 @@ impl Error {
         for (key, value) in &inner.metadata {
             message = message.replace(&format!("{{{key}}}"), value);
         }
-        let metadata: HashMap<String, String> =
-            inner.metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
+        let metadata: HashMap<String, String> = inner
+            .metadata
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), v.clone()))
+            .collect();
         let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
         match inner.code {
             Code::FailedPrecondition => {
-                let subject = inner.resource.as_ref().map_or("", |(_, name)| name.as_str());
+                let subject = inner
+                    .resource
+                    .as_ref()
+                    .map_or("", |(_, name)| name.as_str());
                 details.add_precondition_failure_violation(reason, subject, message.clone());
             }
             Code::ResourceExhausted => {
@@ -253,7 +266,11 @@ impl Error {
             details.set_retry_info(Some(after));
         }
         details.set_localized_message(language.tag(), message.clone());
-        let english = if matches!(language, Language::English) { message } else { self.english() };
+        let english = if matches!(language, Language::English) {
+            message
+        } else {
+            self.english()
+        };
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
         let status = Status::with_error_details(inner.code, english, details);
         status
@@ -309,8 +326,10 @@ pub enum Language {
     French,
 }
 
-static ENGLISH: LazyLock<HashMap<String, String>> = LazyLock::new(|| texts(include_str!("texts/en.json")));
-static FRENCH: LazyLock<HashMap<String, String>> = LazyLock::new(|| texts(include_str!("texts/fr.json")));
+static ENGLISH: LazyLock<HashMap<String, String>> =
+    LazyLock::new(|| texts(include_str!("texts/en.json")));
+static FRENCH: LazyLock<HashMap<String, String>> =
+    LazyLock::new(|| texts(include_str!("texts/fr.json")));
 
 fn texts(json: &str) -> HashMap<String, String> {
     // A test holds every reason against both files, so a broken one never ships.
@@ -326,7 +345,11 @@ impl Language {
             let mut parts = item.trim().split(';');
             let tag = parts.next().unwrap_or("").trim().to_ascii_lowercase();
             let weight = parts
-                .find_map(|p| p.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()))
+                .find_map(|p| {
+                    p.trim()
+                        .strip_prefix("q=")
+                        .and_then(|q| q.parse::<f32>().ok())
+                })
                 .unwrap_or(1.0);
             let language = match tag.split('-').next() {
                 Some("fr") => Self::French,
@@ -354,7 +377,10 @@ impl Language {
             Self::English => &ENGLISH,
             Self::French => &FRENCH,
         };
-        own.get(reason).or_else(|| ENGLISH.get(reason)).cloned().unwrap_or_else(|| reason.to_owned())
+        own.get(reason)
+            .or_else(|| ENGLISH.get(reason))
+            .cloned()
+            .unwrap_or_else(|| reason.to_owned())
     }
 }
 
@@ -366,7 +392,9 @@ mod tests {
     #[test]
     fn every_reason_has_a_text_in_every_language() {
         for number in 1..200 {
-            let Ok(reason) = Reason::try_from(number) else { continue };
+            let Ok(reason) = Reason::try_from(number) else {
+                continue;
+            };
             let name = reason_name(reason);
             assert!(ENGLISH.contains_key(name), "{name} lacks an English text");
             assert!(FRENCH.contains_key(name), "{name} lacks a French text");

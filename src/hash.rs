@@ -34,7 +34,11 @@ impl Hasher {
     /// With so many workers.
     #[must_use]
     pub fn new(workers: usize) -> Self {
-        Self { workers: Semaphore::new(workers.max(1)), waiting: Semaphore::new(MOST_WAITING), buffers: Mutex::default() }
+        Self {
+            workers: Semaphore::new(workers.max(1)),
+            waiting: Semaphore::new(MOST_WAITING),
+            buffers: Mutex::default(),
+        }
     }
 
     /// The PHC string of a password: `$argon2id$v=19$m=..,t=..,p=..$salt$hash`.
@@ -43,7 +47,13 @@ impl Hasher {
     /// `OVERLOADED` if too many wait.
     pub async fn hash(&self, password: &str, env: &Env) -> Result<String> {
         let salt = env.bytes::<SALT_BYTES>();
-        let hash = self.run(password.to_owned(), salt.to_vec(), (MEMORY_KIB, PASSES, LANES)).await?;
+        let hash = self
+            .run(
+                password.to_owned(),
+                salt.to_vec(),
+                (MEMORY_KIB, PASSES, LANES),
+            )
+            .await?;
         Ok(format!(
             "$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${}${}",
             BASE64_STANDARD_NO_PAD.encode(salt),
@@ -57,12 +67,21 @@ impl Hasher {
     /// `OVERLOADED` if too many wait; internal, if the stored string is none of ours.
     pub async fn verify(&self, password: &str, stored: Option<&str>) -> Result<bool> {
         let Some(stored) = stored else {
-            self.run(password.to_owned(), vec![0; SALT_BYTES], (MEMORY_KIB, PASSES, LANES)).await?;
+            self.run(
+                password.to_owned(),
+                vec![0; SALT_BYTES],
+                (MEMORY_KIB, PASSES, LANES),
+            )
+            .await?;
             return Ok(false);
         };
-        let (parameters, salt, expected) = parse(stored).ok_or_else(|| Error::internal("a stored password hash is malformed"))?;
+        let (parameters, salt, expected) =
+            parse(stored).ok_or_else(|| Error::internal("a stored password hash is malformed"))?;
         let hash = self.run(password.to_owned(), salt, parameters).await?;
-        Ok(bool::from(subtle::ConstantTimeEq::ct_eq(hash.as_slice(), expected.as_slice())))
+        Ok(bool::from(subtle::ConstantTimeEq::ct_eq(
+            hash.as_slice(),
+            expected.as_slice(),
+        )))
     }
 
     /// Whether a stored hash has other parameters than new ones, and is to be made anew at the next sign-in.
@@ -71,17 +90,33 @@ impl Hasher {
         parse(stored).is_none_or(|(parameters, ..)| parameters != (MEMORY_KIB, PASSES, LANES))
     }
 
-    async fn run(&self, password: String, salt: Vec<u8>, (memory, passes, lanes): (u32, u32, u32)) -> Result<Vec<u8>> {
+    async fn run(
+        &self,
+        password: String,
+        salt: Vec<u8>,
+        (memory, passes, lanes): (u32, u32, u32),
+    ) -> Result<Vec<u8>> {
         let overloaded = || Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1)));
         let _place = self.waiting.try_acquire().map_err(|_| overloaded())?;
         let _worker = self.workers.acquire().await.map_err(|_| overloaded())?;
-        let params = Params::new(memory, passes, lanes, Some(HASH_BYTES)).map_err(|e| Error::internal(e.to_string()))?;
-        let mut blocks = self.buffers.lock().ok().and_then(|mut b| b.pop()).unwrap_or_default();
+        let params = Params::new(memory, passes, lanes, Some(HASH_BYTES))
+            .map_err(|e| Error::internal(e.to_string()))?;
+        let mut blocks = self
+            .buffers
+            .lock()
+            .ok()
+            .and_then(|mut b| b.pop())
+            .unwrap_or_default();
         let done = tokio::task::spawn_blocking(move || {
             let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
             blocks.resize(params.block_count(), Block::default());
             let mut out = vec![0; HASH_BYTES];
-            let result = argon.hash_password_into_with_memory(password.as_bytes(), &salt, &mut out, &mut blocks);
+            let result = argon.hash_password_into_with_memory(
+                password.as_bytes(),
+                &salt,
+                &mut out,
+                &mut blocks,
+            );
             result.map(|()| (out, blocks)).map_err(|e| e.to_string())
         })
         .await
@@ -106,7 +141,9 @@ type Parsed = ((u32, u32, u32), Vec<u8>, Vec<u8>);
 
 fn parse(stored: &str) -> Option<Parsed> {
     let mut parts = stored.split('$');
-    let ("", "argon2id", "v=19") = (parts.next()?, parts.next()?, parts.next()?) else { return None };
+    let ("", "argon2id", "v=19") = (parts.next()?, parts.next()?, parts.next()?) else {
+        return None;
+    };
     let mut numbers = [0; 3];
     for (slot, part) in numbers.iter_mut().zip(parts.next()?.split(',')) {
         *slot = part.split_once('=')?.1.parse().ok()?;
@@ -127,11 +164,23 @@ mod tests {
         let hasher = Hasher::new(2);
         let stored = hasher.hash("correct horse battery", &env).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"));
-        assert!(hasher.verify("correct horse battery", Some(&stored)).await.unwrap());
-        assert!(!hasher.verify("correct horse batterz", Some(&stored)).await.unwrap());
+        assert!(
+            hasher
+                .verify("correct horse battery", Some(&stored))
+                .await
+                .unwrap()
+        );
+        assert!(
+            !hasher
+                .verify("correct horse batterz", Some(&stored))
+                .await
+                .unwrap()
+        );
         assert!(!hasher.verify("correct horse battery", None).await.unwrap());
         assert!(!Hasher::is_outdated(&stored));
-        assert!(Hasher::is_outdated("$argon2id$v=19$m=1024,t=1,p=1$AAAA$AAAA"));
+        assert!(Hasher::is_outdated(
+            "$argon2id$v=19$m=1024,t=1,p=1$AAAA$AAAA"
+        ));
         assert!(hasher.verify("x", Some("plain")).await.is_err());
     }
 }

@@ -32,8 +32,14 @@ pub enum Purpose {
     Fingerprint,
 }
 
-const PURPOSES: [Purpose; 6] =
-    [Purpose::Request, Purpose::Audit, Purpose::Page, Purpose::Secret, Purpose::Seal, Purpose::Fingerprint];
+const PURPOSES: [Purpose; 6] = [
+    Purpose::Request,
+    Purpose::Audit,
+    Purpose::Page,
+    Purpose::Secret,
+    Purpose::Seal,
+    Purpose::Fingerprint,
+];
 
 /// The derived keys. Nothing of them can be printed.
 pub struct Keys {
@@ -64,7 +70,9 @@ impl Keys {
         distinct.sort_unstable();
         distinct.dedup();
         if master.len() != 32 || distinct.len() < 16 {
-            return Err(Error::internal("the master key must be 32 random bytes: `openssl rand -base64 32` makes one"));
+            return Err(Error::internal(
+                "the master key must be 32 random bytes: `openssl rand -base64 32` makes one",
+            ));
         }
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, b"entente master key v1").extract(master);
         let expand = |label: &str| -> Result<Zeroizing<[u8; 32]>> {
@@ -76,10 +84,14 @@ impl Keys {
         };
         let mut macs = Vec::with_capacity(PURPOSES.len());
         for purpose in PURPOSES {
-            macs.push(hmac::Key::new(hmac::HMAC_SHA256, &*expand(&format!("{purpose:?}"))?));
+            macs.push(hmac::Key::new(
+                hmac::HMAC_SHA256,
+                &*expand(&format!("{purpose:?}"))?,
+            ));
         }
-        let seal = aead::RandomizedNonceKey::new(&aead::AES_256_GCM_SIV, &*expand("AES-256-GCM-SIV")?)
-            .map_err(|_| Error::internal("no sealing key"))?;
+        let seal =
+            aead::RandomizedNonceKey::new(&aead::AES_256_GCM_SIV, &*expand("AES-256-GCM-SIV")?)
+                .map_err(|_| Error::internal("no sealing key"))?;
         Ok(Self { macs, seal })
     }
 
@@ -116,7 +128,11 @@ impl Keys {
     /// # Errors
     /// Internal, if it was altered, moved, or sealed under another master key.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        let fault = || Error::internal(format!("{place}: the sealed value was altered, or the master key is another"));
+        let fault = || {
+            Error::internal(format!(
+                "{place}: the sealed value was altered, or the master key is another"
+            ))
+        };
         let (nonce, text) = sealed.split_at_checked(aead::NONCE_LEN).ok_or_else(fault)?;
         let nonce = aead::Nonce::try_assume_unique_for_key(nonce).map_err(|_| fault())?;
         let mut text = Zeroizing::new(text.to_vec());
@@ -139,7 +155,9 @@ pub fn load(configured: Option<&str>, file: &Path, env: &Env) -> Result<Keys> {
         BASE64_STANDARD
             .decode(text.trim())
             .map(Zeroizing::new)
-            .map_err(|_| Error::internal(format!("{from}: the master key must be base64 of 32 bytes")))
+            .map_err(|_| {
+                Error::internal(format!("{from}: the master key must be base64 of 32 bytes"))
+            })
     };
     if let Some(text) = configured {
         return Keys::derive(&decode(text, "ENTENTE_MASTER_KEY")?);
@@ -150,9 +168,15 @@ pub fn load(configured: Option<&str>, file: &Path, env: &Env) -> Result<Keys> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let key = Zeroizing::new(env.bytes::<32>());
             let fault = |e: std::io::Error| Error::internal(format!("{place}: {e}"));
-            let mut out =
-                fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(fault)?;
-            out.write_all(BASE64_STANDARD.encode(*key).as_bytes()).and_then(|()| out.sync_all()).map_err(fault)?;
+            let mut out = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(file)
+                .map_err(fault)?;
+            out.write_all(BASE64_STANDARD.encode(*key).as_bytes())
+                .and_then(|()| out.sync_all())
+                .map_err(fault)?;
             Keys::derive(&*key)
         }
         Err(e) => Err(Error::internal(format!("{place}: {e}"))),
@@ -171,7 +195,10 @@ mod tests {
     fn sealed_values_open_only_in_their_place() {
         let keys = keys();
         let sealed = keys.seal("signing_keys.private/1", b"secret").unwrap();
-        assert_eq!(&**keys.open("signing_keys.private/1", &sealed).unwrap(), b"secret");
+        assert_eq!(
+            &**keys.open("signing_keys.private/1", &sealed).unwrap(),
+            b"secret"
+        );
         assert!(keys.open("signing_keys.private/2", &sealed).is_err());
         for i in 0..sealed.len() {
             let mut altered = sealed.clone();
@@ -192,7 +219,13 @@ mod tests {
     #[test]
     fn macs_tell_parts_apart() {
         let keys = keys();
-        assert_ne!(keys.mac(Purpose::Page, &[b"ab", b"c"]), keys.mac(Purpose::Page, &[b"a", b"bc"]));
-        assert_ne!(keys.mac(Purpose::Page, &[b"ab"]), keys.mac(Purpose::Secret, &[b"ab"]));
+        assert_ne!(
+            keys.mac(Purpose::Page, &[b"ab", b"c"]),
+            keys.mac(Purpose::Page, &[b"a", b"bc"])
+        );
+        assert_ne!(
+            keys.mac(Purpose::Page, &[b"ab"]),
+            keys.mac(Purpose::Secret, &[b"ab"])
+        );
     }
 }

@@ -76,7 +76,10 @@ enum Command {
 
 fn main() -> ExitCode {
     // Before anything else: two providers are linked, and rustls must not have to choose.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
         eprintln!("entente: the TLS provider is installed already");
     }
     let cli = Cli::parse();
@@ -90,7 +93,10 @@ fn main() -> ExitCode {
         }
     };
     log_to_stdout(&config);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("entente: {e}");
@@ -108,7 +114,12 @@ fn main() -> ExitCode {
 
 fn configure(cli: &Cli) -> std::result::Result<Config, Vec<String>> {
     let mut config = Config::load(cli.config.as_deref()).map_err(|e| vec![e])?;
-    let Flags { listen, ops_listen, data_dir, enable_test_clock } = &cli.flags;
+    let Flags {
+        listen,
+        ops_listen,
+        data_dir,
+        enable_test_clock,
+    } = &cli.flags;
     config.listen = listen.unwrap_or(config.listen);
     config.ops_listen = ops_listen.unwrap_or(config.ops_listen);
     if let Some(folder) = data_dir {
@@ -116,13 +127,19 @@ fn configure(cli: &Cli) -> std::result::Result<Config, Vec<String>> {
     }
     config.enable_test_clock |= enable_test_clock;
     let faults = config.faults();
-    if faults.is_empty() { Ok(config) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(config)
+    } else {
+        Err(faults)
+    }
 }
 
 fn log_to_stdout(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log_filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stdout);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stdout);
     match config.log_format {
         LogFormat::Human => builder.init(),
         LogFormat::Json => builder.json().init(),
@@ -139,28 +156,44 @@ async fn run(command: Command, config: Config) -> Result<ExitCode> {
     }
     let serving = match command {
         // The ports come first: a taken one is no reason to touch the database.
-        Command::Serve => Some((server::bind(config.listen).await?, server::bind(config.ops_listen).await?)),
+        Command::Serve => Some((
+            server::bind(config.listen).await?,
+            server::bind(config.ops_listen).await?,
+        )),
         _ => None,
     };
     let db = start::open(&config).await?;
     let app = start::assemble(config, db, Env::system()).await?;
     match command {
         Command::Serve => {
-            let Some((listener, ops)) = serving else { return Err(Error::internal("no port")) };
+            let Some((listener, ops)) = serving else {
+                return Err(Error::internal("no port"));
+            };
             first_start(&app).await?;
-            println!("serving gRPC on {}, operations on http://{}", app.config.listen, app.config.ops_listen);
+            println!(
+                "serving gRPC on {}, operations on http://{}",
+                app.config.listen, app.config.ops_listen
+            );
             server::serve(app, listener, Some(ops), stopped()).await?;
         }
         Command::Bootstrap { email, json } => {
             let Some(way) = bootstrap::bootstrap(&app, &email).await? else {
-                return Err(Error::internal("the operator's tenant is there already; recover-admin makes a way back"));
+                return Err(Error::internal(
+                    "the operator's tenant is there already; recover-admin makes a way back",
+                ));
             };
             print_way(&app, &way, json)?;
         }
-        Command::RecoverAdmin { user_name } => print_way(&app, &bootstrap::recover_admin(&app, &user_name).await?, false)?,
+        Command::RecoverAdmin { user_name } => print_way(
+            &app,
+            &bootstrap::recover_admin(&app, &user_name).await?,
+            false,
+        )?,
         Command::RotateKeys => {
             start::rotate_keys(&app, true).await?;
-            println!("a new signing key is published; it signs in two hours, when verifiers know it");
+            println!(
+                "a new signing key is published; it signs in two hours, when verifiers know it"
+            );
         }
         Command::VerifyAudit { since } => return verify_audit(&app, since).await,
         Command::Migrate => {}
@@ -170,7 +203,9 @@ async fn run(command: Command, config: Config) -> Result<ExitCode> {
 
 async fn first_start(app: &App) -> Result<()> {
     let email = format!("admin@{}", app.config.base_domain);
-    let Some(way) = bootstrap::bootstrap(app, &email).await? else { return Ok(()) };
+    let Some(way) = bootstrap::bootstrap(app, &email).await? else {
+        return Ok(());
+    };
     schedule::settle(app).await?;
     print_way(app, &way, false)?;
     let target = app.config.listen;
@@ -195,7 +230,11 @@ fn print_way(app: &App, way: &WayIn, json: bool) -> Result<()> {
             })
         );
     } else {
-        println!("administrator: {}\n{}", way.sign_in_name, bootstrap::hand_over(app, way)?);
+        println!(
+            "administrator: {}\n{}",
+            way.sign_in_name,
+            bootstrap::hand_over(app, way)?
+        );
     }
     Ok(())
 }
@@ -203,17 +242,26 @@ fn print_way(app: &App, way: &WayIn, json: bool) -> Result<()> {
 async fn verify_audit(app: &App, since: Option<PathBuf>) -> Result<ExitCode> {
     let mut known = Vec::new();
     if let Some(file) = since {
-        let text = std::fs::read_to_string(&file).map_err(|e| Error::internal(format!("{}: {e}", file.display())))?;
+        let text = std::fs::read_to_string(&file)
+            .map_err(|e| Error::internal(format!("{}: {e}", file.display())))?;
         for line in text.lines().filter(|l| !l.trim().is_empty()) {
-            known.push(audit::parse_checkpoint(line).ok_or_else(|| Error::internal(format!("{line} is no checkpoint")))?);
+            known.push(
+                audit::parse_checkpoint(line)
+                    .ok_or_else(|| Error::internal(format!("{line} is no checkpoint")))?,
+            );
         }
     }
     let (mut findings, mut checked, mut last) = (0, 0, None);
     loop {
         let scopes = audit::scopes(&app.db.read, last).await?;
-        let Some(end) = scopes.last().copied() else { break };
+        let Some(end) = scopes.last().copied() else {
+            break;
+        };
         for scope in scopes {
-            let since = known.iter().find(|(s, ..)| *s == scope).map(|(_, seq, hash)| (*seq, hash.clone()));
+            let since = known
+                .iter()
+                .find(|(s, ..)| *s == scope)
+                .map(|(_, seq, hash)| (*seq, hash.clone()));
             known.retain(|(s, ..)| *s != scope);
             let verdict = audit::verify(&app.db.read, &app.keys, scope, since).await?;
             checked += verdict.checked;
@@ -230,7 +278,11 @@ async fn verify_audit(app: &App, since: Option<PathBuf>) -> Result<ExitCode> {
     }
     findings += known.len();
     eprintln!("{checked} events checked, {findings} findings");
-    Ok(if findings == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if findings == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Resolves at SIGTERM or SIGINT.

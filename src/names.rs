@@ -82,10 +82,14 @@ impl Name {
     #[must_use]
     pub fn scope(&self) -> ScopeKey {
         match *self {
-            Self::Tenant(t) | Self::User(t, _) | Self::Session(t, ..) | Self::Application(t, _) | Self::Key(t, ..) => {
-                ScopeKey::Tenant(t)
+            Self::Tenant(t)
+            | Self::User(t, _)
+            | Self::Session(t, ..)
+            | Self::Application(t, _)
+            | Self::Key(t, ..) => ScopeKey::Tenant(t),
+            Self::Account(a) | Self::Member(a, _) | Self::TenantAssociation(a, _) => {
+                ScopeKey::Account(a)
             }
-            Self::Account(a) | Self::Member(a, _) | Self::TenantAssociation(a, _) => ScopeKey::Account(a),
             Self::Operator | Self::Staff(_) | Self::Mail(_) => ScopeKey::Operator,
         }
     }
@@ -142,14 +146,23 @@ mod tests {
     #[test]
     fn names_have_one_spelling() {
         let id = Uuid::from_u128(0xabcdef);
-        for name in [Name::Tenant(id), Name::Session(id, id, id), Name::Member(id, id), Name::Operator, Name::Staff(id)] {
+        for name in [
+            Name::Tenant(id),
+            Name::Session(id, id, id),
+            Name::Member(id, id),
+            Name::Operator,
+            Name::Staff(id),
+        ] {
             assert_eq!(Name::parse(&name.to_string()), Some(name));
         }
         let text = Name::Tenant(id).to_string();
         assert_eq!(Name::parse(&text.to_uppercase()), None);
         assert_eq!(Name::parse(&format!("{text}/")), None);
         assert_eq!(Name::parse(&format!("/{text}")), None);
-        assert_eq!(Name::parse("tenants/{00000000-0000-0000-0000-000000abcdef}"), None);
+        assert_eq!(
+            Name::parse("tenants/{00000000-0000-0000-0000-000000abcdef}"),
+            None
+        );
         assert_eq!(Name::parse(&"a/".repeat(100)), None);
     }
 }

@@ -17,7 +17,8 @@ mod generated {
 pub use generated::{entente, google};
 
 pub use entente::{
-    access::v1 as access, account::v1 as account, audit::v1 as audit, directory::v1 as directory, operator::v1 as operator,
+    access::v1 as access, account::v1 as account, audit::v1 as audit, directory::v1 as directory,
+    operator::v1 as operator,
 };
 
 /// All files with their options, as raw bytes: what reflection serves and what the rules are read from.
@@ -25,6 +26,9 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 /// The descriptors, with our options readable.
 pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    #[expect(clippy::expect_used, reason = "the build wrote these bytes and read them back")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the build wrote these bytes and read them back"
+    )]
     DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the descriptor set is well-formed")
 });

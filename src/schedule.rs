@@ -35,13 +35,41 @@ const AFTER_FAILURE_US: Micros = 30 * SECOND_US;
 
 /// All timed work.
 const JOBS: &[Job] = &[
-    Job { name: "number-events", every_us: SECOND_US / 4, run: |tx| Box::pin(number_events(tx)) },
-    Job { name: "purge-claims", every_us: 10 * MINUTE_US, run: |tx| Box::pin(purge(tx, "claims", "caller, request_id", "expire_time", 0)) },
-    Job { name: "purge-sessions", every_us: HOUR_US, run: |tx| Box::pin(purge(tx, "sessions", "id", "expire_time", 30 * DAY_US)) },
-    Job { name: "purge-events", every_us: HOUR_US, run: |tx| Box::pin(purge_events(tx)) },
-    Job { name: "purge-looks", every_us: HOUR_US, run: |tx| Box::pin(purge_looks(tx)) },
-    Job { name: "purge-users", every_us: 10 * MINUTE_US, run: |tx| Box::pin(crate::directory::user::purge_users(tx)) },
-    Job { name: "rotate-signing-keys", every_us: 10 * MINUTE_US, run: |tx| Box::pin(rotate_signing_keys(tx)) },
+    Job {
+        name: "number-events",
+        every_us: SECOND_US / 4,
+        run: |tx| Box::pin(number_events(tx)),
+    },
+    Job {
+        name: "purge-claims",
+        every_us: 10 * MINUTE_US,
+        run: |tx| Box::pin(purge(tx, "claims", "caller, request_id", "expire_time", 0)),
+    },
+    Job {
+        name: "purge-sessions",
+        every_us: HOUR_US,
+        run: |tx| Box::pin(purge(tx, "sessions", "id", "expire_time", 30 * DAY_US)),
+    },
+    Job {
+        name: "purge-events",
+        every_us: HOUR_US,
+        run: |tx| Box::pin(purge_events(tx)),
+    },
+    Job {
+        name: "purge-looks",
+        every_us: HOUR_US,
+        run: |tx| Box::pin(purge_looks(tx)),
+    },
+    Job {
+        name: "purge-users",
+        every_us: 10 * MINUTE_US,
+        run: |tx| Box::pin(crate::directory::user::purge_users(tx)),
+    },
+    Job {
+        name: "rotate-signing-keys",
+        every_us: 10 * MINUTE_US,
+        run: |tx| Box::pin(rotate_signing_keys(tx)),
+    },
 ];
 
 /// The scheduler, running.
@@ -97,7 +125,9 @@ pub fn start(app: App) -> Running {
             }
         }
     });
-    Running { tasks: vec![jobs, mails, upkeep] }
+    Running {
+        tasks: vec![jobs, mails, upkeep],
+    }
 }
 
 /// Runs what is due, once; gives how many jobs ran.
@@ -129,9 +159,20 @@ async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
     // A look without a transaction first: mostly nothing is due.
     let now = app.now().await?;
     let sql = "SELECT due_time, lease_expire_time FROM jobs WHERE name = $1";
-    let row = app.db.read.query_one_raw(Statement::from_sql_and_values(app.db.backend, sql, [job.name.into()])).await?;
+    let row = app
+        .db
+        .read
+        .query_one_raw(Statement::from_sql_and_values(
+            app.db.backend,
+            sql,
+            [job.name.into()],
+        ))
+        .await?;
     if let Some(row) = &row {
-        let (due, lease): (i64, i64) = (row.try_get("", "due_time")?, row.try_get("", "lease_expire_time")?);
+        let (due, lease): (i64, i64) = (
+            row.try_get("", "due_time")?,
+            row.try_get("", "lease_expire_time")?,
+        );
         if due > now || lease > now {
             return Ok(None);
         }
@@ -140,8 +181,17 @@ async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
     let sql = "INSERT INTO jobs (name, due_time, lease_id, lease_expire_time, attempt_count, last_error) VALUES ($1, $2, $3, $4, 1, '') \
                ON CONFLICT (name) DO UPDATE SET lease_id = excluded.lease_id, lease_expire_time = excluded.lease_expire_time, \
                attempt_count = jobs.attempt_count + 1 WHERE jobs.due_time <= $2 AND jobs.lease_expire_time <= $2";
-    let values: [Value; 4] = [job.name.into(), now.into(), lease.into(), (now + LEASE_US).into()];
-    let done = app.db.write.execute_raw(Statement::from_sql_and_values(app.db.backend, sql, values)).await?;
+    let values: [Value; 4] = [
+        job.name.into(),
+        now.into(),
+        lease.into(),
+        (now + LEASE_US).into(),
+    ];
+    let done = app
+        .db
+        .write
+        .execute_raw(Statement::from_sql_and_values(app.db.backend, sql, values))
+        .await?;
     Ok((done.rows_affected() == 1).then_some(lease))
 }
 
@@ -171,7 +221,10 @@ async fn release(app: &App, job: &'static Job, lease: Uuid, error: &str) -> Resu
     let sql = "UPDATE jobs SET due_time = $1, lease_id = NULL, lease_expire_time = 0, last_error = $2 WHERE name = $3 AND lease_id = $4";
     let short: String = error.chars().take(500).collect();
     let values: [Value; 4] = [due.into(), short.into(), job.name.into(), lease.into()];
-    app.db.write.execute_raw(Statement::from_sql_and_values(app.db.backend, sql, values)).await?;
+    app.db
+        .write
+        .execute_raw(Statement::from_sql_and_values(app.db.backend, sql, values))
+        .await?;
     Ok(())
 }
 
@@ -181,21 +234,38 @@ async fn number_events(tx: &mut Tx) -> Result<u64> {
 
 /// Removes rows whose time lies `kept` back.
 async fn purge(tx: &mut Tx, table: &str, key: &str, column: &str, kept: Micros) -> Result<u64> {
-    let sql = format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {column} <= $1 LIMIT $2)");
+    let sql = format!(
+        "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {column} <= $1 LIMIT $2)"
+    );
     let values: [Value; 2] = [(tx.now() - kept).into(), CHUNK.into()];
     let backend = tx.db().get_database_backend();
-    Ok(tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected())
+    Ok(tx
+        .db()
+        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?
+        .rows_affected())
 }
 
 async fn purge_events(tx: &mut Tx) -> Result<u64> {
-    purge(tx, "outbox", "scope_kind, scope_id, scope_seq", "create_time", outbox::KEPT_US).await
+    // What the relay hasn't numbered yet is kept: watchers of all scopes would see no gap.
+    let sql = "DELETE FROM outbox WHERE (scope_kind, scope_id, scope_seq) IN (SELECT scope_kind, scope_id, scope_seq FROM outbox \
+               WHERE create_time <= $1 AND (NOT is_first OR global_seq IS NOT NULL) LIMIT $2)";
+    let values: [Value; 2] = [(tx.now() - outbox::KEPT_US).into(), CHUNK.into()];
+    let backend = tx.db().get_database_backend();
+    Ok(tx
+        .db()
+        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?
+        .rows_affected())
 }
 
 async fn purge_looks(tx: &mut Tx) -> Result<u64> {
     let sql = "DELETE FROM looks WHERE hour < $1";
     let hour = tx.now() / HOUR_US - 24;
     let backend = tx.db().get_database_backend();
-    tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, [hour.into()])).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(backend, sql, [hour.into()]))
+        .await?;
     Ok(0)
 }
 

@@ -12,11 +12,7 @@ use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
-    time::Instant,
-};
+use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tonic::{
     body::Body,
     transport::{Server, server::TcpIncoming},
@@ -56,7 +52,12 @@ const HEALTH_EVERY: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// If a port can't be served.
-pub async fn serve(app: App, listener: TcpListener, ops: Option<TcpListener>, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+pub async fn serve(
+    app: App,
+    listener: TcpListener,
+    ops: Option<TcpListener>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
     rules::all()?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let watch = tokio::spawn(watch_health(app.clone(), health.clone()));
@@ -76,7 +77,8 @@ pub async fn serve(app: App, listener: TcpListener, ops: Option<TcpListener>, st
         .add_service(reflection().build_v1().map_err(broken)?)
         .add_service(reflection().build_v1alpha().map_err(broken)?);
     let api = Api { app: app.clone() };
-    let routes = tonic::service::Routes::from(routes.routes().into_axum_router().fallback_service(api));
+    let routes =
+        tonic::service::Routes::from(routes.routes().into_axum_router().fallback_service(api));
 
     // THE list of layers, outermost first; each order has its reason.
     let layers = ServiceBuilder::new()
@@ -85,7 +87,9 @@ pub async fn serve(app: App, listener: TcpListener, ops: Option<TcpListener>, st
         // Bare errors of the framework are dressed as ours, whoever made them.
         .layer(Layered(Dressed))
         // Shed before any work is done.
-        .layer(Layered(Bounded { places: Arc::new(Semaphore::new(app.config.max_concurrent_calls)) }))
+        .layer(Layered(Bounded {
+            places: Arc::new(Semaphore::new(app.config.max_concurrent_calls)),
+        }))
         // The clock of the call runs from here, waiting for its body included.
         .layer(Layered(Timed))
         // Who may not gets no further, and no body is read for him.
@@ -102,7 +106,9 @@ pub async fn serve(app: App, listener: TcpListener, ops: Option<TcpListener>, st
             tracing::info!("draining");
             signalled.draining.cancel();
             for service in services() {
-                health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+                health
+                    .set_service_status(service, tonic_health::ServingStatus::NotServing)
+                    .await;
             }
             drained.send(()).ok();
         }
@@ -139,16 +145,26 @@ pub async fn serve(app: App, listener: TcpListener, ops: Option<TcpListener>, st
 
 /// Names of all services of ours, and the empty one that stands for the server.
 fn services() -> Vec<String> {
-    let own = POOL.services().map(|s| s.full_name().to_owned()).filter(|n| n.starts_with("entente."));
+    let own = POOL
+        .services()
+        .map(|s| s.full_name().to_owned())
+        .filter(|n| n.starts_with("entente."));
     std::iter::once(String::new()).chain(own).collect()
 }
 
 async fn watch_health(app: App, health: tonic_health::server::HealthReporter) {
     loop {
-        let healthy = tokio::time::timeout(HEALTH_EVERY, app.db.ping()).await.is_ok_and(|r| r.is_ok()) && !app.draining.is_cancelled();
+        let healthy = tokio::time::timeout(HEALTH_EVERY, app.db.ping())
+            .await
+            .is_ok_and(|r| r.is_ok())
+            && !app.draining.is_cancelled();
         if app.healthy.swap(healthy, Ordering::SeqCst) != healthy {
             tracing::info!(healthy, "health changed");
-            let status = if healthy { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+            let status = if healthy {
+                tonic_health::ServingStatus::Serving
+            } else {
+                tonic_health::ServingStatus::NotServing
+            };
             for service in services() {
                 health.set_service_status(service, status).await;
             }
@@ -192,7 +208,11 @@ where
 
 /// What a layer does around the rest.
 trait Around: Clone + Send + Sync + 'static {
-    fn around<S>(&self, request: Request<Body>, inner: S) -> impl Future<Output = std::result::Result<Response<Body>, S::Error>> + Send
+    fn around<S>(
+        &self,
+        request: Request<Body>,
+        inner: S,
+    ) -> impl Future<Output = std::result::Result<Response<Body>, S::Error>> + Send
     where
         S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
         S::Future: Send,
@@ -205,7 +225,10 @@ struct Layered<A>(A);
 impl<A: Around, S> Layer<S> for Layered<A> {
     type Service = Surrounded<A, S>;
     fn layer(&self, inner: S) -> Surrounded<A, S> {
-        Surrounded { around: self.0.clone(), inner }
+        Surrounded {
+            around: self.0.clone(),
+            inner,
+        }
     }
 }
 
@@ -243,7 +266,11 @@ struct Traced {
 }
 
 impl Around for Traced {
-    async fn around<S>(&self, mut request: Request<Body>, mut inner: S) -> std::result::Result<Response<Body>, S::Error>
+    async fn around<S>(
+        &self,
+        mut request: Request<Body>,
+        mut inner: S,
+    ) -> std::result::Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
         S::Future: Send,
@@ -261,7 +288,8 @@ impl Around for Traced {
         let begun = Instant::now();
         let response = inner.call(request).instrument(span.clone()).await;
         if let Ok(response) = &response {
-            let code = tonic::Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |s| s.code());
+            let code = tonic::Status::from_header_map(response.headers())
+                .map_or(tonic::Code::Ok, |s| s.code());
             let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             span.in_scope(|| tracing::debug!(?code, duration_us = micros, "answered"));
         }
@@ -273,8 +301,15 @@ impl Around for Traced {
 fn trace_of(header: &str) -> Option<String> {
     let mut parts = header.split('-');
     let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
-    let hexadecimal = |t: &str, n: usize| t.len() == n && t.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    let good = hexadecimal(version, 2) && version != "ff" && hexadecimal(trace, 32) && hexadecimal(span, 16);
+    let hexadecimal = |t: &str, n: usize| {
+        t.len() == n
+            && t.bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let good = hexadecimal(version, 2)
+        && version != "ff"
+        && hexadecimal(trace, 32)
+        && hexadecimal(span, 16);
     (good && trace.bytes().any(|b| b != b'0')).then(|| trace.to_owned())
 }
 
@@ -287,7 +322,11 @@ fn new_trace(env: &Env) -> String {
 struct Dressed;
 
 impl Around for Dressed {
-    async fn around<S>(&self, request: Request<Body>, mut inner: S) -> std::result::Result<Response<Body>, S::Error>
+    async fn around<S>(
+        &self,
+        request: Request<Body>,
+        mut inner: S,
+    ) -> std::result::Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
         S::Future: Send,
@@ -307,18 +346,26 @@ fn dress(response: Response<Body>, language: Language, path: &str) -> Response<B
     use tonic::Code;
     if response.status() != http::StatusCode::OK {
         let error = match response.status() {
-            http::StatusCode::NOT_FOUND | http::StatusCode::METHOD_NOT_ALLOWED => Error::unimplemented(path),
+            http::StatusCode::NOT_FOUND | http::StatusCode::METHOD_NOT_ALLOWED => {
+                Error::unimplemented(path)
+            }
             _ => Error::malformed("the request is no gRPC"),
         };
         return error.to_status(language).into_http();
     }
-    let Some(status) = tonic::Status::from_header_map(response.headers()) else { return response };
+    let Some(status) = tonic::Status::from_header_map(response.headers()) else {
+        return response;
+    };
     if status.code() == Code::Ok || !status.details().is_empty() {
         return response;
     }
     let error = match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => Error::exhausted(Reason::MessageTooLarge, None),
-        Code::Unimplemented if status.message().contains("compress") || status.message().contains("encoding") => {
+        Code::OutOfRange | Code::ResourceExhausted => {
+            Error::exhausted(Reason::MessageTooLarge, None)
+        }
+        Code::Unimplemented
+            if status.message().contains("compress") || status.message().contains("encoding") =>
+        {
             Error::malformed("the compression isn't supported; send identity")
         }
         Code::Unimplemented => Error::unimplemented(path),
@@ -338,7 +385,11 @@ struct Bounded {
 }
 
 impl Around for Bounded {
-    async fn around<S>(&self, request: Request<Body>, mut inner: S) -> std::result::Result<Response<Body>, S::Error>
+    async fn around<S>(
+        &self,
+        request: Request<Body>,
+        mut inner: S,
+    ) -> std::result::Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
         S::Future: Send,
@@ -365,7 +416,11 @@ struct Timed;
 const GRACE: Duration = Duration::from_millis(50);
 
 impl Around for Timed {
-    async fn around<S>(&self, mut request: Request<Body>, mut inner: S) -> std::result::Result<Response<Body>, S::Error>
+    async fn around<S>(
+        &self,
+        mut request: Request<Body>,
+        mut inner: S,
+    ) -> std::result::Result<Response<Body>, S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
         S::Future: Send,
@@ -376,7 +431,11 @@ impl Around for Timed {
             return inner.call(request).await;
         }
         let streams = rules::of_path(path).is_some_and(|r| r.kind == CallKind::StreamOut);
-        let asked = request.headers().get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(timeout_of);
+        let asked = request
+            .headers()
+            .get("grpc-timeout")
+            .and_then(|v| v.to_str().ok())
+            .and_then(timeout_of);
         let within = match (asked, streams) {
             (Some(asked), false) => asked.min(LONGEST_DEADLINE),
             (None, false) => DEFAULT_DEADLINE,
@@ -416,7 +475,9 @@ async fn serve_ops(app: App, listener: TcpListener) {
     // A scraper or two and a probe; more connections at once are somebody's mistake.
     let places = Arc::new(Semaphore::new(64));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
             Err(e) => {
@@ -427,13 +488,21 @@ async fn serve_ops(app: App, listener: TcpListener) {
         };
         let app = app.clone();
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let app = app.clone();
-                async move { Ok::<_, Infallible>(answer_ops(&app, request.method(), request.uri().path()).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+            let service =
+                hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let app = app.clone();
+                    async move {
+                        Ok::<_, Infallible>(
+                            answer_ops(&app, request.method(), request.uri().path()).await,
+                        )
+                    }
+                });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), service);
             // A client that talks no HTTP is its own trouble.
-            tokio::time::timeout(Duration::from_secs(60), connection).await.ok();
+            tokio::time::timeout(Duration::from_secs(60), connection)
+                .await
+                .ok();
             drop(place);
         });
     }
@@ -442,9 +511,12 @@ async fn serve_ops(app: App, listener: TcpListener) {
 async fn answer_ops(app: &App, method: &http::Method, path: &str) -> Response<Full<bytes::Bytes>> {
     let reply = |status: u16, kind: &str, body: String| {
         let mut response = Response::new(Full::from(body));
-        *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
         if let Ok(value) = http::HeaderValue::from_str(kind) {
-            response.headers_mut().insert(http::header::CONTENT_TYPE, value);
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_TYPE, value);
         }
         response
     };
@@ -466,9 +538,17 @@ async fn answer_ops(app: &App, method: &http::Method, path: &str) -> Response<Fu
                     .iter()
                     .map(|k| serde_json::json!({"kty": k.kty, "crv": k.crv, "x": k.x, "kid": k.kid, "alg": k.alg, "use": k.r#use}))
                     .collect();
-                reply(200, "application/jwk-set+json", serde_json::json!({ "keys": keys }).to_string())
+                reply(
+                    200,
+                    "application/jwk-set+json",
+                    serde_json::json!({ "keys": keys }).to_string(),
+                )
             }
-            Err(_) => reply(503, "text/plain", "the database can't be reached\n".to_owned()),
+            Err(_) => reply(
+                503,
+                "text/plain",
+                "the database can't be reached\n".to_owned(),
+            ),
         },
         "/.well-known/openid-configuration" => {
             let origin = &app.config.public_origin;
@@ -490,7 +570,9 @@ async fn answer_ops(app: &App, method: &http::Method, path: &str) -> Response<Fu
 /// # Errors
 /// If it is taken or may not be used.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|e| Error::internal(format!("{address} can't be listened on: {e}")))
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| Error::internal(format!("{address} can't be listened on: {e}")))
 }
 
 #[cfg(test)]
@@ -500,13 +582,24 @@ mod tests {
     #[test]
     fn timeouts_and_traces_are_read_as_their_standards_say() {
         assert_eq!(timeout_of("100m"), Some(Duration::from_millis(100)));
-        assert_eq!(timeout_of("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(
+            timeout_of("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3_600))
+        );
         for bad in ["", "S", "123456789S", "1x", "-1S", "1é"] {
             assert_eq!(timeout_of(bad), None, "{bad}");
         }
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(trace_of(good).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
-        for bad in ["00-00000000000000000000000000000000-00f067aa0ba902b7-01", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "x", "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01"] {
+        assert_eq!(
+            trace_of(good).as_deref(),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
+        for bad in [
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "x",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        ] {
             assert_eq!(trace_of(bad), None, "{bad}");
         }
     }

@@ -12,7 +12,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    access::{limits::Limits, refusals::Tally, token::{self, Tokens}},
+    access::{
+        limits::Limits,
+        refusals::Tally,
+        token::{self, Tokens},
+    },
     app::{App, Inner},
     config::Config,
     env::Env,
@@ -34,7 +38,9 @@ pub async fn open(config: &Config) -> Result<Db> {
     if config.migrate_at_start {
         migrate(config, &db).await?;
     } else if !db.is_current().await? {
-        return Err(Error::internal("the database lacks migrations; run `entente migrate`"));
+        return Err(Error::internal(
+            "the database lacks migrations; run `entente migrate`",
+        ));
     }
     Ok(db)
 }
@@ -57,7 +63,11 @@ pub async fn migrate(config: &Config, db: &Db) -> Result<()> {
 pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
     std::fs::create_dir_all(&config.data_dir)
         .map_err(|e| Error::internal(format!("{}: {e}", config.data_dir.display())))?;
-    let keys = keys::load(config.master_key.as_deref(), &config.data_dir.join("master.key"), &env)?;
+    let keys = keys::load(
+        config.master_key.as_deref(),
+        &config.data_dir.join("master.key"),
+        &env,
+    )?;
     let epoch = facts(&db.write, &keys, &env).await?;
     let operator = OnceLock::new();
     if let Some(id) = operator_tenant(&db.write).await? {
@@ -95,7 +105,8 @@ pub async fn rotate_keys(app: &App, at_once: bool) -> Result<bool> {
         .job("rotate-keys", move |tx, _| {
             Box::pin(async move {
                 // The operator's head serialises replicas that start at once.
-                tx.lock([crate::store::scope_key::ScopeKey::Operator]).await?;
+                tx.lock([crate::store::scope_key::ScopeKey::Operator])
+                    .await?;
                 let app = tx.app().clone();
                 let made = token::rotate(tx.db(), &app.keys, &app.env, tx.now(), at_once).await?;
                 if made {
@@ -114,9 +125,19 @@ async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<String
     let backend = db.get_database_backend();
     let fingerprint = hex(&keys.mac(Purpose::Fingerprint, &[b"master key"])[..16]);
     let epoch = BASE64_URL_SAFE_NO_PAD.encode(env.bytes::<9>());
-    for (key, value) in [("master_key_fingerprint", fingerprint.as_str()), ("epoch", &epoch), ("global_seq", "0"), ("clock_offset", "0")] {
+    for (key, value) in [
+        ("master_key_fingerprint", fingerprint.as_str()),
+        ("epoch", &epoch),
+        ("global_seq", "0"),
+        ("clock_offset", "0"),
+    ] {
         let sql = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
-        db.execute_raw(Statement::from_sql_and_values(backend, sql, [key.into(), value.into()])).await?;
+        db.execute_raw(Statement::from_sql_and_values(
+            backend,
+            sql,
+            [key.into(), value.into()],
+        ))
+        .await?;
     }
     if fact(db, "master_key_fingerprint").await?.as_deref() != Some(fingerprint.as_str()) {
         return Err(Error::internal(
@@ -124,7 +145,9 @@ async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<String
              master.key in the data folder)",
         ));
     }
-    fact(db, "epoch").await?.ok_or_else(|| Error::internal("the database has no epoch"))
+    fact(db, "epoch")
+        .await?
+        .ok_or_else(|| Error::internal("the database has no epoch"))
 }
 
 /// A fact of this database.
@@ -133,7 +156,13 @@ async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<String
 /// Those of the database.
 pub async fn fact<C: ConnectionTrait>(db: &C, key: &str) -> Result<Option<String>> {
     let sql = "SELECT value FROM meta WHERE key = $1";
-    let row = db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, [key.into()])).await?;
+    let row = db
+        .query_one_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            [key.into()],
+        ))
+        .await?;
     Ok(match row {
         Some(row) => Some(row.try_get("", "value")?),
         None => None,
@@ -146,7 +175,9 @@ pub async fn fact<C: ConnectionTrait>(db: &C, key: &str) -> Result<Option<String
 /// Those of the database.
 pub async fn operator_tenant<C: ConnectionTrait>(db: &C) -> Result<Option<Uuid>> {
     let sql = "SELECT id FROM tenants WHERE is_operator";
-    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
+    let row = db
+        .query_one_raw(Statement::from_string(db.get_database_backend(), sql))
+        .await?;
     Ok(match row {
         Some(row) => Some(row.try_get("", "id")?),
         None => None,

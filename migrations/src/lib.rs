@@ -31,7 +31,13 @@ impl MigratorTrait for Migrator {
 async fn run(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbErr> {
     let db = manager.get_connection();
     let (own, other, uuid, bytes, text) = match db.get_database_backend() {
-        DbBackend::Postgres => ("[postgres]", "[sqlite]", "uuid", "bytea", "text COLLATE \"C\""),
+        DbBackend::Postgres => (
+            "[postgres]",
+            "[sqlite]",
+            "uuid",
+            "bytea",
+            "text COLLATE \"C\"",
+        ),
         _ => ("[sqlite]", "[postgres]", "blob", "blob", "text"),
     };
     for statement in statements {

@@ -1,6 +1,8 @@
 //! What every call needs: heads of scopes, audit chains, the outbox, claims, jobs, keys, grants, mails.
 
-use sea_orm_migration::prelude::{DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait};
+use sea_orm_migration::prelude::{
+    DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
+};
 
 /// This step.
 #[derive(DeriveMigrationName)]
@@ -39,14 +41,14 @@ const STATEMENTS: &[&str] = &[
         hash {bytes} NOT NULL,
         PRIMARY KEY (scope_kind, scope_id, seq)
     )",
-    "CREATE INDEX audit_events_by_time ON audit_events (scope_kind, scope_id, create_time, seq)",
+    "CREATE INDEX audit_events_by_time ON audit_events (scope_kind, scope_id, create_time, event_id)",
     "CREATE TABLE outbox (
         scope_kind smallint NOT NULL,
         scope_id {uuid} NOT NULL,
         scope_seq bigint NOT NULL,
         event_id {uuid} NOT NULL,
         global_seq bigint,
-        leading boolean NOT NULL,
+        is_first boolean NOT NULL,
         type {text} NOT NULL,
         resource {text} NOT NULL,
         scopes {text} NOT NULL,
@@ -56,7 +58,7 @@ const STATEMENTS: &[&str] = &[
         PRIMARY KEY (scope_kind, scope_id, scope_seq)
     )",
     "CREATE UNIQUE INDEX outbox_global ON outbox (global_seq)",
-    "CREATE INDEX outbox_unnumbered ON outbox (create_time) WHERE leading AND global_seq IS NULL",
+    "CREATE INDEX outbox_unnumbered ON outbox (create_time) WHERE is_first AND global_seq IS NULL",
     "CREATE INDEX outbox_by_time ON outbox (create_time)",
     "CREATE TABLE claims (
         caller {bytes} NOT NULL,

@@ -14,8 +14,9 @@ use crate::{
     error::{Error, Reason, Result, reason_name},
     names::Name,
     proto::access::{
-        AccessCheck, AccessDecision, CallLimit, CheckAccessRequest, CheckAccessResponse, ExplainAccessRequest, ExplainAccessResponse,
-        GetLimitsRequest, GetLimitsResponse, GetRoleTableRequest, RolePermissions, RoleTable, TestMyPermissionsRequest,
+        AccessCheck, AccessDecision, CallLimit, CheckAccessRequest, CheckAccessResponse,
+        ExplainAccessRequest, ExplainAccessResponse, GetLimitsRequest, GetLimitsResponse,
+        GetRoleTableRequest, RolePermissions, RoleTable, TestMyPermissionsRequest,
         TestMyPermissionsResponse,
     },
     store::scope_key::ScopeKey,
@@ -26,14 +27,22 @@ use crate::{
 /// # Errors
 /// None.
 #[expect(clippy::unused_async, reason = "every RPC's function is async")]
-pub async fn get_role_table(_rd: &Read, _scope: NobodyScope, _req: GetRoleTableRequest) -> Result<RoleTable> {
+pub async fn get_role_table(
+    _rd: &Read,
+    _scope: NobodyScope,
+    _req: GetRoleTableRequest,
+) -> Result<RoleTable> {
     let entry = |scope: &str, role: &str, permissions: Permissions| RolePermissions {
         scope: scope.to_owned(),
         role: role.to_owned(),
         permissions: permissions.names().into_iter().map(str::to_owned).collect(),
     };
     let mut all = Vec::new();
-    for (scope, table) in [("tenant", TENANT_ROLES), ("account", ACCOUNT_ROLES), ("operator", OPERATOR_ROLES)] {
+    for (scope, table) in [
+        ("tenant", TENANT_ROLES),
+        ("account", ACCOUNT_ROLES),
+        ("operator", OPERATOR_ROLES),
+    ] {
         all.extend(table.iter().map(|r| entry(scope, r.name, r.permissions)));
     }
     all.push(entry("account", "MEMBER", roles::MEMBER));
@@ -44,7 +53,11 @@ pub async fn get_role_table(_rd: &Read, _scope: NobodyScope, _req: GetRoleTableR
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a principal that is neither user nor application, or a resource without rights of its own.
-pub async fn check_access(rd: &Read, _scope: OperatorScope, req: CheckAccessRequest) -> Result<CheckAccessResponse> {
+pub async fn check_access(
+    rd: &Read,
+    _scope: OperatorScope,
+    req: CheckAccessRequest,
+) -> Result<CheckAccessResponse> {
     let mut faults = Vec::new();
     let mut parsed = Vec::with_capacity(req.checks.len());
     for (i, check) in req.checks.iter().enumerate() {
@@ -77,10 +90,19 @@ pub async fn check_access(rd: &Read, _scope: OperatorScope, req: CheckAccessRequ
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a resource without rights of its own.
-pub async fn test_my_permissions(rd: &Read, _caller: CallerScope, req: TestMyPermissionsRequest) -> Result<TestMyPermissionsResponse> {
-    let scope = scope_of(&req.resource).ok_or_else(|| Error::field("resource", "is no tenant, account or operator"))?;
+pub async fn test_my_permissions(
+    rd: &Read,
+    _caller: CallerScope,
+    req: TestMyPermissionsRequest,
+) -> Result<TestMyPermissionsResponse> {
+    let scope = scope_of(&req.resource)
+        .ok_or_else(|| Error::field("resource", "is no tenant, account or operator"))?;
     let mine = rd.caller_permissions(scope).await?;
-    let permissions = req.permissions.into_iter().filter(|p| Permission::parse(p).is_some_and(|p| mine.has(p))).collect();
+    let permissions = req
+        .permissions
+        .into_iter()
+        .filter(|p| Permission::parse(p).is_some_and(|p| mine.has(p)))
+        .collect();
     Ok(TestMyPermissionsResponse { permissions })
 }
 
@@ -88,18 +110,34 @@ pub async fn test_my_permissions(rd: &Read, _caller: CallerScope, req: TestMyPer
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` as for checks.
-pub async fn explain_access(rd: &Read, _proof: Proof, req: ExplainAccessRequest) -> Result<ExplainAccessResponse> {
-    let check = AccessCheck { principal: req.principal, permission: req.permission, resource: req.resource };
-    let (principal, permission, scope) = parse(&check).map_err(|(field, text)| Error::field(field, text))?;
+pub async fn explain_access(
+    rd: &Read,
+    _proof: Proof,
+    req: ExplainAccessRequest,
+) -> Result<ExplainAccessResponse> {
+    let check = AccessCheck {
+        principal: req.principal,
+        permission: req.permission,
+        resource: req.resource,
+    };
+    let (principal, permission, scope) =
+        parse(&check).map_err(|(field, text)| Error::field(field, text))?;
     let facts = ask(rd, principal, scope).await?;
     let decision = decide(&facts, permission, scope);
     let mut steps = vec![if facts.active {
         format!("{} is active, and so is its tenant.", check.principal)
     } else {
-        format!("{} is not active, or its tenant isn't; so it may nothing.", check.principal)
+        format!(
+            "{} is not active, or its tenant isn't; so it may nothing.",
+            check.principal
+        )
     }];
     if facts.held.member {
-        let names = grants::Set { roles: facts.held.roles, single: facts.held.single }.names(scope);
+        let names = grants::Set {
+            roles: facts.held.roles,
+            single: facts.held.single,
+        }
+        .names(scope);
         steps.push(if names.is_empty() {
             format!("It is a member of {scope} without roles.")
         } else {
@@ -109,12 +147,30 @@ pub async fn explain_access(rd: &Read, _proof: Proof, req: ExplainAccessRequest)
         steps.push(format!("On {scope} it holds nothing."));
     }
     if let Some(until) = facts.asleep_until {
-        steps.push(format!("Some of its rights sleep until {}.", crate::store::time::rfc3339(until)));
+        steps.push(format!(
+            "Some of its rights sleep until {}.",
+            crate::store::time::rfc3339(until)
+        ));
     }
-    steps.push(format!("So {} is {}.", permission.name(), if decision.allowed { "allowed" } else { "refused" }));
-    let giving_roles =
-        roles_of(scope).iter().filter(|r| r.permissions.has(permission)).map(|r| r.name.to_owned()).collect();
-    Ok(ExplainAccessResponse { decision: Some(decision), steps, giving_roles })
+    steps.push(format!(
+        "So {} is {}.",
+        permission.name(),
+        if decision.allowed {
+            "allowed"
+        } else {
+            "refused"
+        }
+    ));
+    let giving_roles = roles_of(scope)
+        .iter()
+        .filter(|r| r.permissions.has(permission))
+        .map(|r| r.name.to_owned())
+        .collect();
+    Ok(ExplainAccessResponse {
+        decision: Some(decision),
+        steps,
+        giving_roles,
+    })
 }
 
 /// The caller's limits (COM-18).
@@ -122,7 +178,11 @@ pub async fn explain_access(rd: &Read, _proof: Proof, req: ExplainAccessRequest)
 /// # Errors
 /// None.
 #[expect(clippy::unused_async, reason = "every RPC's function is async")]
-pub async fn get_limits(rd: &Read, _caller: CallerScope, _req: GetLimitsRequest) -> Result<GetLimitsResponse> {
+pub async fn get_limits(
+    rd: &Read,
+    _caller: CallerScope,
+    _req: GetLimitsRequest,
+) -> Result<GetLimitsResponse> {
     let number = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     let limits = rd
         .app()
@@ -144,9 +204,14 @@ type Question = (Principal, Permission, ScopeKey);
 fn parse(check: &AccessCheck) -> std::result::Result<Question, (&'static str, String)> {
     let principal = Name::parse(&check.principal)
         .and_then(Principal::of)
-        .ok_or(("principal", "is no name of a user or application".to_owned()))?;
-    let permission = Permission::parse(&check.permission).ok_or(("permission", "is no permission".to_owned()))?;
-    let scope = scope_of(&check.resource).ok_or(("resource", "is no tenant, account or operator".to_owned()))?;
+        .ok_or((
+            "principal",
+            "is no name of a user or application".to_owned(),
+        ))?;
+    let permission = Permission::parse(&check.permission)
+        .ok_or(("permission", "is no permission".to_owned()))?;
+    let scope = scope_of(&check.resource)
+        .ok_or(("resource", "is no tenant, account or operator".to_owned()))?;
     Ok((principal, permission, scope))
 }
 
@@ -167,16 +232,30 @@ struct Known {
 
 async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> {
     let state = grants::state(rd.db(), principal, rd.now()).await?;
-    let held = if state.is_some() { grants::held(rd.db(), principal.id, scope).await? } else { Held::default() };
-    Ok(Known { active: state.is_some(), asleep_until: state.flatten(), held })
+    let held = if state.is_some() {
+        grants::held(rd.db(), principal.id, scope).await?
+    } else {
+        Held::default()
+    };
+    Ok(Known {
+        active: state.is_some(),
+        asleep_until: state.flatten(),
+        held,
+    })
 }
 
 fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecision {
-    let refuse = |reason: Reason| AccessDecision { allowed: false, because: Vec::new(), reason: reason_name(reason).to_owned() };
+    let refuse = |reason: Reason| AccessDecision {
+        allowed: false,
+        because: Vec::new(),
+        reason: reason_name(reason).to_owned(),
+    };
     if !facts.active || !facts.held.all.has(permission) {
         return refuse(Reason::PermissionMissing);
     }
-    if facts.asleep_until.is_some() && !grants::sleeping(scope, Permissions::of(&[permission])).is_empty() {
+    if facts.asleep_until.is_some()
+        && !grants::sleeping(scope, Permissions::of(&[permission])).is_empty()
+    {
         return refuse(Reason::RightsAsleep);
     }
     let mut because: Vec<String> = roles_of(scope)
@@ -190,7 +269,11 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
     if because.is_empty() {
         because.push("MEMBER".to_owned());
     }
-    AccessDecision { allowed: true, because, reason: String::new() }
+    AccessDecision {
+        allowed: true,
+        because,
+        reason: String::new(),
+    }
 }
 
 /// Holds another token's principal against a permission, for calls that carry a second proof (TEN-3).
@@ -208,6 +291,10 @@ pub async fn demand_of_token(
     if who.principal.kind != Kind::User {
         return Err(Error::denied(permission.name()));
     }
-    let second = super::principal::Caller { who: Some(who), via: None, ..caller.clone() };
+    let second = super::principal::Caller {
+        who: Some(who),
+        via: None,
+        ..caller.clone()
+    };
     proof::demand(db, &second, permission, ScopeKey::Tenant(tenant), now).await
 }

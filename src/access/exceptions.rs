@@ -14,10 +14,26 @@ pub struct Exception {
 
 /// All that is built of the table.
 pub const EXCEPTIONS: &[Exception] = &[
-    Exception { method: "CreateTenant", gives: &["GLOBAL_ADMIN"], bound: "a new tenant; the password is temporary" },
-    Exception { method: "CreateAssociatedTenant", gives: &["GLOBAL_ADMIN"], bound: "a new tenant; the password is temporary" },
-    Exception { method: "ImportAccount", gives: &["MANAGER", "ADMIN_AGENT"], bound: "a new account" },
-    Exception { method: "RestoreManager", gives: &["MANAGER"], bound: "where no active manager is" },
+    Exception {
+        method: "CreateTenant",
+        gives: &["GLOBAL_ADMIN"],
+        bound: "a new tenant; the password is temporary",
+    },
+    Exception {
+        method: "CreateAssociatedTenant",
+        gives: &["GLOBAL_ADMIN"],
+        bound: "a new tenant; the password is temporary",
+    },
+    Exception {
+        method: "ImportAccount",
+        gives: &["MANAGER", "ADMIN_AGENT"],
+        bound: "a new account",
+    },
+    Exception {
+        method: "RestoreManager",
+        gives: &["MANAGER"],
+        bound: "where no active manager is",
+    },
     Exception {
         method: "AddMembers",
         gives: &["ADMIN_AGENT"],
@@ -30,17 +46,29 @@ pub const EXCEPTIONS: &[Exception] = &[
     },
     Exception {
         method: "AssignOperatorRoles",
-        gives: &["OPERATOR_ADMIN", "OPERATOR_REVIEWER", "OPERATOR_FINANCE", "OPERATOR_SUPPORT", "OPERATOR_SERVICE"],
+        gives: &[
+            "OPERATOR_ADMIN",
+            "OPERATOR_REVIEWER",
+            "OPERATOR_FINANCE",
+            "OPERATOR_SUPPORT",
+            "OPERATOR_SERVICE",
+        ],
         bound: "never OPERATOR_FINANCE beside OPERATOR_ADMIN",
     },
-    Exception { method: "GrantFinance", gives: &["FINANCE"], bound: "to people who are members" },
+    Exception {
+        method: "GrantFinance",
+        gives: &["FINANCE"],
+        bound: "to people who are members",
+    },
 ];
 
 /// The exception of a method (`package.Service/Method`) for a role, if there is one.
 #[must_use]
 pub fn of(method: &str, role: &str) -> Option<&'static Exception> {
     let name = method.rsplit('/').next().unwrap_or(method);
-    EXCEPTIONS.iter().find(|e| e.method == name && e.gives.contains(&role))
+    EXCEPTIONS
+        .iter()
+        .find(|e| e.method == name && e.gives.contains(&role))
 }
 
 #[cfg(test)]
@@ -55,11 +83,19 @@ mod tests {
         for exception in EXCEPTIONS {
             let row = table
                 .lines()
-                .find(|l| l.split('|').nth(1).is_some_and(|act| act.contains(exception.method)))
+                .find(|l| {
+                    l.split('|')
+                        .nth(1)
+                        .is_some_and(|act| act.contains(exception.method))
+                })
                 .unwrap_or_else(|| panic!("{} is no exception in the rules", exception.method));
             let gives = row.split('|').nth(2).unwrap();
             for role in exception.gives {
-                assert!(gives.contains(role) || gives.contains("any operator role"), "{} gives {role}", exception.method);
+                assert!(
+                    gives.contains(role) || gives.contains("any operator role"),
+                    "{} gives {role}",
+                    exception.method
+                );
             }
         }
     }

@@ -75,7 +75,11 @@ struct StandingRow {
 ///
 /// # Errors
 /// `UNAUTHENTICATED`, `TOKEN_INVALID` if not; those of the database.
-pub async fn standing<C: ConnectionTrait>(db: &C, who: &Authenticated, now: Micros) -> Result<Standing> {
+pub async fn standing<C: ConnectionTrait>(
+    db: &C,
+    who: &Authenticated,
+    now: Micros,
+) -> Result<Standing> {
     let refused = || Error::unauthenticated(Reason::TokenInvalid);
     let sql = match who.principal.kind {
         Kind::User => {
@@ -104,8 +108,14 @@ pub async fn standing<C: ConnectionTrait>(db: &C, who: &Authenticated, now: Micr
     } else {
         sql.to_owned()
     };
-    let values: [Value; 3] = [who.principal.id.into(), who.session.into(), who.principal.tenant.into()];
-    let row = StandingRow::find_by_statement(Statement::from_sql_and_values(backend, sql, values)).one(db).await?;
+    let values: [Value; 3] = [
+        who.principal.id.into(),
+        who.session.into(),
+        who.principal.tenant.into(),
+    ];
+    let row = StandingRow::find_by_statement(Statement::from_sql_and_values(backend, sql, values))
+        .one(db)
+        .await?;
     let row = row.ok_or_else(refused)?;
     let alive = row.state == ACTIVE
         && row.tenant_state == ACTIVE
@@ -155,29 +165,50 @@ pub async fn held<C: ConnectionTrait>(db: &C, principal: Uuid, scope: ScopeKey) 
                AND (g.scope_kind <> 2 OR g.principal_kind = 3 OR EXISTS \
                  (SELECT 1 FROM associations a WHERE a.account_id = g.scope_id AND a.tenant_id = g.tenant_id))";
     let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
-    let row = GrantRow::find_by_statement(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).one(db).await?;
-    let Some(row) = row else { return Ok(Held::default()) };
+    let row = GrantRow::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .one(db)
+    .await?;
+    let Some(row) = row else {
+        return Ok(Held::default());
+    };
     let single = Permissions::from_stored(&row.permissions);
-    let base = if matches!(scope, ScopeKey::Account(_)) { roles::MEMBER } else { Permissions::NONE };
+    let base = if matches!(scope, ScopeKey::Account(_)) {
+        roles::MEMBER
+    } else {
+        Permissions::NONE
+    };
     Ok(Held {
         member: true,
         roles: row.roles,
         single,
-        all: roles::permissions_of(roles_of(scope), row.roles).and(single).and(base),
-        ceiling: (!row.on_behalf_ceiling.is_empty()).then(|| Permissions::from_stored(&row.on_behalf_ceiling)),
+        all: roles::permissions_of(roles_of(scope), row.roles)
+            .and(single)
+            .and(base),
+        ceiling: (!row.on_behalf_ceiling.is_empty())
+            .then(|| Permissions::from_stored(&row.on_behalf_ceiling)),
     })
 }
 
 /// The permissions of these that sleep on a scope while rights are asleep.
 #[must_use]
 pub fn sleeping(scope: ScopeKey, of: Permissions) -> Permissions {
-    if scope == ScopeKey::Operator { of } else { of.within(roles::SLEEPING) }
+    if scope == ScopeKey::Operator {
+        of
+    } else {
+        of.within(roles::SLEEPING)
+    }
 }
 
 /// The refusal of a permission that sleeps.
 #[must_use]
 pub fn asleep(permission: Permission, until: Micros) -> Error {
-    Error::precondition(Reason::RightsAsleep).with("permission", permission.name()).with("until", rfc3339(until))
+    Error::precondition(Reason::RightsAsleep)
+        .with("permission", permission.name())
+        .with("until", rfc3339(until))
 }
 
 /// A grant as stored: a principal's directory roles, membership, or operator roles.
@@ -208,21 +239,36 @@ impl Grant {
     #[must_use]
     pub fn principal(&self) -> Principal {
         let kind = Kind::from_number(self.principal_kind).unwrap_or(Kind::User);
-        Principal { kind, id: self.principal_id, tenant: self.tenant_id }
+        Principal {
+            kind,
+            id: self.principal_id,
+            tenant: self.tenant_id,
+        }
     }
 }
 
-const COLUMNS: &str =
-    "principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, create_time, update_time, version";
+const COLUMNS: &str = "principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, create_time, update_time, version";
 
 /// The grant of a principal on a scope.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn find<C: ConnectionTrait>(db: &C, scope: ScopeKey, principal: Uuid) -> Result<Option<Grant>> {
-    let sql = format!("SELECT {COLUMNS} FROM grants WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3");
+pub async fn find<C: ConnectionTrait>(
+    db: &C,
+    scope: ScopeKey,
+    principal: Uuid,
+) -> Result<Option<Grant>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM grants WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3"
+    );
     let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
-    Ok(Grant::find_by_statement(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).one(db).await?)
+    Ok(Grant::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .one(db)
+    .await?)
 }
 
 /// Everything that a principal holds, with where; at most 10,000 scopes.
@@ -230,8 +276,16 @@ pub async fn find<C: ConnectionTrait>(db: &C, scope: ScopeKey, principal: Uuid) 
 /// # Errors
 /// Those of the database.
 pub async fn all_of<C: ConnectionTrait>(db: &C, principal: Uuid) -> Result<Vec<(ScopeKey, Grant)>> {
-    let sql = format!("SELECT scope_kind, scope_id, {COLUMNS} FROM grants WHERE principal_id = $1 ORDER BY scope_kind, scope_id LIMIT 10000");
-    let rows = db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, [principal.into()])).await?;
+    let sql = format!(
+        "SELECT scope_kind, scope_id, {COLUMNS} FROM grants WHERE principal_id = $1 ORDER BY scope_kind, scope_id LIMIT 10000"
+    );
+    let rows = db
+        .query_all_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            [principal.into()],
+        ))
+        .await?;
     let mut out = Vec::with_capacity(rows.len());
     for row in rows {
         let kind: i16 = row.try_get("", "scope_kind")?;
@@ -255,13 +309,19 @@ impl Set {
     /// Only roles.
     #[must_use]
     pub fn of_roles(roles: i64) -> Self {
-        Self { roles, single: Permissions::NONE }
+        Self {
+            roles,
+            single: Permissions::NONE,
+        }
     }
 
     /// What a grant holds.
     #[must_use]
     pub fn of_grant(grant: &Grant) -> Self {
-        Self { roles: grant.roles, single: Permissions::from_stored(&grant.permissions) }
+        Self {
+            roles: grant.roles,
+            single: Permissions::from_stored(&grant.permissions),
+        }
     }
 
     /// What a request asks to be held on an account.
@@ -269,16 +329,28 @@ impl Set {
     /// # Errors
     /// `INVALID_ARGUMENT` for permissions that don't exist on accounts.
     pub fn of_request(rights: Option<&Rights>, field: &str) -> Result<Self> {
-        let Some(rights) = rights else { return Ok(Self::default()) };
+        let Some(rights) = rights else {
+            return Ok(Self::default());
+        };
         let mut faults = Vec::new();
-        let single: Permissions = rights.permissions.iter().filter_map(|p| Permission::parse(p)).collect();
+        let single: Permissions = rights
+            .permissions
+            .iter()
+            .filter_map(|p| Permission::parse(p))
+            .collect();
         for name in single.without(roles::account_permissions()).names() {
-            faults.push((format!("{field}.permissions"), format!("{name} is no permission on accounts")));
+            faults.push((
+                format!("{field}.permissions"),
+                format!("{name} is no permission on accounts"),
+            ));
         }
         if !faults.is_empty() {
             return Err(Error::invalid(faults));
         }
-        Ok(Self { roles: roles::bits_of(ACCOUNT_ROLES, &rights.roles), single })
+        Ok(Self {
+            roles: roles::bits_of(ACCOUNT_ROLES, &rights.roles),
+            single,
+        })
     }
 
     /// For the wire.
@@ -294,13 +366,18 @@ impl Set {
     #[must_use]
     pub fn names(self, scope: ScopeKey) -> Vec<String> {
         let roles = roles::names_of(roles_of(scope), self.roles);
-        roles.into_iter().chain(self.single.names()).map(str::to_owned).collect()
+        roles
+            .into_iter()
+            .chain(self.single.names())
+            .map(str::to_owned)
+            .collect()
     }
 }
 
 /// Refuses what can't be held this way, whoever gives it: role-bound permissions singly, people's roles by programs (ROL-4, ROL-12).
 fn check_holdable(scope: ScopeKey, to: Principal, new: Set, old: Set) -> Result<()> {
-    let refuse = |what: String| Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
+    let refuse =
+        |what: String| Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
     match scope {
         ScopeKey::Account(_) => {
             let bound = new.single.without(old.single).within(roles::ROLE_BOUND);
@@ -312,7 +389,8 @@ fn check_holdable(scope: ScopeKey, to: Principal, new: Set, old: Set) -> Result<
                 return refuse("OWNER by assignment".to_owned());
             }
             if !to.is_person() && added & roles::PEOPLE_ONLY_ACCOUNT_ROLES != 0 {
-                let names = roles::names_of(ACCOUNT_ROLES, added & roles::PEOPLE_ONLY_ACCOUNT_ROLES);
+                let names =
+                    roles::names_of(ACCOUNT_ROLES, added & roles::PEOPLE_ONLY_ACCOUNT_ROLES);
                 return refuse(format!("{} by an application", names.join(", ")));
             }
         }
@@ -321,11 +399,15 @@ fn check_holdable(scope: ScopeKey, to: Principal, new: Set, old: Set) -> Result<
         }
         ScopeKey::Operator => {
             if new.roles & OPERATOR_ADMIN != 0 && new.roles & OPERATOR_FINANCE != 0 {
-                return Err(Error::precondition(Reason::RolesExcludeEachOther).with("lacking", "OPERATOR_ADMIN and OPERATOR_FINANCE"));
+                return Err(Error::precondition(Reason::RolesExcludeEachOther)
+                    .with("lacking", "OPERATOR_ADMIN and OPERATOR_FINANCE"));
             }
             let people = new.roles & !OPERATOR_SERVICE;
             if !to.is_person() && people != 0 {
-                return refuse(format!("{} by an application", roles::names_of(OPERATOR_ROLES, people).join(", ")));
+                return refuse(format!(
+                    "{} by an application",
+                    roles::names_of(OPERATOR_ROLES, people).join(", ")
+                ));
             }
             if to.is_person() && new.roles & OPERATOR_SERVICE != 0 {
                 return refuse("OPERATOR_SERVICE by a person".to_owned());
@@ -374,7 +456,9 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
                 scope.id().into(),
                 to.id.into(),
             ];
-            tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+            tx.db()
+                .execute_raw(Statement::from_sql_and_values(backend, sql, values))
+                .await?;
         }
         None => {
             let sql = "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
@@ -391,7 +475,9 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
                 new.single.to_stored().into(),
                 now.into(),
             ];
-            tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+            tx.db()
+                .execute_raw(Statement::from_sql_and_values(backend, sql, values))
+                .await?;
         }
     }
     keep_the_last(tx, scope, old.roles & !new.roles).await
@@ -415,27 +501,58 @@ pub async fn remove(tx: &mut Tx, scope: ScopeKey, principal: Uuid) -> Result<Opt
 /// Those of the database.
 pub async fn remove_anyway(tx: &mut Tx, scope: ScopeKey, principal: Uuid) -> Result<Option<Grant>> {
     tx.lock([scope]).await?;
-    let Some(grant) = find(tx.db(), scope, principal).await? else { return Ok(None) };
+    let Some(grant) = find(tx.db(), scope, principal).await? else {
+        return Ok(None);
+    };
     let sql = "DELETE FROM grants WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3";
     let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(Some(grant))
 }
 
 /// ROL-7: the caller holds all that changes, there and awake; or the exception of its method covers it.
-async fn check_may_change(tx: &mut Tx, scope: ScopeKey, to: Principal, old: Set, new: Set) -> Result<()> {
+async fn check_may_change(
+    tx: &mut Tx,
+    scope: ScopeKey,
+    to: Principal,
+    old: Set,
+    new: Set,
+) -> Result<()> {
     let mine = tx.caller_permissions(scope).await?;
-    let changed_single = new.single.without(old.single).and(old.single.without(new.single));
-    let mut lacking: Vec<String> = changed_single.without(mine).names().into_iter().map(str::to_owned).collect();
-    for role in roles_of(scope).iter().filter(|r| (old.roles ^ new.roles) & r.bit() != 0) {
+    let changed_single = new
+        .single
+        .without(old.single)
+        .and(old.single.without(new.single));
+    let mut lacking: Vec<String> = changed_single
+        .without(mine)
+        .names()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    for role in roles_of(scope)
+        .iter()
+        .filter(|r| (old.roles ^ new.roles) & r.bit() != 0)
+    {
         let given = new.roles & role.bit() != 0;
-        if role.permissions.without(mine).is_empty() || (given && excepted(tx, scope, to, role).await?) {
+        if role.permissions.without(mine).is_empty()
+            || ((given || scope == ScopeKey::Operator) && excepted(tx, scope, to, role).await?)
+        {
             continue;
         }
         lacking.push(role.name.to_owned());
     }
     // FINANCE has its own way (ROL-4): who may give it need not hold all of it, and who holds all of it needs no other right.
-    if lacking.is_empty() { Ok(()) } else { Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", "))) }
+    if lacking.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", ")))
+    }
 }
 
 /// Whether the table of exceptions lets this caller give this role here.
@@ -447,10 +564,15 @@ async fn excepted(tx: &mut Tx, scope: ScopeKey, to: Principal, role: &Role) -> R
         // By a MANAGER, to another person, where no active ADMIN_AGENT is; ImportAccount makes a new account.
         (ScopeKey::Account(_), ADMIN_AGENT) if !tx.method().ends_with("/ImportAccount") => {
             let by_manager = match tx.caller().who {
-                Some(who) => held(tx.db(), who.principal.id, scope).await?.roles & MANAGER != 0 && who.principal.id != to.id,
+                Some(who) => {
+                    held(tx.db(), who.principal.id, scope).await?.roles & MANAGER != 0
+                        && who.principal.id != to.id
+                }
                 None => false,
             };
-            by_manager && to.is_person() && active_holders(tx.db(), scope, ADMIN_AGENT, tx.now(), 1).await? == 0
+            by_manager
+                && to.is_person()
+                && active_holders(tx.db(), scope, ADMIN_AGENT, tx.now(), 1).await? == 0
         }
         _ => true,
     })
@@ -461,7 +583,9 @@ async fn excepted(tx: &mut Tx, scope: ScopeKey, to: Principal, role: &Role) -> R
 /// # Errors
 /// `LAST_MANAGER`, `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`.
 pub async fn keep_the_last(tx: &mut Tx, scope: ScopeKey, lost: i64) -> Result<()> {
-    let Some((bit, reason)) = kept_role(scope) else { return Ok(()) };
+    let Some((bit, reason)) = kept_role(scope) else {
+        return Ok(());
+    };
     if lost & bit == 0 {
         return Ok(());
     }
@@ -485,7 +609,13 @@ fn kept_role(scope: ScopeKey) -> Option<(i64, Reason)> {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn active_holders(db: &DatabaseTransaction, scope: ScopeKey, role: i64, now: Micros, most: i64) -> Result<i64> {
+pub async fn active_holders(
+    db: &DatabaseTransaction,
+    scope: ScopeKey,
+    role: i64,
+    now: Micros,
+    most: i64,
+) -> Result<i64> {
     let sql = "SELECT COUNT(*) AS n FROM (SELECT 1 AS one FROM grants g \
                JOIN users u ON u.id = g.principal_id AND u.state = 1 \
                JOIN tenants t ON t.id = u.tenant_id AND t.state = 1 \
@@ -493,8 +623,20 @@ pub async fn active_holders(db: &DatabaseTransaction, scope: ScopeKey, role: i64
                WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_kind = 1 AND (g.roles & $3) <> 0 \
                AND (g.scope_kind <> 2 OR EXISTS (SELECT 1 FROM associations a WHERE a.account_id = g.scope_id AND a.tenant_id = g.tenant_id)) \
                LIMIT $5) AS held";
-    let values: [Value; 5] = [scope.kind().into(), scope.id().into(), role.into(), now.into(), most.into()];
-    let row = db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    let values: [Value; 5] = [
+        scope.kind().into(),
+        scope.id().into(),
+        role.into(),
+        now.into(),
+        most.into(),
+    ];
+    let row = db
+        .query_one_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(match row {
         Some(row) => row.try_get("", "n")?,
         None => 0,
@@ -505,14 +647,20 @@ pub async fn active_holders(db: &DatabaseTransaction, scope: ScopeKey, role: i64
 ///
 /// # Errors
 /// Those of the database.
-pub async fn tell_accounts_without_manager(tx: &mut Tx, grants: &[(ScopeKey, Grant)]) -> Result<()> {
+pub async fn tell_accounts_without_manager(
+    tx: &mut Tx,
+    grants: &[(ScopeKey, Grant)],
+) -> Result<()> {
     for (scope, grant) in grants {
         if let ScopeKey::Account(account) = scope
             && grant.roles & MANAGER != 0
         {
             tx.lock([*scope]).await?;
             if active_holders(tx.db(), *scope, MANAGER, tx.now(), 1).await? == 0 {
-                tx.emit(Event::new("entente.account.v1.AccountWithoutManager", Name::Account(*account)));
+                tx.emit(Event::new(
+                    "entente.account.v1.AccountWithoutManager",
+                    Name::Account(*account),
+                ));
             }
         }
     }
@@ -523,10 +671,21 @@ pub async fn tell_accounts_without_manager(tx: &mut Tx, grants: &[(ScopeKey, Gra
 ///
 /// # Errors
 /// Those of the database.
-pub async fn is_associated<C: ConnectionTrait>(db: &C, account: Uuid, tenant: Uuid) -> Result<bool> {
+pub async fn is_associated<C: ConnectionTrait>(
+    db: &C,
+    account: Uuid,
+    tenant: Uuid,
+) -> Result<bool> {
     let sql = "SELECT 1 AS one FROM associations WHERE account_id = $1 AND tenant_id = $2";
     let values: [Value; 2] = [account.into(), tenant.into()];
-    Ok(db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?.is_some())
+    Ok(db
+        .query_one_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?
+        .is_some())
 }
 
 /// How many tenants an account has.
@@ -535,7 +694,13 @@ pub async fn is_associated<C: ConnectionTrait>(db: &C, account: Uuid, tenant: Uu
 /// Those of the database.
 pub async fn association_count<C: ConnectionTrait>(db: &C, account: Uuid) -> Result<i64> {
     let sql = "SELECT COUNT(*) AS n FROM associations WHERE account_id = $1";
-    let row = db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, [account.into()])).await?;
+    let row = db
+        .query_one_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            [account.into()],
+        ))
+        .await?;
     Ok(match row {
         Some(row) => row.try_get("", "n")?,
         None => 0,
@@ -547,10 +712,17 @@ pub async fn association_count<C: ConnectionTrait>(db: &C, account: Uuid) -> Res
 /// # Errors
 /// `ALREADY_ASSOCIATED`; those of the database.
 pub async fn associate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<()> {
-    tx.lock([ScopeKey::Tenant(tenant), ScopeKey::Account(account)]).await?;
+    tx.lock([ScopeKey::Tenant(tenant), ScopeKey::Account(account)])
+        .await?;
     let sql = "INSERT INTO associations (account_id, tenant_id, create_time, version) VALUES ($1, $2, $3, 1)";
     let values: [Value; 3] = [account.into(), tenant.into(), tx.now().into()];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(())
 }
 
@@ -562,13 +734,22 @@ pub async fn dissociate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<Vec<
     let scope = ScopeKey::Account(account);
     tx.lock([scope]).await?;
     let backend = tx.db().get_database_backend();
-    let sql = format!("SELECT {COLUMNS} FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2 ORDER BY principal_id");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2 ORDER BY principal_id"
+    );
     let values: [Value; 2] = [account.into(), tenant.into()];
-    let lost = Grant::find_by_statement(Statement::from_sql_and_values(backend, sql, values.clone())).all(tx.db()).await?;
+    let lost =
+        Grant::find_by_statement(Statement::from_sql_and_values(backend, sql, values.clone()))
+            .all(tx.db())
+            .await?;
     let sql = "DELETE FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2";
-    tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values.clone())).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(backend, sql, values.clone()))
+        .await?;
     let sql = "DELETE FROM associations WHERE account_id = $1 AND tenant_id = $2";
-    tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?;
     let roles = lost.iter().fold(0, |bits, g| bits | g.roles);
     // An account without any tenant counts its owner, who then alone remains.
     if association_count(tx.db(), account).await? > 0 {
@@ -584,7 +765,13 @@ pub async fn dissociate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<Vec<
 pub async fn set_ceiling(tx: &mut Tx, principal: Uuid, ceiling: Permissions) -> Result<()> {
     let sql = "UPDATE grants SET on_behalf_ceiling = $1 WHERE scope_kind = 0 AND principal_id = $2";
     let values: [Value; 2] = [ceiling.to_stored().into(), principal.into()];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(())
 }
 
@@ -595,7 +782,13 @@ pub async fn set_ceiling(tx: &mut Tx, principal: Uuid, ceiling: Permissions) -> 
 pub async fn set_asleep(tx: &mut Tx, user: Uuid, until: Option<Micros>) -> Result<()> {
     let sql = "UPDATE users SET rights_asleep_until = $1 WHERE id = $2";
     let values: [Value; 2] = [Value::BigInt(until), user.into()];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(())
 }
 
@@ -603,7 +796,11 @@ pub async fn set_asleep(tx: &mut Tx, user: Uuid, until: Option<Micros>) -> Resul
 ///
 /// # Errors
 /// Those of the database.
-pub async fn state<C: ConnectionTrait>(db: &C, principal: Principal, now: Micros) -> Result<Option<Option<Micros>>> {
+pub async fn state<C: ConnectionTrait>(
+    db: &C,
+    principal: Principal,
+    now: Micros,
+) -> Result<Option<Option<Micros>>> {
     let (table, asleep) = match principal.kind {
         Kind::User => ("users", "p.rights_asleep_until"),
         Kind::Application => ("applications", "CAST(NULL AS bigint)"),
@@ -614,9 +811,18 @@ pub async fn state<C: ConnectionTrait>(db: &C, principal: Principal, now: Micros
          WHERE p.id = $1 AND p.tenant_id = $2 AND p.state = 1 AND t.state = 1"
     );
     let values: [Value; 2] = [principal.id.into(), principal.tenant.into()];
-    let row = db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    let row = db
+        .query_one_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(match row {
-        Some(row) => Some(row.try_get::<Option<i64>>("", "asleep")?.filter(|until| now < *until)),
+        Some(row) => Some(
+            row.try_get::<Option<i64>>("", "asleep")?
+                .filter(|until| now < *until),
+        ),
         None => None,
     })
 }
@@ -628,6 +834,12 @@ pub async fn state<C: ConnectionTrait>(db: &C, principal: Principal, now: Micros
 pub async fn rename(tx: &mut Tx, principal: Uuid, display_name_fold: &str) -> Result<()> {
     let sql = "UPDATE grants SET display_name_fold = $1 WHERE principal_id = $2";
     let values: [Value; 2] = [display_name_fold.into(), principal.into()];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(())
 }

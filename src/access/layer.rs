@@ -43,7 +43,10 @@ pub struct Gate(pub App);
 impl<S> Layer<S> for Gate {
     type Service = Gated<S>;
     fn layer(&self, inner: S) -> Gated<S> {
-        Gated { app: self.0.clone(), inner }
+        Gated {
+            app: self.0.clone(),
+            inner,
+        }
     }
 }
 
@@ -105,19 +108,32 @@ async fn enter(app: &App, parts: &Parts) -> Result<Call> {
     let path = parts.uri.path();
     let rule = rules::of_path(path).ok_or_else(|| Error::unimplemented(path))?;
     let (headers, extensions) = (&parts.headers, &parts.extensions);
-    let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr).as_ref().map(SocketAddr::ip);
+    let peer = extensions
+        .get::<TcpConnectInfo>()
+        .and_then(TcpConnectInfo::remote_addr)
+        .as_ref()
+        .map(SocketAddr::ip);
     let mut caller = Caller {
         who: None,
         via: None,
         address: peer,
         language: language(headers),
-        trace_id: extensions.get::<Trace>().map_or_else(String::new, |t| t.0.clone()),
+        trace_id: extensions
+            .get::<Trace>()
+            .map_or_else(String::new, |t| t.0.clone()),
     };
-    let deadline = extensions.get::<Deadline>().map_or_else(|| Instant::now() + Duration::from_secs(60), |d| d.0);
+    let deadline = extensions
+        .get::<Deadline>()
+        .map_or_else(|| Instant::now() + Duration::from_secs(60), |d| d.0);
     if !rule.is_public()
         && let Err(error) = authenticate(app, headers, &mut caller).await
     {
-        refusals::unauthenticated(app, rule.method, crate::error::reason_name(error.reason()), &caller);
+        refusals::unauthenticated(
+            app,
+            rule.method,
+            crate::error::reason_name(error.reason()),
+            &caller,
+        );
         return Err(error);
     }
     if rule.is_public() {
@@ -125,7 +141,12 @@ async fn enter(app: &App, parts: &Parts) -> Result<Call> {
         caller.address = said_address(app, headers, &caller).await.or(caller.address);
     }
     app.limits.take(&caller, rule)?;
-    Ok(Call { rule, caller, deadline, gone: CancellationToken::new() })
+    Ok(Call {
+        rule,
+        caller,
+        deadline,
+        gone: CancellationToken::new(),
+    })
 }
 
 async fn authenticate(app: &App, headers: &HeaderMap, caller: &mut Caller) -> Result<()> {
@@ -154,7 +175,9 @@ async fn authenticate(app: &App, headers: &HeaderMap, caller: &mut Caller) -> Re
 fn bearer<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>> {
     let refused = || Error::unauthenticated(Reason::TokenInvalid);
     let mut all = headers.get_all(name).iter();
-    let Some(value) = all.next() else { return Ok(None) };
+    let Some(value) = all.next() else {
+        return Ok(None);
+    };
     if all.next().is_some() {
         return Err(refused());
     }
@@ -183,23 +206,47 @@ async fn verify(app: &App, token: &str) -> Result<Authenticated> {
 
 /// The client's address as an internal service says it; nobody else is believed.
 async fn said_address(app: &App, headers: &HeaderMap, caller: &Caller) -> Option<IpAddr> {
-    let said: IpAddr = headers.get(CLIENT_ADDRESS)?.to_str().ok()?.trim().parse().ok()?;
+    let said: IpAddr = headers
+        .get(CLIENT_ADDRESS)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     let service = match (caller.via, caller.who) {
         (Some(via), _) => via,
         (None, Some(who)) => who,
-        (None, None) => verify(app, bearer(headers, http::header::AUTHORIZATION.as_str()).ok()??).await.ok()?,
+        (None, None) => verify(
+            app,
+            bearer(headers, http::header::AUTHORIZATION.as_str()).ok()??,
+        )
+        .await
+        .ok()?,
     };
     if service.principal.is_person() {
         return None;
     }
-    let held = super::grants::held(&app.db.read, service.principal.id, crate::store::scope_key::ScopeKey::Operator).await.ok()?;
+    let held = super::grants::held(
+        &app.db.read,
+        service.principal.id,
+        crate::store::scope_key::ScopeKey::Operator,
+    )
+    .await
+    .ok()?;
     let now = app.now().await.ok()?;
-    super::grants::standing(&app.db.read, &service, now).await.ok()?;
-    held.all.has(super::roles::Permission::OnBehalfAct).then_some(said)
+    super::grants::standing(&app.db.read, &service, now)
+        .await
+        .ok()?;
+    held.all
+        .has(super::roles::Permission::OnBehalfAct)
+        .then_some(said)
 }
 
 /// The language of a request.
 #[must_use]
 pub fn language(headers: &HeaderMap) -> Language {
-    headers.get(http::header::ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok()).map_or(Language::English, Language::accepted)
+    headers
+        .get(http::header::ACCEPT_LANGUAGE)
+        .and_then(|v| v.to_str().ok())
+        .map_or(Language::English, Language::accepted)
 }

@@ -59,7 +59,13 @@ impl Limits {
     /// With every limit so many times as large.
     #[must_use]
     pub fn new(factor: u32) -> Self {
-        Self { buckets: moka::sync::Cache::builder().max_capacity(MOST_BUCKETS).time_to_idle(Duration::from_secs(600)).build(), factor: factor.max(1) }
+        Self {
+            buckets: moka::sync::Cache::builder()
+                .max_capacity(MOST_BUCKETS)
+                .time_to_idle(Duration::from_secs(600))
+                .build(),
+            factor: factor.max(1),
+        }
     }
 
     fn of(&self, rule: &Rule) -> (u32, u32) {
@@ -75,7 +81,11 @@ impl Limits {
     }
 
     fn who(caller: &Caller) -> Who {
-        if caller.who.is_some() { Who::Key(caller.key()) } else { Who::Address(caller.address) }
+        if caller.who.is_some() {
+            Who::Key(caller.key())
+        } else {
+            Who::Address(caller.address)
+        }
     }
 
     /// Takes one call from the caller's bucket.
@@ -85,10 +95,15 @@ impl Limits {
     pub fn take(&self, caller: &Caller, rule: &'static Rule) -> Result<()> {
         let (burst, per_minute) = self.of(rule);
         let now = Instant::now();
-        let bucket = self
-            .buckets
-            .get_with((Self::who(caller), rule.method), || Arc::new(Mutex::new(Bucket { tokens: f64::from(burst), at: now })));
-        let Ok(mut bucket) = bucket.lock() else { return Ok(()) };
+        let bucket = self.buckets.get_with((Self::who(caller), rule.method), || {
+            Arc::new(Mutex::new(Bucket {
+                tokens: f64::from(burst),
+                at: now,
+            }))
+        });
+        let Ok(mut bucket) = bucket.lock() else {
+            return Ok(());
+        };
         let rate = f64::from(per_minute) / 60.0;
         let since = now.saturating_duration_since(bucket.at).as_secs_f64();
         bucket.tokens = (bucket.tokens + since * rate).min(f64::from(burst));
@@ -108,20 +123,36 @@ impl Limits {
         let mut limits: Vec<Limit> = [READS_A_MINUTE, WRITES_A_MINUTE, STREAMS_A_MINUTE]
             .map(|n| n.saturating_mul(self.factor))
             .into_iter()
-            .map(|n| Limit { method: "", burst: n / BURST_SHARE, per_minute: n, remaining: n / BURST_SHARE })
+            .map(|n| Limit {
+                method: "",
+                burst: n / BURST_SHARE,
+                per_minute: n,
+                remaining: n / BURST_SHARE,
+            })
             .collect();
         for (key, bucket) in &self.buckets {
             if key.0 != who {
                 continue;
             }
-            let Some(rule) = super::rules::of_path(&format!("/{}", key.1)) else { continue };
+            let Some(rule) = super::rules::of_path(&format!("/{}", key.1)) else {
+                continue;
+            };
             let (burst, per_minute) = self.of(rule);
             let remaining = bucket.lock().map_or(0.0, |b| {
                 let since = Instant::now().saturating_duration_since(b.at).as_secs_f64();
                 (b.tokens + since * f64::from(per_minute) / 60.0).min(f64::from(burst))
             });
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the burst")]
-            limits.push(Limit { method: key.1, burst, per_minute, remaining: remaining as u32 });
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between 0 and the burst"
+            )]
+            limits.push(Limit {
+                method: key.1,
+                burst,
+                per_minute,
+                remaining: remaining as u32,
+            });
         }
         limits.sort_by_key(|l| l.method);
         limits

@@ -47,8 +47,16 @@ impl Principal {
     #[must_use]
     pub fn of(name: Name) -> Option<Self> {
         match name {
-            Name::User(tenant, id) => Some(Self { kind: Kind::User, id, tenant }),
-            Name::Application(tenant, id) => Some(Self { kind: Kind::Application, id, tenant }),
+            Name::User(tenant, id) => Some(Self {
+                kind: Kind::User,
+                id,
+                tenant,
+            }),
+            Name::Application(tenant, id) => Some(Self {
+                kind: Kind::Application,
+                id,
+                tenant,
+            }),
             _ => None,
         }
     }

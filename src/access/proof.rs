@@ -32,17 +32,28 @@ pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
             return;
         }
         let mut texts = Vec::new();
-        let Some(kinds) = request.names(field, &mut texts) else { return };
+        let Some(kinds) = request.names(field, &mut texts) else {
+            return;
+        };
         let mut names = Vec::with_capacity(texts.len());
         if texts.len() > MOST_NAMES {
-            faults.push((field.to_owned(), format!("names more than {MOST_NAMES} resources")));
+            faults.push((
+                field.to_owned(),
+                format!("names more than {MOST_NAMES} resources"),
+            ));
             return;
         }
         for text in texts {
             match Name::parse(text) {
                 Some(name) if kinds.contains(&name.kind()) => names.push(name),
                 _ if text.is_empty() => faults.push((field.to_owned(), "is required".to_owned())),
-                _ => faults.push((field.to_owned(), format!("is no name of a {}", kinds.join(" or ").replace("entente.dev/", "")))),
+                _ => faults.push((
+                    field.to_owned(),
+                    format!(
+                        "is no name of a {}",
+                        kinds.join(" or ").replace("entente.dev/", "")
+                    ),
+                )),
             }
         }
         named.push((field, names));
@@ -64,8 +75,14 @@ pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
     }
     for (field, of) in &rule.within {
         let scopes: Vec<_> = names_at(&named, of).iter().map(Name::scope).collect();
-        if let Some(stranger) = names_at(&named, field).iter().find(|n| !scopes.contains(&n.scope())) {
-            return Err(Error::field(*field, format!("{stranger} lies outside of {of}")));
+        if let Some(stranger) = names_at(&named, field)
+            .iter()
+            .find(|n| !scopes.contains(&n.scope()))
+        {
+            return Err(Error::field(
+                *field,
+                format!("{stranger} lies outside of {of}"),
+            ));
         }
     }
     Ok(named)
@@ -75,7 +92,10 @@ pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
 const MOST_NAMES: usize = 1_000;
 
 fn names_at<'a>(named: &'a Named, field: &str) -> &'a [Name] {
-    named.iter().find(|(f, _)| *f == field).map_or(&[], |(_, names)| names)
+    named
+        .iter()
+        .find(|(f, _)| *f == field)
+        .map_or(&[], |(_, names)| names)
 }
 
 /// The scopes that a proof of this rule will look at; locked before it in transactions that write.
@@ -92,7 +112,9 @@ pub fn scopes(rule: &Rule, named: &Named, caller: &Caller) -> Vec<ScopeKey> {
                     scopes.extend(names_at(named, pair.at).iter().map(Name::scope));
                 }
             }
-            Demand::Oneself(_) | Demand::SignedIn => scopes.extend(caller.who.map(|a| a.principal.home())),
+            Demand::Oneself(_) | Demand::SignedIn => {
+                scopes.extend(caller.who.map(|a| a.principal.home()))
+            }
             Demand::Public => {}
         }
     }
@@ -113,7 +135,9 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// What the caller may on a scope: what the person holds, within the ceiling of the service that acts for it.
     async fn permissions(&mut self, scope: ScopeKey) -> Result<Permissions> {
-        let Some(who) = self.caller.who else { return Ok(Permissions::NONE) };
+        let Some(who) = self.caller.who else {
+            return Ok(Permissions::NONE);
+        };
         let held = match self.held.iter().find(|(s, _)| *s == scope) {
             Some((_, held)) => *held,
             None => {
@@ -150,8 +174,18 @@ enum Has {
 }
 
 /// Asks whether the principals of the tokens may still act, and gives what bounds them.
-async fn stand<'a>(db: &'a DatabaseTransaction, caller: &'a Caller, now: Micros) -> Result<Asked<'a>> {
-    let mut asked = Asked { db, caller, standing: None, ceiling: None, held: Vec::new() };
+async fn stand<'a>(
+    db: &'a DatabaseTransaction,
+    caller: &'a Caller,
+    now: Micros,
+) -> Result<Asked<'a>> {
+    let mut asked = Asked {
+        db,
+        caller,
+        standing: None,
+        ceiling: None,
+        held: Vec::new(),
+    };
     if let Some(via) = caller.via {
         asked.ceiling = Some(service_ceiling(db, &via, now).await?);
     }
@@ -162,14 +196,20 @@ async fn stand<'a>(db: &'a DatabaseTransaction, caller: &'a Caller, now: Micros)
 }
 
 /// What a service may do for people, if it may act for them at all (COM-16).
-async fn service_ceiling(db: &DatabaseTransaction, via: &Authenticated, now: Micros) -> Result<Permissions> {
+async fn service_ceiling(
+    db: &DatabaseTransaction,
+    via: &Authenticated,
+    now: Micros,
+) -> Result<Permissions> {
     grants::standing(db, via, now).await?;
     let held = grants::held(db, via.principal.id, ScopeKey::Operator).await?;
     if via.principal.is_person() || !held.all.has(Permission::OnBehalfAct) {
         return Err(Error::refused(Reason::OnBehalfRefused));
     }
     let all: Permissions = Permission::ALL.iter().copied().collect();
-    Ok(held.ceiling.unwrap_or_else(|| all.without(roles::NOT_ON_BEHALF)))
+    Ok(held
+        .ceiling
+        .unwrap_or_else(|| all.without(roles::NOT_ON_BEHALF)))
 }
 
 /// Proves a rule for a caller, on the names of its request.
@@ -193,7 +233,9 @@ pub async fn prove<R: Request>(
     }
     let mut asked = stand(db, caller, now).await?;
     let declared = &rule.declared;
-    if asked.standing.is_some_and(|s| s.must_change_password) && !declared.open_before_password_change {
+    if asked.standing.is_some_and(|s| s.must_change_password)
+        && !declared.open_before_password_change
+    {
         return Err(Error::precondition(Reason::PasswordChangeRequired));
     }
     let mut first_missing = None;
@@ -232,15 +274,22 @@ pub async fn prove<R: Request>(
             scopes.push(("@caller", who.principal.home()));
         }
         let minutes = declared.sign_in_within_minutes;
-        if minutes > 0 && caller.who.is_some_and(|a| now - a.sign_in_time > i64::from(minutes) * MINUTE_US) {
-            return Err(Error::precondition(Reason::RecentSignInRequired).with("minutes", minutes.to_string()));
+        if minutes > 0
+            && caller
+                .who
+                .is_some_and(|a| now - a.sign_in_time > i64::from(minutes) * MINUTE_US)
+        {
+            return Err(Error::precondition(Reason::RecentSignInRequired)
+                .with("minutes", minutes.to_string()));
         }
         return Ok(Proof::new(i, scopes, caller.who, alternative.masked, false));
     }
     if let Some((permission, until)) = asleep {
         return Err(grants::asleep(permission, until));
     }
-    Err(Error::denied(first_missing.map_or("self", Permission::name)))
+    Err(Error::denied(
+        first_missing.map_or("self", Permission::name),
+    ))
 }
 
 async fn prove_pair<R: Request>(
@@ -277,10 +326,14 @@ async fn prove_pair<R: Request>(
 }
 
 fn is_oneself(who: Option<Authenticated>, names: &[Name]) -> bool {
-    let (Some(who), [name]) = (who, names) else { return false };
+    let (Some(who), [name]) = (who, names) else {
+        return false;
+    };
     match *name {
         Name::User(..) | Name::Application(..) => Principal::of(*name) == Some(who.principal),
-        Name::Session(tenant, user, _) => who.principal.tenant == tenant && who.principal.id == user,
+        Name::Session(tenant, user, _) => {
+            who.principal.tenant == tenant && who.principal.id == user
+        }
         Name::Member(_, member) => who.principal.id == member,
         _ => false,
     }
@@ -290,7 +343,12 @@ fn is_oneself(who: Option<Authenticated>, names: &[Name]) -> bool {
 ///
 /// # Errors
 /// Those of the database; `UNAUTHENTICATED` if the caller may no longer act.
-pub async fn permissions(db: &DatabaseTransaction, caller: &Caller, scope: ScopeKey, now: Micros) -> Result<Permissions> {
+pub async fn permissions(
+    db: &DatabaseTransaction,
+    caller: &Caller,
+    scope: ScopeKey,
+    now: Micros,
+) -> Result<Permissions> {
     let mut asked = stand(db, caller, now).await?;
     let all = asked.permissions(scope).await?;
     Ok(match asked.standing.and_then(|s| s.asleep_until) {
@@ -303,7 +361,13 @@ pub async fn permissions(db: &DatabaseTransaction, caller: &Caller, scope: Scope
 ///
 /// # Errors
 /// `PERMISSION_DENIED`, `RIGHTS_ASLEEP`; those of the database.
-pub async fn demand(db: &DatabaseTransaction, caller: &Caller, permission: Permission, scope: ScopeKey, now: Micros) -> Result<()> {
+pub async fn demand(
+    db: &DatabaseTransaction,
+    caller: &Caller,
+    permission: Permission,
+    scope: ScopeKey,
+    now: Micros,
+) -> Result<()> {
     let mut asked = stand(db, caller, now).await?;
     match asked.has(permission, scope).await? {
         Has::Yes => Ok(()),

@@ -47,23 +47,44 @@ pub struct Tally(Mutex<HashMap<Key, Count>>);
 impl Tally {
     /// Counts one; whether it is the first of its minute.
     fn add(&self, key: Key, address: String, counts_itself: bool) -> bool {
-        let Ok(mut counts) = self.0.lock() else { return false };
+        let Ok(mut counts) = self.0.lock() else {
+            return false;
+        };
         if let Some(count) = counts.get_mut(&key) {
             count.more += 1;
             return false;
         }
         if counts.len() >= MOST_COUNTED {
-            tracing::warn!(action = key.action, "too many kinds of refusals in a minute; this one is only logged");
+            tracing::warn!(
+                action = key.action,
+                "too many kinds of refusals in a minute; this one is only logged"
+            );
             return false;
         }
-        counts.insert(key, Count { since: Instant::now(), more: i64::from(counts_itself), address });
+        counts.insert(
+            key,
+            Count {
+                since: Instant::now(),
+                more: i64::from(counts_itself),
+                address,
+            },
+        );
         true
     }
 
     fn due(&self, all: bool) -> Vec<(Key, Count)> {
-        let Ok(mut counts) = self.0.lock() else { return Vec::new() };
-        let keys: Vec<_> = counts.iter().filter(|(_, c)| all || c.since.elapsed() >= GATHERED).map(|(k, _)| k.clone()).collect();
-        keys.into_iter().filter_map(|k| counts.remove(&k).map(|c| (k, c))).filter(|(_, c)| c.more > 0).collect()
+        let Ok(mut counts) = self.0.lock() else {
+            return Vec::new();
+        };
+        let keys: Vec<_> = counts
+            .iter()
+            .filter(|(_, c)| all || c.since.elapsed() >= GATHERED)
+            .map(|(k, _)| k.clone())
+            .collect();
+        keys.into_iter()
+            .filter_map(|k| counts.remove(&k).map(|c| (k, c)))
+            .filter(|(_, c)| c.more > 0)
+            .collect()
     }
 }
 
@@ -79,25 +100,46 @@ pub(crate) async fn refused(app: &App, call: &Call, named: &Named, error: &Error
         unauthenticated(app, action, outcome, &call.caller);
         return Ok(());
     }
-    let Some(who) = call.caller.who else { return Ok(()) };
-    if !call.rule.declared.privileged || !matches!(error.code(), tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition) {
+    let Some(who) = call.caller.who else {
+        return Ok(());
+    };
+    if !call.rule.declared.privileged
+        || !matches!(
+            error.code(),
+            tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition
+        )
+    {
         return Ok(());
     }
     let home = who.principal.home();
     let mut scopes = vec![home];
     for name in named.iter().flat_map(|(_, names)| names) {
         let scope = name.scope();
-        if !scopes.contains(&scope) && grants::held(&app.db.read, who.principal.id, scope).await?.member {
+        if !scopes.contains(&scope)
+            && grants::held(&app.db.read, who.principal.id, scope)
+                .await?
+                .member
+        {
             scopes.push(scope);
         }
     }
     scopes.sort_unstable();
-    let mut resources: Vec<String> = named.iter().flat_map(|(_, names)| names).map(ToString::to_string).collect();
+    let mut resources: Vec<String> = named
+        .iter()
+        .flat_map(|(_, names)| names)
+        .map(ToString::to_string)
+        .collect();
     resources.truncate(20);
     let origin = origin_of(call);
     let mut at_once = Vec::new();
     for scope in scopes {
-        let key = Key { scope, actor: origin.actor.clone(), via: origin.via.clone(), action, outcome };
+        let key = Key {
+            scope,
+            actor: origin.actor.clone(),
+            via: origin.via.clone(),
+            action,
+            outcome,
+        };
         if app.tally.add(key, address.clone(), false) {
             at_once.push(scope);
         }
@@ -106,8 +148,19 @@ pub(crate) async fn refused(app: &App, call: &Call, named: &Named, error: &Error
 }
 
 /// Counts a call without good credentials: one operator event a method and minute.
-pub(crate) fn unauthenticated(app: &App, action: &'static str, outcome: &'static str, caller: &Caller) {
-    let key = Key { scope: ScopeKey::Operator, actor: String::new(), via: String::new(), action, outcome };
+pub(crate) fn unauthenticated(
+    app: &App,
+    action: &'static str,
+    outcome: &'static str,
+    caller: &Caller,
+) {
+    let key = Key {
+        scope: ScopeKey::Operator,
+        actor: String::new(),
+        via: String::new(),
+        action,
+        outcome,
+    };
     if !app.tally.add(key, caller.address_text(), true) {
         // Counted with the first of its minute.
     }
@@ -119,10 +172,18 @@ pub(crate) fn unauthenticated(app: &App, action: &'static str, outcome: &'static
 /// # Errors
 /// Those of the database: then the look isn't granted.
 pub(crate) async fn looked(app: &App, call: &Call, resource: Name) -> Result<()> {
-    let Some(who) = call.caller.who else { return Ok(()) };
+    let Some(who) = call.caller.who else {
+        return Ok(());
+    };
     let origin = origin_of(call);
     if !who.principal.is_person() {
-        let key = Key { scope: ScopeKey::Operator, actor: origin.actor, via: origin.via, action: call.rule.method, outcome: "OK" };
+        let key = Key {
+            scope: ScopeKey::Operator,
+            actor: origin.actor,
+            via: origin.via,
+            action: call.rule.method,
+            outcome: "OK",
+        };
         app.tally.add(key, call.caller.address_text(), true);
         return Ok(());
     }
@@ -168,7 +229,14 @@ pub async fn flush(app: &App, all: bool) -> Result<()> {
     Ok(())
 }
 
-async fn write(app: &App, scopes: &[ScopeKey], origin: &Origin, outcome: &'static str, resources: &[String], count: i64) -> Result<()> {
+async fn write(
+    app: &App,
+    scopes: &[ScopeKey],
+    origin: &Origin,
+    outcome: &'static str,
+    resources: &[String],
+    count: i64,
+) -> Result<()> {
     if scopes.is_empty() {
         return Ok(());
     }
@@ -180,7 +248,14 @@ async fn write(app: &App, scopes: &[ScopeKey], origin: &Origin, outcome: &'stati
     .await
 }
 
-async fn append(tx: &mut crate::app::Tx, scopes: &[ScopeKey], origin: &Origin, outcome: &str, resources: &[String], count: i64) -> Result<()> {
+async fn append(
+    tx: &mut crate::app::Tx,
+    scopes: &[ScopeKey],
+    origin: &Origin,
+    outcome: &str,
+    resources: &[String],
+    count: i64,
+) -> Result<()> {
     let event_id = tx.id();
     let body = Body {
         create_time: tx.now(),

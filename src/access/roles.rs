@@ -3,11 +3,7 @@
 
 use std::fmt;
 
-use crate::proto::{
-    access::AccountRole,
-    directory::DirectoryRole,
-    operator::OperatorRole,
-};
+use crate::proto::{access::AccountRole, directory::DirectoryRole, operator::OperatorRole};
 
 macro_rules! permissions {
     ($($variant:ident = $name:literal,)*) => {
@@ -183,7 +179,11 @@ impl Permissions {
     /// Its permissions, by name.
     #[must_use]
     pub fn names(self) -> Vec<&'static str> {
-        let mut names: Vec<_> = Permission::ALL.iter().filter(|p| self.has(**p)).map(|p| p.name()).collect();
+        let mut names: Vec<_> = Permission::ALL
+            .iter()
+            .filter(|p| self.has(**p))
+            .map(|p| p.name())
+            .collect();
         names.sort_unstable();
         names
     }
@@ -236,17 +236,68 @@ pub const TENANT_ROLES: &[Role] = &[
     Role {
         name: "GLOBAL_ADMIN",
         number: DirectoryRole::GlobalAdmin as i32,
-        permissions: Permissions::of(&[P::TenantRead, P::TenantUpdate, P::TenantDelete, P::DomainsManage, P::FederationManage, P::SyncManage, P::UsersRead, P::UsersCreate, P::UsersUpdate, P::UsersDisable, P::UsersDelete, P::UsersResetPassword, P::SessionsEnd, P::DirectoryRolesAssign, P::GroupsRead, P::GroupsManage, P::ApplicationsRead, P::ApplicationsManage, P::InvitationsManage, P::AgreementsAccept, P::RelationshipsRead, P::RelationshipsAnswer, P::RelationshipsEnd, P::RelationshipsGrantRoles, P::ReferralsCreate, P::PurchasesRead, P::SubscriptionsManage, P::LicencesAssign, P::IncidentsManage, P::AuditRead, P::EventsRead]),
+        permissions: Permissions::of(&[
+            P::TenantRead,
+            P::TenantUpdate,
+            P::TenantDelete,
+            P::DomainsManage,
+            P::FederationManage,
+            P::SyncManage,
+            P::UsersRead,
+            P::UsersCreate,
+            P::UsersUpdate,
+            P::UsersDisable,
+            P::UsersDelete,
+            P::UsersResetPassword,
+            P::SessionsEnd,
+            P::DirectoryRolesAssign,
+            P::GroupsRead,
+            P::GroupsManage,
+            P::ApplicationsRead,
+            P::ApplicationsManage,
+            P::InvitationsManage,
+            P::AgreementsAccept,
+            P::RelationshipsRead,
+            P::RelationshipsAnswer,
+            P::RelationshipsEnd,
+            P::RelationshipsGrantRoles,
+            P::ReferralsCreate,
+            P::PurchasesRead,
+            P::SubscriptionsManage,
+            P::LicencesAssign,
+            P::IncidentsManage,
+            P::AuditRead,
+            P::EventsRead,
+        ]),
     },
     Role {
         name: "BILLING_ADMIN",
         number: DirectoryRole::BillingAdmin as i32,
-        permissions: Permissions::of(&[P::TenantRead, P::UsersRead, P::GroupsRead, P::AgreementsAccept, P::RelationshipsRead, P::RelationshipsAnswer, P::RelationshipsEnd, P::ReferralsCreate, P::PurchasesRead, P::SubscriptionsManage]),
+        permissions: Permissions::of(&[
+            P::TenantRead,
+            P::UsersRead,
+            P::GroupsRead,
+            P::AgreementsAccept,
+            P::RelationshipsRead,
+            P::RelationshipsAnswer,
+            P::RelationshipsEnd,
+            P::ReferralsCreate,
+            P::PurchasesRead,
+            P::SubscriptionsManage,
+        ]),
     },
     Role {
         name: "HELPDESK_ADMIN",
         number: DirectoryRole::HelpdeskAdmin as i32,
-        permissions: Permissions::of(&[P::TenantRead, P::UsersRead, P::UsersResetPassword, P::SessionsEnd, P::GroupsRead, P::LicencesAssign, P::IncidentsManage]),
+        permissions: Permissions::of(&[
+            P::TenantRead,
+            P::UsersRead,
+            P::UsersResetPassword,
+            P::SessionsEnd,
+            P::GroupsRead,
+            P::LicencesAssign,
+            P::IncidentsManage,
+        ]),
     },
 ];
 
@@ -255,32 +306,120 @@ pub const ACCOUNT_ROLES: &[Role] = &[
     Role {
         name: "MANAGER",
         number: AccountRole::Manager as i32,
-        permissions: Permissions::of(&[P::AccountRead, P::EngagementsJoin, P::AccountUpdate, P::MembersRead, P::UsersAssign, P::MembersRemove, P::TenantsManage, P::OwnerTie, P::ProgramsEnroll, P::VerificationSubmit, P::AgreementsAccept, P::BenefitsManage, P::OffersRead, P::OffersManage, P::OffersPublish, P::ReportsRead, P::ProfilesManage, P::ReferralsManage, P::RelationshipsRead, P::RelationshipsRequest, P::PurchasesRead, P::PurchasesPlace, P::IncidentsHandle, P::StatementsRead, P::AuditRead, P::EventsRead]),
+        permissions: Permissions::of(&[
+            P::AccountRead,
+            P::EngagementsJoin,
+            P::AccountUpdate,
+            P::MembersRead,
+            P::UsersAssign,
+            P::MembersRemove,
+            P::TenantsManage,
+            P::OwnerTie,
+            P::ProgramsEnroll,
+            P::VerificationSubmit,
+            P::AgreementsAccept,
+            P::BenefitsManage,
+            P::OffersRead,
+            P::OffersManage,
+            P::OffersPublish,
+            P::ReportsRead,
+            P::ProfilesManage,
+            P::ReferralsManage,
+            P::RelationshipsRead,
+            P::RelationshipsRequest,
+            P::PurchasesRead,
+            P::PurchasesPlace,
+            P::IncidentsHandle,
+            P::StatementsRead,
+            P::AuditRead,
+            P::EventsRead,
+        ]),
     },
     Role {
         name: "DEVELOPER",
         number: AccountRole::Developer as i32,
-        permissions: Permissions::of(&[P::AccountRead, P::EngagementsJoin, P::OffersRead, P::OffersManage, P::OffersPublish, P::ReportsRead]),
+        permissions: Permissions::of(&[
+            P::AccountRead,
+            P::EngagementsJoin,
+            P::OffersRead,
+            P::OffersManage,
+            P::OffersPublish,
+            P::ReportsRead,
+        ]),
     },
     Role {
         name: "FINANCE",
         number: AccountRole::Finance as i32,
-        permissions: Permissions::of(&[P::AccountRead, P::EngagementsJoin, P::MembersRead, P::FinanceGrant, P::PayoutsSettingsRead, P::PayoutsSettingsUpdate, P::PayoutsHold, P::TaxRead, P::TaxUpdate, P::StatementsRead]),
+        permissions: Permissions::of(&[
+            P::AccountRead,
+            P::EngagementsJoin,
+            P::MembersRead,
+            P::FinanceGrant,
+            P::PayoutsSettingsRead,
+            P::PayoutsSettingsUpdate,
+            P::PayoutsHold,
+            P::TaxRead,
+            P::TaxUpdate,
+            P::StatementsRead,
+        ]),
     },
     Role {
         name: "ADMIN_AGENT",
         number: AccountRole::AdminAgent as i32,
-        permissions: Permissions::of(&[P::AccountRead, P::EngagementsJoin, P::MembersRead, P::UsersAssign, P::ProfilesManage, P::ReferralsManage, P::RelationshipsRead, P::RelationshipsRequest, P::RelationshipsAssign, P::DelegatedAct, P::PurchasesRead, P::PurchasesPlace, P::IncidentsHandle]),
+        permissions: Permissions::of(&[
+            P::AccountRead,
+            P::EngagementsJoin,
+            P::MembersRead,
+            P::UsersAssign,
+            P::ProfilesManage,
+            P::ReferralsManage,
+            P::RelationshipsRead,
+            P::RelationshipsRequest,
+            P::RelationshipsAssign,
+            P::DelegatedAct,
+            P::PurchasesRead,
+            P::PurchasesPlace,
+            P::IncidentsHandle,
+        ]),
     },
     Role {
         name: "HELPDESK_AGENT",
         number: AccountRole::HelpdeskAgent as i32,
-        permissions: Permissions::of(&[P::AccountRead, P::EngagementsJoin, P::RelationshipsRead, P::DelegatedAct, P::IncidentsHandle]),
+        permissions: Permissions::of(&[
+            P::AccountRead,
+            P::EngagementsJoin,
+            P::RelationshipsRead,
+            P::DelegatedAct,
+            P::IncidentsHandle,
+        ]),
     },
     Role {
         name: "OWNER",
         number: AccountRole::Owner as i32,
-        permissions: Permissions::of(&[P::AccountRead, P::EngagementsJoin, P::AccountUpdate, P::AccountClose, P::MembersRead, P::MembersRemove, P::MembersRestoreManager, P::TenantsManage, P::TenantsRemoveLast, P::OwnerTie, P::FinanceGrant, P::ProgramsEnroll, P::VerificationSubmit, P::AgreementsAccept, P::PayoutsSettingsRead, P::PayoutsSettingsUpdate, P::PayoutsHold, P::TaxRead, P::TaxUpdate, P::StatementsRead, P::AuditRead, P::EventsRead]),
+        permissions: Permissions::of(&[
+            P::AccountRead,
+            P::EngagementsJoin,
+            P::AccountUpdate,
+            P::AccountClose,
+            P::MembersRead,
+            P::MembersRemove,
+            P::MembersRestoreManager,
+            P::TenantsManage,
+            P::TenantsRemoveLast,
+            P::OwnerTie,
+            P::FinanceGrant,
+            P::ProgramsEnroll,
+            P::VerificationSubmit,
+            P::AgreementsAccept,
+            P::PayoutsSettingsRead,
+            P::PayoutsSettingsUpdate,
+            P::PayoutsHold,
+            P::TaxRead,
+            P::TaxUpdate,
+            P::StatementsRead,
+            P::AuditRead,
+            P::EventsRead,
+        ]),
     },
 ];
 
@@ -289,27 +428,77 @@ pub const OPERATOR_ROLES: &[Role] = &[
     Role {
         name: "OPERATOR_ADMIN",
         number: OperatorRole::OperatorAdmin as i32,
-        permissions: Permissions::of(&[P::StaffManage, P::TenantsCreate, P::AccountsCreate, P::AccountsSuspend, P::AccountsSearch, P::AccountsRead, P::TenantsRead, P::AgreementsPublish, P::ReservedNamesManage, P::PolicyManage, P::CompetenciesRecord, P::RecoveryOpen, P::RecoveryApprove, P::EngagementsCreate, P::EngagementsAllow, P::AuditRead, P::ClockMove]),
+        permissions: Permissions::of(&[
+            P::StaffManage,
+            P::TenantsCreate,
+            P::AccountsCreate,
+            P::AccountsSuspend,
+            P::AccountsSearch,
+            P::AccountsRead,
+            P::TenantsRead,
+            P::AgreementsPublish,
+            P::ReservedNamesManage,
+            P::PolicyManage,
+            P::CompetenciesRecord,
+            P::RecoveryOpen,
+            P::RecoveryApprove,
+            P::EngagementsCreate,
+            P::EngagementsAllow,
+            P::AuditRead,
+            P::ClockMove,
+        ]),
     },
     Role {
         name: "OPERATOR_REVIEWER",
         number: OperatorRole::OperatorReviewer as i32,
-        permissions: Permissions::of(&[P::AccountsSearch, P::AccountsRead, P::TenantsRead, P::ReviewsHandle, P::RecoveryOpen, P::RecoveryApprove]),
+        permissions: Permissions::of(&[
+            P::AccountsSearch,
+            P::AccountsRead,
+            P::TenantsRead,
+            P::ReviewsHandle,
+            P::RecoveryOpen,
+            P::RecoveryApprove,
+        ]),
     },
     Role {
         name: "OPERATOR_FINANCE",
         number: OperatorRole::OperatorFinance as i32,
-        permissions: Permissions::of(&[P::AccountsSearch, P::AccountsRead, P::TenantsRead, P::RunsPrepare, P::RunsApprove, P::PayoutsMark, P::AdjustmentsMake, P::TaxReview]),
+        permissions: Permissions::of(&[
+            P::AccountsSearch,
+            P::AccountsRead,
+            P::TenantsRead,
+            P::RunsPrepare,
+            P::RunsApprove,
+            P::PayoutsMark,
+            P::AdjustmentsMake,
+            P::TaxReview,
+        ]),
     },
     Role {
         name: "OPERATOR_SUPPORT",
         number: OperatorRole::OperatorSupport as i32,
-        permissions: Permissions::of(&[P::AccountsSearch, P::AccountsRead, P::TenantsRead, P::RecoveryOpen, P::RecoveryApprove]),
+        permissions: Permissions::of(&[
+            P::AccountsSearch,
+            P::AccountsRead,
+            P::TenantsRead,
+            P::RecoveryOpen,
+            P::RecoveryApprove,
+        ]),
     },
     Role {
         name: "OPERATOR_SERVICE",
         number: OperatorRole::OperatorService as i32,
-        permissions: Permissions::of(&[P::AccountsSearch, P::AccountsRead, P::TenantsRead, P::LedgerRecord, P::PurchasesRecord, P::BillingConfirm, P::AccessCheck, P::OnBehalfAct, P::EventsRead]),
+        permissions: Permissions::of(&[
+            P::AccountsSearch,
+            P::AccountsRead,
+            P::TenantsRead,
+            P::LedgerRecord,
+            P::PurchasesRecord,
+            P::BillingConfirm,
+            P::AccessCheck,
+            P::OnBehalfAct,
+            P::EventsRead,
+        ]),
     },
 ];
 
@@ -318,55 +507,99 @@ pub const MEMBER: Permissions = Permissions::of(&[P::AccountRead, P::Engagements
 
 /// Given as part of their role only, never singly (ROL-12).
 pub const ROLE_BOUND: Permissions = Permissions::of(&[
-    P::PayoutsSettingsRead, P::PayoutsSettingsUpdate, P::PayoutsHold, P::PayoutsMark, P::TaxRead, P::TaxUpdate, P::TaxReview,
-    P::FinanceGrant, P::OwnerTie, P::DelegatedAct, P::RelationshipsAssign, P::AccountClose, P::TenantsRemoveLast,
+    P::PayoutsSettingsRead,
+    P::PayoutsSettingsUpdate,
+    P::PayoutsHold,
+    P::PayoutsMark,
+    P::TaxRead,
+    P::TaxUpdate,
+    P::TaxReview,
+    P::FinanceGrant,
+    P::OwnerTie,
+    P::DelegatedAct,
+    P::RelationshipsAssign,
+    P::AccountClose,
+    P::TenantsRemoveLast,
     P::MembersRestoreManager,
 ]);
 
 /// Asleep for 72 hours after somebody else set the credential (ROL-13); on the operator, all permissions are.
 pub const SLEEPING: Permissions = Permissions::of(&[
-    P::PayoutsSettingsRead, P::PayoutsSettingsUpdate, P::PayoutsHold, P::PayoutsMark, P::TaxRead, P::TaxUpdate, P::TaxReview,
-    P::OwnerTie, P::DelegatedAct,
+    P::PayoutsSettingsRead,
+    P::PayoutsSettingsUpdate,
+    P::PayoutsHold,
+    P::PayoutsMark,
+    P::TaxRead,
+    P::TaxUpdate,
+    P::TaxReview,
+    P::OwnerTie,
+    P::DelegatedAct,
 ]);
 
 /// What a service may not do on behalf of a person, unless its ceiling says otherwise (COM-16).
 pub const NOT_ON_BEHALF: Permissions = Permissions::of(&[
-    P::PayoutsSettingsRead, P::PayoutsSettingsUpdate, P::PayoutsHold, P::PayoutsMark, P::TaxRead, P::TaxUpdate, P::TaxReview,
-    P::OwnerTie, P::FinanceGrant, P::AccountClose, P::StaffManage,
+    P::PayoutsSettingsRead,
+    P::PayoutsSettingsUpdate,
+    P::PayoutsHold,
+    P::PayoutsMark,
+    P::TaxRead,
+    P::TaxUpdate,
+    P::TaxReview,
+    P::OwnerTie,
+    P::FinanceGrant,
+    P::AccountClose,
+    P::StaffManage,
 ]);
 
 /// Account roles that people hold, never groups or applications (ROL-4, ROL-12).
-pub const PEOPLE_ONLY_ACCOUNT_ROLES: i64 =
-    1 << AccountRole::Finance as i32 | 1 << AccountRole::AdminAgent as i32 | 1 << AccountRole::Owner as i32;
+pub const PEOPLE_ONLY_ACCOUNT_ROLES: i64 = 1 << AccountRole::Finance as i32
+    | 1 << AccountRole::AdminAgent as i32
+    | 1 << AccountRole::Owner as i32;
 
 /// The permissions of role bits.
 #[must_use]
 pub fn permissions_of(roles: &[Role], bits: i64) -> Permissions {
-    roles.iter().filter(|r| bits & r.bit() != 0).fold(Permissions::NONE, |all, r| all.and(r.permissions))
+    roles
+        .iter()
+        .filter(|r| bits & r.bit() != 0)
+        .fold(Permissions::NONE, |all, r| all.and(r.permissions))
 }
 
 /// The names of role bits.
 #[must_use]
 pub fn names_of(roles: &[Role], bits: i64) -> Vec<&'static str> {
-    roles.iter().filter(|r| bits & r.bit() != 0).map(|r| r.name).collect()
+    roles
+        .iter()
+        .filter(|r| bits & r.bit() != 0)
+        .map(|r| r.name)
+        .collect()
 }
 
 /// The numbers of role bits, as in the proto's enumeration.
 #[must_use]
 pub fn numbers_of(roles: &[Role], bits: i64) -> Vec<i32> {
-    roles.iter().filter(|r| bits & r.bit() != 0).map(|r| r.number).collect()
+    roles
+        .iter()
+        .filter(|r| bits & r.bit() != 0)
+        .map(|r| r.number)
+        .collect()
 }
 
 /// The bits of an enumeration's numbers; numbers that are no role give nothing.
 #[must_use]
 pub fn bits_of(roles: &[Role], numbers: &[i32]) -> i64 {
-    roles.iter().filter(|r| numbers.contains(&r.number)).fold(0, |bits, r| bits | r.bit())
+    roles
+        .iter()
+        .filter(|r| numbers.contains(&r.number))
+        .fold(0, |bits, r| bits | r.bit())
 }
 
 /// All permissions that are known on accounts.
 #[must_use]
 pub fn account_permissions() -> Permissions {
-    ACCOUNT_ROLES.iter().fold(MEMBER, |all, r| all.and(r.permissions))
+    ACCOUNT_ROLES
+        .iter()
+        .fold(MEMBER, |all, r| all.and(r.permissions))
 }
 
 #[cfg(test)]
@@ -395,19 +628,37 @@ mod tests {
             if !line.starts_with('|') || line.starts_with("| ---") {
                 continue;
             }
-            let cells: Vec<_> = line.trim().trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
+            let cells: Vec<_> = line
+                .trim()
+                .trim_matches('|')
+                .split('|')
+                .map(|c| c.trim().to_owned())
+                .collect();
             if heads.is_empty() {
                 heads = cells;
                 continue;
             }
-            let plain: String = cells[0].split('(').map(|p| p.split_once(')').map_or(p, |(_, rest)| rest)).collect();
-            for name in plain.split([',', ';']).map(str::trim).filter(|n| n.contains('.')) {
-                let permission = Permission::parse(name).unwrap_or_else(|| panic!("{name} is in the rules, not in the source"));
+            let plain: String = cells[0]
+                .split('(')
+                .map(|p| p.split_once(')').map_or(p, |(_, rest)| rest))
+                .collect();
+            for name in plain
+                .split([',', ';'])
+                .map(str::trim)
+                .filter(|n| n.contains('.'))
+            {
+                let permission = Permission::parse(name)
+                    .unwrap_or_else(|| panic!("{name} is in the rules, not in the source"));
                 rows += 1;
                 for role in roles {
                     let column = heads.iter().position(|h| h == role.name).unwrap();
                     let says = cells.get(column).is_some_and(|c| c == "x");
-                    assert_eq!(role.permissions.has(permission), says, "{section}: {} {name}", role.name);
+                    assert_eq!(
+                        role.permissions.has(permission),
+                        says,
+                        "{section}: {} {name}",
+                        role.name
+                    );
                 }
             }
         }

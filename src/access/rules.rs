@@ -68,7 +68,9 @@ impl Rule {
     /// Whether anybody may call it.
     #[must_use]
     pub fn is_public(&self) -> bool {
-        self.any_of.iter().any(|a| matches!(a.demand, Demand::Public))
+        self.any_of
+            .iter()
+            .any(|a| matches!(a.demand, Demand::Public))
     }
 
     /// Whether repetitions are recognised.
@@ -92,7 +94,10 @@ pub fn of_path(path: &str) -> Option<&'static Rule> {
 /// Internal, naming every method that lacks its declaration.
 pub fn all() -> Result<BTreeMap<&'static str, &'static Rule>> {
     match RULES.as_ref() {
-        Ok(rules) => Ok(rules.iter().map(|(path, rule)| (path.as_str(), rule)).collect()),
+        Ok(rules) => Ok(rules
+            .iter()
+            .map(|(path, rule)| (path.as_str(), rule))
+            .collect()),
         Err(faults) => Err(Error::internal(faults.clone())),
     }
 }
@@ -103,11 +108,16 @@ fn read() -> std::result::Result<HashMap<String, Rule>, String> {
     let Some(extension) = POOL.get_extension_by_name("entente.access.v1.rule") else {
         return Err("the protos declare no rule extension".to_owned());
     };
-    for service in POOL.services().filter(|s| s.full_name().starts_with("entente.")) {
+    for service in POOL
+        .services()
+        .filter(|s| s.full_name().starts_with("entente."))
+    {
         for method in service.methods() {
             let name = format!("{}/{}", service.full_name(), method.name());
             let options = method.options();
-            let declared = options.has_extension(&extension).then(|| options.get_extension(&extension).into_owned());
+            let declared = options
+                .has_extension(&extension)
+                .then(|| options.get_extension(&extension).into_owned());
             match declared.map(parse_declared) {
                 Some(Some(declared)) => match parse(&method, name.clone(), declared) {
                     Ok(rule) => {
@@ -119,14 +129,22 @@ fn read() -> std::result::Result<HashMap<String, Rule>, String> {
             }
         }
     }
-    if faults.is_empty() { Ok(rules) } else { Err(faults.join("; ")) }
+    if faults.is_empty() {
+        Ok(rules)
+    } else {
+        Err(faults.join("; "))
+    }
 }
 
 fn parse_declared(value: Value) -> Option<MethodRule> {
     value.as_message()?.transcode_to::<MethodRule>().ok()
 }
 
-fn parse(_method: &MethodDescriptor, name: String, declared: MethodRule) -> std::result::Result<Rule, String> {
+fn parse(
+    _method: &MethodDescriptor,
+    name: String,
+    declared: MethodRule,
+) -> std::result::Result<Rule, String> {
     // Rules live as long as the process.
     let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
     let mut any_of = Vec::new();
@@ -140,16 +158,24 @@ fn parse(_method: &MethodDescriptor, name: String, declared: MethodRule) -> std:
         } else {
             let mut pairs = Vec::new();
             for pair in &alternative.all_of {
-                let permission = Permission::parse(&pair.permission)
-                    .ok_or_else(|| format!("{name} demands {}, which is no permission", pair.permission))?;
-                pairs.push(Pair { permission, at: leak(&pair.at), when_set: leak(&pair.when_set) });
+                let permission = Permission::parse(&pair.permission).ok_or_else(|| {
+                    format!("{name} demands {}, which is no permission", pair.permission)
+                })?;
+                pairs.push(Pair {
+                    permission,
+                    at: leak(&pair.at),
+                    when_set: leak(&pair.when_set),
+                });
             }
             if pairs.is_empty() {
                 return Err(format!("{name} has an alternative that demands nothing"));
             }
             Demand::All(pairs)
         };
-        any_of.push(Alternative { demand, masked: alternative.view() == View::Masked });
+        any_of.push(Alternative {
+            demand,
+            masked: alternative.view() == View::Masked,
+        });
     }
     if any_of.is_empty() || declared.kind() == CallKind::Unspecified {
         return Err(format!("{name} has an incomplete access rule"));
@@ -160,5 +186,11 @@ fn parse(_method: &MethodDescriptor, name: String, declared: MethodRule) -> std:
         .filter(|u| !u.within.is_empty())
         .map(|u| (leak(&u.field), leak(&u.within)))
         .collect();
-    Ok(Rule { method: leak(&name), kind: declared.kind(), any_of, within, declared })
+    Ok(Rule {
+        method: leak(&name),
+        kind: declared.kind(),
+        any_of,
+        within,
+        declared,
+    })
 }

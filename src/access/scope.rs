@@ -97,14 +97,20 @@ impl Reach {
 
 impl From<TenantScope> for Reach {
     fn from(scope: TenantScope) -> Self {
-        Self { tenant: scope.0, only: None }
+        Self {
+            tenant: scope.0,
+            only: None,
+        }
     }
 }
 
 impl From<CallerScope> for Reach {
     fn from(scope: CallerScope) -> Self {
         let principal = scope.principal();
-        Self { tenant: principal.tenant, only: Some(principal.id) }
+        Self {
+            tenant: principal.tenant,
+            only: Some(principal.id),
+        }
     }
 }
 
@@ -127,7 +133,13 @@ impl Proof {
         masked: bool,
         public: bool,
     ) -> Self {
-        Self { alternative, scopes, who, masked, public }
+        Self {
+            alternative,
+            scopes,
+            who,
+            masked,
+            public,
+        }
     }
 
     /// The place of the alternative that holds, in the order of the rule.
@@ -159,7 +171,13 @@ impl Proof {
     pub fn tenant(&self) -> Result<TenantScope> {
         self.scopes
             .iter()
-            .find_map(|(_, s)| if let ScopeKey::Tenant(id) = s { Some(TenantScope(*id)) } else { None })
+            .find_map(|(_, s)| {
+                if let ScopeKey::Tenant(id) = s {
+                    Some(TenantScope(*id))
+                } else {
+                    None
+                }
+            })
             .ok_or_else(|| Error::internal("the rule proves no tenant"))
     }
 
@@ -170,7 +188,13 @@ impl Proof {
     pub fn account(&self) -> Result<AccountScope> {
         self.scopes
             .iter()
-            .find_map(|(_, s)| if let ScopeKey::Account(id) = s { Some(AccountScope(*id)) } else { None })
+            .find_map(|(_, s)| {
+                if let ScopeKey::Account(id) = s {
+                    Some(AccountScope(*id))
+                } else {
+                    None
+                }
+            })
             .ok_or_else(|| Error::internal("the rule proves no account"))
     }
 
@@ -179,7 +203,11 @@ impl Proof {
     /// # Errors
     /// Internal, if the rule doesn't prove it.
     pub fn operator(&self) -> Result<OperatorScope> {
-        if self.by_operator() { Ok(OperatorScope(())) } else { Err(Error::internal("the rule doesn't prove the operator")) }
+        if self.by_operator() {
+            Ok(OperatorScope(()))
+        } else {
+            Err(Error::internal("the rule doesn't prove the operator"))
+        }
     }
 
     /// The caller itself.
@@ -187,7 +215,9 @@ impl Proof {
     /// # Errors
     /// Internal, if the rule lets nobody in.
     pub fn caller(&self) -> Result<CallerScope> {
-        self.who.map(CallerScope).ok_or_else(|| Error::internal("the rule proves no caller"))
+        self.who
+            .map(CallerScope)
+            .ok_or_else(|| Error::internal("the rule proves no caller"))
     }
 
     /// A public method.
@@ -195,7 +225,11 @@ impl Proof {
     /// # Errors
     /// Internal, if it isn't public.
     pub fn nobody(&self) -> Result<NobodyScope> {
-        if self.public { Ok(NobodyScope(())) } else { Err(Error::internal("the method isn't public")) }
+        if self.public {
+            Ok(NobodyScope(()))
+        } else {
+            Err(Error::internal("the method isn't public"))
+        }
     }
 
     /// The rows of a tenant that are reached: all if a permission on it was proven, else the caller's own.

@@ -79,7 +79,11 @@ impl Tokens {
     /// For tokens of this issuer; without keys until `refresh`.
     #[must_use]
     pub fn new(issuer: String) -> Self {
-        Self { issuer, known: RwLock::default(), remembered: moka::sync::Cache::new(REMEMBERED_TOKENS) }
+        Self {
+            issuer,
+            known: RwLock::default(),
+            remembered: moka::sync::Cache::new(REMEMBERED_TOKENS),
+        }
     }
 
     /// The issuer, as in `iss`.
@@ -96,10 +100,13 @@ impl Tokens {
         let rows = key_rows(db).await?;
         let mut known = Vec::with_capacity(rows.len());
         for row in rows {
-            let private = keys.open(&format!("signing_keys/{}", row.id), &row.sealed_private_key)?;
+            let private =
+                keys.open(&format!("signing_keys/{}", row.id), &row.sealed_private_key)?;
             known.push(Known {
-                verify: DecodingKey::from_ed_components(&BASE64_URL_SAFE_NO_PAD.encode(&row.public_key))
-                    .map_err(|e| Error::internal(e.to_string()))?,
+                verify: DecodingKey::from_ed_components(
+                    &BASE64_URL_SAFE_NO_PAD.encode(&row.public_key),
+                )
+                .map_err(|e| Error::internal(e.to_string()))?,
                 sign: EncodingKey::from_ed_der(&private),
                 row,
             });
@@ -114,15 +121,26 @@ impl Tokens {
     /// Whether no key is there that signs now.
     #[must_use]
     pub fn needs_refresh(&self, now: Micros) -> bool {
-        self.known.read().map_or(true, |k| !k.0.iter().any(|k| k.row.sign_from_time <= now && now < k.row.sign_until_time))
+        self.known.read().map_or(true, |k| {
+            !k.0.iter()
+                .any(|k| k.row.sign_from_time <= now && now < k.row.sign_until_time)
+        })
     }
 
     /// Signs a token; gives it with its expiry.
     ///
     /// # Errors
     /// Internal, if no key signs now.
-    pub fn sign(&self, who: &Authenticated, now: Micros, lifetime: Micros) -> Result<(String, Micros)> {
-        let known = self.known.read().map_err(|_| Error::internal("the signing keys are poisoned"))?;
+    pub fn sign(
+        &self,
+        who: &Authenticated,
+        now: Micros,
+        lifetime: Micros,
+    ) -> Result<(String, Micros)> {
+        let known = self
+            .known
+            .read()
+            .map_err(|_| Error::internal("the signing keys are poisoned"))?;
         let key = known
             .0
             .iter()
@@ -144,7 +162,8 @@ impl Tokens {
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TYPE.to_owned());
         header.kid = Some(key.row.id.to_string());
-        let token = jsonwebtoken::encode(&header, &claims, &key.sign).map_err(|e| Error::internal(e.to_string()))?;
+        let token = jsonwebtoken::encode(&header, &claims, &key.sign)
+            .map_err(|e| Error::internal(e.to_string()))?;
         Ok((token, exp * SECOND_US))
     }
 
@@ -158,17 +177,32 @@ impl Tokens {
             return Err(refused());
         }
         let mut hash = [0; 32];
-        hash.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes()).as_ref());
+        hash.copy_from_slice(
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes()).as_ref(),
+        );
         if let Some((who, exp)) = self.remembered.get(&hash) {
-            return if now < exp { Ok(Some(who)) } else { Err(refused()) };
+            return if now < exp {
+                Ok(Some(who))
+            } else {
+                Err(refused())
+            };
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| refused())?;
         if header.alg != Algorithm::EdDSA || header.typ.as_deref() != Some(TYPE) {
             return Err(refused());
         }
-        let kid: Uuid = header.kid.as_deref().and_then(|k| k.parse().ok()).ok_or_else(refused)?;
-        let known = self.known.read().map_err(|_| Error::internal("the signing keys are poisoned"))?;
-        let Some(key) = known.0.iter().find(|k| k.row.id == kid) else { return Ok(None) };
+        let kid: Uuid = header
+            .kid
+            .as_deref()
+            .and_then(|k| k.parse().ok())
+            .ok_or_else(refused)?;
+        let known = self
+            .known
+            .read()
+            .map_err(|_| Error::internal("the signing keys are poisoned"))?;
+        let Some(key) = known.0.iter().find(|k| k.row.id == kid) else {
+            return Ok(None);
+        };
         if now >= key.row.expire_time {
             return Err(refused());
         }
@@ -178,8 +212,9 @@ impl Tokens {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // Time is the service's, which tests move; so the expiry is checked below.
         validation.validate_exp = false;
-        let claims =
-            jsonwebtoken::decode::<Claims>(token, &key.verify, &validation).map_err(|_| refused())?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.verify, &validation)
+            .map_err(|_| refused())?
+            .claims;
         let exp = claims.exp.saturating_mul(SECOND_US);
         if now >= exp {
             return Err(refused());
@@ -191,7 +226,11 @@ impl Tokens {
             _ => return Err(refused()),
         };
         let who = Authenticated {
-            principal: Principal { kind, id: claims.sub, tenant: claims.tid },
+            principal: Principal {
+                kind,
+                id: claims.sub,
+                tenant: claims.tid,
+            },
             session: claims.sid,
             sign_in_time: claims.auth_time.saturating_mul(SECOND_US),
         };
@@ -202,7 +241,9 @@ impl Tokens {
     /// Whether the keys may be read again for a key ID that isn't known.
     #[must_use]
     pub fn may_look_again(&self) -> bool {
-        self.known.read().is_ok_and(|k| k.1.is_none_or(|at| at.elapsed() >= UNKNOWN_KEY_PAUSE))
+        self.known
+            .read()
+            .is_ok_and(|k| k.1.is_none_or(|at| at.elapsed() >= UNKNOWN_KEY_PAUSE))
     }
 }
 
@@ -225,7 +266,11 @@ fn kind_name(kind: Kind) -> &'static str {
 /// Those of the database.
 pub async fn key_rows<C: ConnectionTrait>(db: &C) -> Result<Vec<KeyRow>> {
     let sql = "SELECT id, public_key, sealed_private_key, sign_from_time, sign_until_time, expire_time FROM signing_keys ORDER BY sign_from_time";
-    Ok(KeyRow::find_by_statement(Statement::from_string(db.get_database_backend(), sql)).all(db).await?)
+    Ok(
+        KeyRow::find_by_statement(Statement::from_string(db.get_database_backend(), sql))
+            .all(db)
+            .await?,
+    )
 }
 
 /// Makes sure that a key signs now and one will sign next; ends what has expired. `at_once` makes a new key that signs as soon as it
@@ -233,12 +278,23 @@ pub async fn key_rows<C: ConnectionTrait>(db: &C) -> Result<Vec<KeyRow>> {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn rotate<C: ConnectionTrait>(db: &C, keys: &Keys, env: &Env, now: Micros, at_once: bool) -> Result<bool> {
+pub async fn rotate<C: ConnectionTrait>(
+    db: &C,
+    keys: &Keys,
+    env: &Env,
+    now: Micros,
+    at_once: bool,
+) -> Result<bool> {
     let rows = key_rows(db).await?;
     let backend = db.get_database_backend();
     for row in rows.iter().filter(|r| r.expire_time <= now) {
         let sql = "DELETE FROM signing_keys WHERE id = $1";
-        db.execute_raw(Statement::from_sql_and_values(backend, sql, [row.id.into()])).await?;
+        db.execute_raw(Statement::from_sql_and_values(
+            backend,
+            sql,
+            [row.id.into()],
+        ))
+        .await?;
     }
     let last = rows.iter().map(|r| r.sign_until_time).max();
     let from = match last {
@@ -250,13 +306,17 @@ pub async fn rotate<C: ConnectionTrait>(db: &C, keys: &Keys, env: &Env, now: Mic
         Some(_) => return Ok(false),
     };
     let id = env.id(now);
-    let pair = Ed25519KeyPair::generate().map_err(|_| Error::internal("no signing key could be made"))?;
-    let private = pair.to_pkcs8v1().map_err(|_| Error::internal("no signing key could be made"))?;
+    let pair =
+        Ed25519KeyPair::generate().map_err(|_| Error::internal("no signing key could be made"))?;
+    let private = pair
+        .to_pkcs8v1()
+        .map_err(|_| Error::internal("no signing key could be made"))?;
     let sealed = keys.seal(&format!("signing_keys/{id}"), private.as_ref())?;
     if at_once {
         let sql = "UPDATE signing_keys SET sign_until_time = $1, expire_time = $2 WHERE sign_until_time > $1";
         let values = [from.into(), (from + VERIFIES_AFTER_US).into()];
-        db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
+            .await?;
     }
     let sql = "INSERT INTO signing_keys (id, public_key, sealed_private_key, create_time, sign_from_time, sign_until_time, expire_time) \
                VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -269,7 +329,8 @@ pub async fn rotate<C: ConnectionTrait>(db: &C, keys: &Keys, env: &Env, now: Mic
         (from + SIGNS_US).into(),
         (from + SIGNS_US + VERIFIES_AFTER_US).into(),
     ];
-    db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?;
     tracing::info!(key = %id, public = %hex(pair.public_key().as_ref()), "a signing key was made");
     Ok(true)
 }

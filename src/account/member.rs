@@ -22,12 +22,13 @@ use crate::{
     names::Name,
     proto::{
         account::{
-            AddMembersRequest, AddMembersResponse, Candidate, DropRolesRequest, GetMemberRequest, GrantFinanceRequest,
-            LeaveAccountRequest, LeaveAccountResponse, ListMembersRequest, ListMembersResponse, Member, RemoveMembersRequest,
-            RemoveMembersResponse, RestoreManagerRequest, RevokeFinanceRequest, SearchCandidatesRequest, SearchCandidatesResponse,
-            UpdateMembersRequest, UpdateMembersResponse,
+            AddMembersRequest, AddMembersResponse, Candidate, DropRolesRequest, GetMemberRequest,
+            GrantFinanceRequest, LeaveAccountRequest, LeaveAccountResponse, ListMembersRequest,
+            ListMembersResponse, Member, RemoveMembersRequest, RemoveMembersResponse,
+            RestoreManagerRequest, RevokeFinanceRequest, SearchCandidatesRequest,
+            SearchCandidatesResponse, UpdateMembersRequest, UpdateMembersResponse,
         },
-        directory::{LostMembership, Losses},
+        directory::{Losses, LostMembership},
     },
     store::{
         filter::{Field, Kind, OrderField},
@@ -41,8 +42,16 @@ use crate::{
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field { name: "display_name", column: ("members", "display_name_fold"), kind: Kind::Text { fold } },
-        Field { name: "user_name", column: ("members", "user_name_fold"), kind: Kind::Text { fold } },
+        Field {
+            name: "display_name",
+            column: ("members", "display_name_fold"),
+            kind: Kind::Text { fold },
+        },
+        Field {
+            name: "user_name",
+            column: ("members", "user_name_fold"),
+            kind: Kind::Text { fold },
+        },
         Field {
             name: "roles",
             column: ("members", "roles"),
@@ -55,13 +64,35 @@ const LISTING: Listing = Listing {
                 ("OWNER", 64),
             ]),
         },
-        Field { name: "kind", column: ("members", "principal_kind"), kind: Kind::Enum(&[("USER", 1), ("APPLICATION", 2)]) },
-        Field { name: "tenant", column: ("members", "tenant_id"), kind: Kind::Id { parse: tenant_id } },
-        Field { name: "create_time", column: ("members", "create_time"), kind: Kind::Instant { parse: parse_rfc3339 } },
+        Field {
+            name: "kind",
+            column: ("members", "principal_kind"),
+            kind: Kind::Enum(&[("USER", 1), ("APPLICATION", 2)]),
+        },
+        Field {
+            name: "tenant",
+            column: ("members", "tenant_id"),
+            kind: Kind::Id { parse: tenant_id },
+        },
+        Field {
+            name: "create_time",
+            column: ("members", "create_time"),
+            kind: Kind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
     ],
     orders: &[
-        OrderField { name: "create_time", column: ("members", "create_time"), descending: false },
-        OrderField { name: "display_name", column: ("members", "display_name_fold"), descending: false },
+        OrderField {
+            name: "create_time",
+            column: ("members", "create_time"),
+            descending: false,
+        },
+        OrderField {
+            name: "display_name",
+            column: ("members", "display_name_fold"),
+            descending: false,
+        },
     ],
     id: ("members", "principal_id"),
 };
@@ -78,13 +109,26 @@ fn tenant_id(name: &str) -> Option<Uuid> {
 ///
 /// # Errors
 /// `OTHER_TENANT`, `NOT_IN_ASSOCIATED_TENANT`, `ALREADY_MEMBER`, `CANNOT_GRANT_WHAT_YOU_LACK`.
-pub async fn add_members(tx: &mut Tx, proof: Proof, req: AddMembersRequest) -> Result<AddMembersResponse> {
-    let AddMembersRequest { parent, principals, rights, request_id: _, validate_only: _ } = req;
-    let Some(Name::Account(account)) = Name::parse(&parent) else { return Err(Error::field("parent", "is no account")) };
+pub async fn add_members(
+    tx: &mut Tx,
+    proof: Proof,
+    req: AddMembersRequest,
+) -> Result<AddMembersResponse> {
+    let AddMembersRequest {
+        parent,
+        principals,
+        rights,
+        request_id: _,
+        validate_only: _,
+    } = req;
+    let Some(Name::Account(account)) = Name::parse(&parent) else {
+        return Err(Error::field("parent", "is no account"));
+    };
     let set = Set::of_request(rights.as_ref(), "rights")?;
     if proof.alternative() == 1 && set != Set::default() {
         // The second way in is for members without rights; whoever gives some needs users.assign.
-        tx.demand(Permission::UsersAssign, Name::Account(account)).await?;
+        tx.demand(Permission::UsersAssign, Name::Account(account))
+            .await?;
     }
     let scope = ScopeKey::Account(account);
     tx.lock([scope]).await?;
@@ -92,25 +136,36 @@ pub async fn add_members(tx: &mut Tx, proof: Proof, req: AddMembersRequest) -> R
     let mut added = Vec::with_capacity(principals.len());
     for name in &principals {
         let Some(principal) = Name::parse(name).and_then(Principal::of) else {
-            return Err(Error::field("principals", format!("{name} is neither user nor application")));
+            return Err(Error::field(
+                "principals",
+                format!("{name} is neither user nor application"),
+            ));
         };
         if caller_tenant != Some(principal.tenant) {
-            return Err(Error::refused(Reason::OtherTenant).with("tenant", Name::Tenant(principal.tenant).to_string()));
+            return Err(Error::refused(Reason::OtherTenant)
+                .with("tenant", Name::Tenant(principal.tenant).to_string()));
         }
-        let stranger = || Error::precondition(Reason::NotInAssociatedTenant).with("principal", name.clone());
+        let stranger =
+            || Error::precondition(Reason::NotInAssociatedTenant).with("principal", name.clone());
         if !grants::is_associated(tx.db(), account, principal.tenant).await?
             || grants::state(tx.db(), principal, tx.now()).await?.is_none()
         {
             return Err(stranger());
         }
         if grants::find(tx.db(), scope, principal.id).await?.is_some() {
-            return Err(Error::exists(Reason::AlreadyMember, "principals", "is a member already").with("principal", name.clone()));
+            return Err(
+                Error::exists(Reason::AlreadyMember, "principals", "is a member already")
+                    .with("principal", name.clone()),
+            );
         }
         grants::set(tx, scope, principal, set, grants::By::Caller).await?;
         tx.emit(
-            Event::new("entente.account.v1.MemberAdded", Name::Member(account, principal.id))
-                .change("rights", serde_json::Value::Null, set.names(scope))
-                .touches(principal.id),
+            Event::new(
+                "entente.account.v1.MemberAdded",
+                Name::Member(account, principal.id),
+            )
+            .change("rights", serde_json::Value::Null, set.names(scope))
+            .touches(principal.id),
         );
         added.push(principal.id);
     }
@@ -125,8 +180,17 @@ pub async fn add_members(tx: &mut Tx, proof: Proof, req: AddMembersRequest) -> R
 ///
 /// # Errors
 /// `NOT_FOUND`, `NOT_ASSIGNABLE`, `ETAG_MISMATCH`.
-pub async fn grant_finance(tx: &mut Tx, scope: AccountScope, req: GrantFinanceRequest) -> Result<Member> {
-    let GrantFinanceRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn grant_finance(
+    tx: &mut Tx,
+    scope: AccountScope,
+    req: GrantFinanceRequest,
+) -> Result<Member> {
+    let GrantFinanceRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     change_finance(tx, scope, &name, &etag, |roles| roles | FINANCE).await
 }
 
@@ -134,16 +198,40 @@ pub async fn grant_finance(tx: &mut Tx, scope: AccountScope, req: GrantFinanceRe
 ///
 /// # Errors
 /// `NOT_FOUND`, `ETAG_MISMATCH`.
-pub async fn revoke_finance(tx: &mut Tx, scope: AccountScope, req: RevokeFinanceRequest) -> Result<Member> {
-    let RevokeFinanceRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn revoke_finance(
+    tx: &mut Tx,
+    scope: AccountScope,
+    req: RevokeFinanceRequest,
+) -> Result<Member> {
+    let RevokeFinanceRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     change_finance(tx, scope, &name, &etag, |roles| roles & !FINANCE).await
 }
 
-async fn change_finance(tx: &mut Tx, scope: AccountScope, name: &str, etag: &str, change: impl Fn(i64) -> i64) -> Result<Member> {
+async fn change_finance(
+    tx: &mut Tx,
+    scope: AccountScope,
+    name: &str,
+    etag: &str,
+    change: impl Fn(i64) -> i64,
+) -> Result<Member> {
     let row = find(tx, scope, name).await?;
     update::check_etag(etag, row.version)?;
     let old = set_of(&row);
-    replace(tx, &row, Set { roles: change(old.roles), single: old.single }, grants::By::Caller).await?;
+    replace(
+        tx,
+        &row,
+        Set {
+            roles: change(old.roles),
+            single: old.single,
+        },
+        grants::By::Caller,
+    )
+    .await?;
     to_wire(tx, row.account_id, row.principal_id).await
 }
 
@@ -152,13 +240,22 @@ async fn change_finance(tx: &mut Tx, scope: AccountScope, name: &str, etag: &str
 /// # Errors
 /// `LAST_MANAGER`, `ETAG_MISMATCH`; `PERMISSION_DENIED` to whoever is no member.
 pub async fn drop_roles(tx: &mut Tx, scope: CallerScope, req: DropRolesRequest) -> Result<Member> {
-    let DropRolesRequest { name, rights, etag, request_id: _, validate_only: _ } = req;
+    let DropRolesRequest {
+        name,
+        rights,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let row = find_own(tx, scope, &name).await?;
     update::check_etag(&etag, row.version)?;
     let dropped = Set::of_request(rights.as_ref(), "rights")?;
     refuse_owner(dropped.roles & row.roles)?;
     let old = set_of(&row);
-    let new = Set { roles: old.roles & !dropped.roles, single: old.single.without(dropped.single) };
+    let new = Set {
+        roles: old.roles & !dropped.roles,
+        single: old.single.without(dropped.single),
+    };
     replace(tx, &row, new, grants::By::Oneself).await?;
     to_wire(tx, row.account_id, row.principal_id).await
 }
@@ -167,25 +264,52 @@ pub async fn drop_roles(tx: &mut Tx, scope: CallerScope, req: DropRolesRequest) 
 ///
 /// # Errors
 /// `LAST_MANAGER`, `ETAG_MISMATCH`; `PERMISSION_DENIED` to whoever is no member.
-pub async fn leave_account(tx: &mut Tx, scope: CallerScope, req: LeaveAccountRequest) -> Result<LeaveAccountResponse> {
-    let LeaveAccountRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn leave_account(
+    tx: &mut Tx,
+    scope: CallerScope,
+    req: LeaveAccountRequest,
+) -> Result<LeaveAccountResponse> {
+    let LeaveAccountRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let row = find_own(tx, scope, &name).await?;
     update::check_etag(&etag, row.version)?;
     refuse_owner(row.roles)?;
     let mut losses = Losses::default();
     let member = remove(tx, &row, &mut losses).await?;
-    Ok(LeaveAccountResponse { resources: vec![member], losses: Some(losses) })
+    Ok(LeaveAccountResponse {
+        resources: vec![member],
+        losses: Some(losses),
+    })
 }
 
 /// Searches the caller's own tenant for users to add: their names, and nothing else (ROL-8).
 ///
 /// # Errors
 /// `NOT_IN_ASSOCIATED_TENANT` if the caller's tenant isn't associated; `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn search_candidates(rd: &Read, scope: AccountScope, req: SearchCandidatesRequest) -> Result<SearchCandidatesResponse> {
-    let SearchCandidatesRequest { parent, page_size, page_token, filter, order_by } = req;
-    let tenant = rd.caller().who.map(|w| w.principal.tenant).unwrap_or_default();
+pub async fn search_candidates(
+    rd: &Read,
+    scope: AccountScope,
+    req: SearchCandidatesRequest,
+) -> Result<SearchCandidatesResponse> {
+    let SearchCandidatesRequest {
+        parent,
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
+    let tenant = rd
+        .caller()
+        .who
+        .map(|w| w.principal.tenant)
+        .unwrap_or_default();
     if !grants::is_associated(rd.db(), scope.id(), tenant).await? {
-        return Err(Error::precondition(Reason::NotInAssociatedTenant).with("principal", rd.caller().name()));
+        return Err(Error::precondition(Reason::NotInAssociatedTenant)
+            .with("principal", rd.caller().name()));
     }
     let query = Query {
         keys: &rd.app().keys,
@@ -199,7 +323,9 @@ pub async fn search_candidates(rd: &Read, scope: AccountScope, req: SearchCandid
     let (rows, next_page_token) = directory::user::candidates(rd, tenant, &query).await?;
     let mut candidates = Vec::with_capacity(rows.len());
     for row in rows {
-        let member = grants::find(rd.db(), ScopeKey::Account(scope.id()), row.id).await?.is_some();
+        let member = grants::find(rd.db(), ScopeKey::Account(scope.id()), row.id)
+            .await?
+            .is_some();
         candidates.push(Candidate {
             principal: Name::User(tenant, row.id).to_string(),
             display_name: row.display_name,
@@ -207,7 +333,10 @@ pub async fn search_candidates(rd: &Read, scope: AccountScope, req: SearchCandid
             member,
         });
     }
-    Ok(SearchCandidatesResponse { candidates, next_page_token })
+    Ok(SearchCandidatesResponse {
+        candidates,
+        next_page_token,
+    })
 }
 
 /// Gives a member.
@@ -215,12 +344,20 @@ pub async fn search_candidates(rd: &Read, scope: AccountScope, req: SearchCandid
 /// # Errors
 /// `NOT_FOUND` to those who may read members; `PERMISSION_DENIED` to whoever asks for itself and is none.
 pub async fn get_member(rd: &Read, proof: Proof, req: GetMemberRequest) -> Result<Member> {
-    let Some(Name::Member(account, id)) = Name::parse(&req.name) else { return Err(Error::field("name", "is no member")) };
+    let Some(Name::Member(account, id)) = Name::parse(&req.name) else {
+        return Err(Error::field("name", "is no member"));
+    };
     let row = match proof.account() {
-        Ok(scope) => member::find(rd.db(), scope, id).await?.ok_or_else(|| Error::not_found("entente.dev/Member", req.name))?,
+        Ok(scope) => member::find(rd.db(), scope, id)
+            .await?
+            .ok_or_else(|| Error::not_found("entente.dev/Member", req.name))?,
         Err(_) => {
             let own = proof.caller()?.principal();
-            let row = if own.id == id { member::find_in(rd.db(), account, id).await? } else { None };
+            let row = if own.id == id {
+                member::find_in(rd.db(), account, id).await?
+            } else {
+                None
+            };
             row.ok_or_else(|| Error::denied(Permission::MembersRead.name()))?
         }
     };
@@ -231,8 +368,18 @@ pub async fn get_member(rd: &Read, proof: Proof, req: GetMemberRequest) -> Resul
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn list_members(rd: &Read, scope: AccountScope, req: ListMembersRequest) -> Result<ListMembersResponse> {
-    let ListMembersRequest { parent, page_size, page_token, filter, order_by } = req;
+pub async fn list_members(
+    rd: &Read,
+    scope: AccountScope,
+    req: ListMembersRequest,
+) -> Result<ListMembersResponse> {
+    let ListMembersRequest {
+        parent,
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
     let query = Query {
         keys: &rd.app().keys,
         caller: &rd.caller().key(),
@@ -244,13 +391,22 @@ pub async fn list_members(rd: &Read, scope: AccountScope, req: ListMembersReques
     };
     let select = Entity::find().filter(Column::AccountId.eq(scope.id()));
     let page = query
-        .page(rd.db(), select, &LISTING, |row: &Model, order| match order {
-            "display_name" => Key::Text(row.display_name_fold.clone(), row.principal_id),
-            _ => Key::Number(row.create_time, row.principal_id),
-        })
+        .page(
+            rd.db(),
+            select,
+            &LISTING,
+            |row: &Model, order| match order {
+                "display_name" => Key::Text(row.display_name_fold.clone(), row.principal_id),
+                _ => Key::Number(row.create_time, row.principal_id),
+            },
+        )
         .await?;
     Ok(ListMembersResponse {
-        members: page.rows.iter().map(|row| wire::member(rd.app(), row)).collect(),
+        members: page
+            .rows
+            .iter()
+            .map(|row| wire::member(rd.app(), row))
+            .collect(),
         next_page_token: page.next_page_token,
     })
 }
@@ -259,16 +415,33 @@ pub async fn list_members(rd: &Read, scope: AccountScope, req: ListMembersReques
 ///
 /// # Errors
 /// `NOT_FOUND`, `CANNOT_GRANT_WHAT_YOU_LACK`, `LAST_MANAGER`, `ETAG_MISMATCH`; `INVALID_ARGUMENT` for one named twice.
-pub async fn update_members(tx: &mut Tx, scope: AccountScope, req: UpdateMembersRequest) -> Result<UpdateMembersResponse> {
-    let UpdateMembersRequest { parent: _, requests, request_id: _, validate_only: _ } = req;
+pub async fn update_members(
+    tx: &mut Tx,
+    scope: AccountScope,
+    req: UpdateMembersRequest,
+) -> Result<UpdateMembersResponse> {
+    let UpdateMembersRequest {
+        parent: _,
+        requests,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let mut changes = Vec::with_capacity(requests.len());
     let mut seen = BTreeSet::new();
     for (i, request) in requests.into_iter().enumerate() {
-        let member = request.member.ok_or_else(|| Error::field(format!("requests[{i}].member"), "is required"))?;
+        let member = request
+            .member
+            .ok_or_else(|| Error::field(format!("requests[{i}].member"), "is required"))?;
         if !seen.insert(member.name.clone()) {
-            return Err(Error::field(format!("requests[{i}].member.name"), "stands in the list before"));
+            return Err(Error::field(
+                format!("requests[{i}].member.name"),
+                "stands in the list before",
+            ));
         }
-        let set = Set::of_request(member.rights.as_ref(), &format!("requests[{i}].member.rights"))?;
+        let set = Set::of_request(
+            member.rights.as_ref(),
+            &format!("requests[{i}].member.rights"),
+        )?;
         changes.push((member.name, member.etag, set));
     }
     // What is given comes before what is taken, so that a manager can be replaced by another in one call.
@@ -292,8 +465,18 @@ pub async fn update_members(tx: &mut Tx, scope: AccountScope, req: UpdateMembers
 ///
 /// # Errors
 /// `NOT_FOUND`, `NOT_CREATED_HERE`, `LAST_MANAGER`, `PERMISSION_DENIED` for the owner.
-pub async fn remove_members(tx: &mut Tx, scope: AccountScope, req: RemoveMembersRequest) -> Result<RemoveMembersResponse> {
-    let RemoveMembersRequest { parent: _, names, delete_from_directory, request_id: _, validate_only: _ } = req;
+pub async fn remove_members(
+    tx: &mut Tx,
+    scope: AccountScope,
+    req: RemoveMembersRequest,
+) -> Result<RemoveMembersResponse> {
+    let RemoveMembersRequest {
+        parent: _,
+        names,
+        delete_from_directory,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let mut rows = Vec::with_capacity(names.len());
     for name in &names {
         rows.push(find(tx, scope, name).await?);
@@ -317,7 +500,10 @@ pub async fn remove_members(tx: &mut Tx, scope: AccountScope, req: RemoveMembers
             losses.session_count += lost.session_count;
         }
     }
-    Ok(RemoveMembersResponse { resources, losses: Some(losses) })
+    Ok(RemoveMembersResponse {
+        resources,
+        losses: Some(losses),
+    })
 }
 
 /// Deletion from the directory: a user made through this account, by a global admin of its tenant.
@@ -335,35 +521,67 @@ async fn may_delete(tx: &mut Tx, row: &Model) -> Result<()> {
 ///
 /// # Errors
 /// `MANAGER_EXISTS`, `NOT_FOUND`, `ETAG_MISMATCH`.
-pub async fn restore_manager(tx: &mut Tx, scope: AccountScope, req: RestoreManagerRequest) -> Result<Member> {
-    let RestoreManagerRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn restore_manager(
+    tx: &mut Tx,
+    scope: AccountScope,
+    req: RestoreManagerRequest,
+) -> Result<Member> {
+    let RestoreManagerRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let row = find(tx, scope, &name).await?;
     update::check_etag(&etag, row.version)?;
-    if grants::active_holders(tx.db(), ScopeKey::Account(scope.id()), MANAGER, tx.now(), 1).await? > 0 {
+    if grants::active_holders(tx.db(), ScopeKey::Account(scope.id()), MANAGER, tx.now(), 1).await?
+        > 0
+    {
         return Err(Error::precondition(Reason::ManagerExists));
     }
     if row.principal_kind != PrincipalKind::User as i16 || row.active != 1 {
-        return Err(Error::precondition(Reason::NotAssignable).with("lacking", "MANAGER by who isn't an active person"));
+        return Err(Error::precondition(Reason::NotAssignable)
+            .with("lacking", "MANAGER by who isn't an active person"));
     }
     let old = set_of(&row);
-    replace(tx, &row, Set { roles: old.roles | MANAGER, single: old.single }, grants::By::Caller).await?;
+    replace(
+        tx,
+        &row,
+        Set {
+            roles: old.roles | MANAGER,
+            single: old.single,
+        },
+        grants::By::Caller,
+    )
+    .await?;
     to_wire(tx, row.account_id, row.principal_id).await
 }
 
 // ---- what several do
 
 fn set_of(row: &Model) -> Set {
-    Set { roles: row.roles, single: roles::Permissions::from_stored(&row.permissions) }
+    Set {
+        roles: row.roles,
+        single: roles::Permissions::from_stored(&row.permissions),
+    }
 }
 
 fn refuse_owner(roles: i64) -> Result<()> {
-    if roles & OWNER == 0 { Ok(()) } else { Err(Error::denied("owner; ownership is handed on, not removed")) }
+    if roles & OWNER == 0 {
+        Ok(())
+    } else {
+        Err(Error::denied("owner; ownership is handed on, not removed"))
+    }
 }
 
 async fn find(tx: &Tx, scope: AccountScope, name: &str) -> Result<Model> {
     let not_found = || Error::not_found("entente.dev/Member", name);
     match Name::parse(name) {
-        Some(Name::Member(account, id)) if account == scope.id() => member::find(tx.db(), scope, id).await?.ok_or_else(not_found),
+        Some(Name::Member(account, id)) if account == scope.id() => {
+            member::find(tx.db(), scope, id)
+                .await?
+                .ok_or_else(not_found)
+        }
         _ => Err(not_found()),
     }
 }
@@ -375,7 +593,9 @@ async fn find_own(tx: &mut Tx, scope: CallerScope, name: &str) -> Result<Model> 
     match Name::parse(name) {
         Some(Name::Member(account, id)) if id == own => {
             tx.lock([ScopeKey::Account(account)]).await?;
-            member::find_in(tx.db(), account, own).await?.ok_or_else(denied)
+            member::find_in(tx.db(), account, own)
+                .await?
+                .ok_or_else(denied)
         }
         _ => Err(denied()),
     }
@@ -388,12 +608,19 @@ async fn replace(tx: &mut Tx, row: &Model, new: Set, by: grants::By) -> Result<(
         return Ok(());
     }
     let kind = PrincipalKind::from_number(row.principal_kind).unwrap_or(PrincipalKind::User);
-    let principal = Principal { kind, id: row.principal_id, tenant: row.tenant_id };
+    let principal = Principal {
+        kind,
+        id: row.principal_id,
+        tenant: row.tenant_id,
+    };
     grants::set(tx, scope, principal, new, by).await?;
     tx.emit(
-        Event::new("entente.account.v1.MemberUpdated", Name::Member(row.account_id, row.principal_id))
-            .change("rights", old.names(scope), new.names(scope))
-            .touches(row.principal_id),
+        Event::new(
+            "entente.account.v1.MemberUpdated",
+            Name::Member(row.account_id, row.principal_id),
+        )
+        .change("rights", old.names(scope), new.names(scope))
+        .touches(row.principal_id),
     );
     Ok(())
 }
@@ -402,12 +629,21 @@ async fn remove(tx: &mut Tx, row: &Model, losses: &mut Losses) -> Result<Member>
     let resource = wire::member(tx.app(), row);
     let held = set_of(row);
     grants::remove(tx, ScopeKey::Account(row.account_id), row.principal_id).await?;
-    losses.memberships.push(LostMembership { member: resource.name.clone(), rights: Some(held.to_rights()) });
-    tx.emit(directory::user_change::member_removed(row.account_id, row.principal_id, held));
+    losses.memberships.push(LostMembership {
+        member: resource.name.clone(),
+        rights: Some(held.to_rights()),
+    });
+    tx.emit(directory::user_change::member_removed(
+        row.account_id,
+        row.principal_id,
+        held,
+    ));
     Ok(resource)
 }
 
 async fn to_wire(tx: &Tx, account: Uuid, id: Uuid) -> Result<Member> {
-    let row = member::find_in(tx.db(), account, id).await?.ok_or_else(|| Error::internal("a member vanished within its transaction"))?;
+    let row = member::find_in(tx.db(), account, id)
+        .await?
+        .ok_or_else(|| Error::internal("a member vanished within its transaction"))?;
     Ok(wire::member(tx.app(), &row))
 }

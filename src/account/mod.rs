@@ -19,9 +19,7 @@ use crate::{
         principal::Principal,
         scope::{CallerScope, OperatorScope, Proof},
     },
-    account::entity::{
-        account::{self, Entity, Model},
-    },
+    account::entity::account::{self, Entity, Model},
     app::{Read, Tx},
     directory,
     error::{Error, Reason, Result},
@@ -45,11 +43,25 @@ const LISTING: Listing = Listing {
             column: ("accounts", "publisher_display_name_fold"),
             kind: Kind::Text { fold },
         },
-        Field { name: "create_time", column: ("accounts", "create_time"), kind: Kind::Instant { parse: parse_rfc3339 } },
+        Field {
+            name: "create_time",
+            column: ("accounts", "create_time"),
+            kind: Kind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
     ],
     orders: &[
-        OrderField { name: "create_time", column: ("accounts", "create_time"), descending: false },
-        OrderField { name: "publisher_display_name", column: ("accounts", "publisher_display_name_fold"), descending: false },
+        OrderField {
+            name: "create_time",
+            column: ("accounts", "create_time"),
+            descending: false,
+        },
+        OrderField {
+            name: "publisher_display_name",
+            column: ("accounts", "publisher_display_name_fold"),
+            descending: false,
+        },
     ],
     id: ("accounts", "id"),
 };
@@ -58,14 +70,20 @@ const LISTING: Listing = Listing {
 ///
 /// # Errors
 /// `RESOURCE_EXISTS` for the publisher name, `NOT_IN_ASSOCIATED_TENANT` if the manager isn't an active user, `OPERATOR_TENANT`.
-pub async fn import_account(tx: &mut Tx, _scope: OperatorScope, req: ImportAccountRequest) -> Result<Account> {
+pub async fn import_account(
+    tx: &mut Tx,
+    _scope: OperatorScope,
+    req: ImportAccountRequest,
+) -> Result<Account> {
     let (new, tenant_id, manager) = wire::imported(req)?;
     directory::tenant::not_the_operators(tx, tenant_id)?;
     tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
     let principal_name = manager.name();
     let user = directory::user::summary(tx.db(), manager.id).await?;
     if !user.is_some_and(|u| u.tenant == tenant_id && u.active) {
-        return Err(Error::precondition(Reason::NotInAssociatedTenant).with("principal", principal_name));
+        return Err(
+            Error::precondition(Reason::NotInAssociatedTenant).with("principal", principal_name)
+        );
     }
     let (id, now) = (tx.id(), tx.now());
     let row = Model {
@@ -90,15 +108,22 @@ pub async fn import_account(tx: &mut Tx, _scope: OperatorScope, req: ImportAccou
     let null = || serde_json::Value::Null;
     tx.emit(
         Event::new("entente.account.v1.AccountImported", Name::Account(id))
-            .change("publisher_display_name", null(), row.publisher_display_name.clone())
+            .change(
+                "publisher_display_name",
+                null(),
+                row.publisher_display_name.clone(),
+            )
             .change("legal_name", null(), row.legal_name.clone())
             .change("country_code", null(), row.country_code.clone())
             .also_in(ScopeKey::Tenant(tenant_id)),
     );
     tx.emit(
-        Event::new("entente.account.v1.MemberAdded", Name::Member(id, manager.id))
-            .change("rights", null(), set.names(scope))
-            .touches(manager.id),
+        Event::new(
+            "entente.account.v1.MemberAdded",
+            Name::Member(id, manager.id),
+        )
+        .change("rights", null(), set.names(scope))
+        .touches(manager.id),
     );
     Ok(wire::account(&row, false))
 }
@@ -109,7 +134,10 @@ pub async fn import_account(tx: &mut Tx, _scope: OperatorScope, req: ImportAccou
 /// `NOT_FOUND`, to the operator's people only.
 pub async fn get_account(rd: &Read, proof: Proof, req: GetAccountRequest) -> Result<Account> {
     let id = Name::parse(&req.name).map(|n| n.id()).unwrap_or_default();
-    let row = Entity::find_by_id(id).one(rd.db()).await?.ok_or_else(|| Error::not_found("entente.dev/Account", req.name))?;
+    let row = Entity::find_by_id(id)
+        .one(rd.db())
+        .await?
+        .ok_or_else(|| Error::not_found("entente.dev/Account", req.name))?;
     Ok(wire::account(&row, proof.masked()))
 }
 
@@ -117,15 +145,30 @@ pub async fn get_account(rd: &Read, proof: Proof, req: GetAccountRequest) -> Res
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn list_accounts(rd: &Read, scope: CallerScope, req: ListAccountsRequest) -> Result<ListAccountsResponse> {
-    let ListAccountsRequest { page_size, page_token, filter, order_by } = req;
-    let Principal { kind: _, id, tenant } = scope.principal();
+pub async fn list_accounts(
+    rd: &Read,
+    scope: CallerScope,
+    req: ListAccountsRequest,
+) -> Result<ListAccountsResponse> {
+    let ListAccountsRequest {
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
+    let Principal {
+        kind: _,
+        id,
+        tenant,
+    } = scope.principal();
     let mine = sea_orm::sea_query::Expr::cust_with_values(
         "\"accounts\".\"id\" IN (SELECT g.scope_id FROM grants g JOIN associations s ON s.account_id = g.scope_id AND s.tenant_id = g.tenant_id \
          WHERE g.scope_kind = 2 AND g.principal_id = $1 AND g.tenant_id = $2)",
         [sea_orm::Value::from(id), sea_orm::Value::from(tenant)],
     );
-    let select = Entity::find().filter(mine).filter(account::Column::State.gt(0));
+    let select = Entity::find()
+        .filter(mine)
+        .filter(account::Column::State.gt(0));
     let query = Query {
         keys: &rd.app().keys,
         caller: &rd.caller().key(),
@@ -136,13 +179,24 @@ pub async fn list_accounts(rd: &Read, scope: CallerScope, req: ListAccountsReque
         order_by: &order_by,
     };
     let page = query
-        .page(rd.db(), select, &LISTING, |row: &Model, order| match order {
-            "publisher_display_name" => Key::Text(row.publisher_display_name_fold.clone(), row.id),
-            _ => Key::Number(row.create_time, row.id),
-        })
+        .page(
+            rd.db(),
+            select,
+            &LISTING,
+            |row: &Model, order| match order {
+                "publisher_display_name" => {
+                    Key::Text(row.publisher_display_name_fold.clone(), row.id)
+                }
+                _ => Key::Number(row.create_time, row.id),
+            },
+        )
         .await?;
     Ok(ListAccountsResponse {
-        accounts: page.rows.iter().map(|row| wire::account(row, false)).collect(),
+        accounts: page
+            .rows
+            .iter()
+            .map(|row| wire::account(row, false))
+            .collect(),
         next_page_token: page.next_page_token,
     })
 }

@@ -21,10 +21,11 @@ use crate::{
     names::Name,
     proto::{
         account::{
-            AssociateTenantRequest, CreateAssociatedTenantRequest, CreateAssociatedTenantResponse, ListAssociatedTenantsRequest,
-            ListAssociatedTenantsResponse, RemoveTenantRequest, RemoveTenantResponse, TenantAssociation,
+            AssociateTenantRequest, CreateAssociatedTenantRequest, CreateAssociatedTenantResponse,
+            ListAssociatedTenantsRequest, ListAssociatedTenantsResponse, RemoveTenantRequest,
+            RemoveTenantResponse, TenantAssociation,
         },
-        directory::{LostMembership, Losses},
+        directory::{Losses, LostMembership},
     },
     store::{
         filter::{Field, Kind, OrderField},
@@ -38,12 +39,30 @@ use crate::{
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field { name: "tenant_display_name", column: ("account_tenants", "display_name_fold"), kind: Kind::Text { fold } },
-        Field { name: "create_time", column: ("account_tenants", "create_time"), kind: Kind::Instant { parse: parse_rfc3339 } },
+        Field {
+            name: "tenant_display_name",
+            column: ("account_tenants", "display_name_fold"),
+            kind: Kind::Text { fold },
+        },
+        Field {
+            name: "create_time",
+            column: ("account_tenants", "create_time"),
+            kind: Kind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
     ],
     orders: &[
-        OrderField { name: "create_time", column: ("account_tenants", "create_time"), descending: false },
-        OrderField { name: "tenant_display_name", column: ("account_tenants", "display_name_fold"), descending: false },
+        OrderField {
+            name: "create_time",
+            column: ("account_tenants", "create_time"),
+            descending: false,
+        },
+        OrderField {
+            name: "tenant_display_name",
+            column: ("account_tenants", "display_name_fold"),
+            descending: false,
+        },
     ],
     id: ("account_tenants", "tenant_id"),
 };
@@ -52,28 +71,61 @@ const LISTING: Listing = Listing {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a token that isn't good: it is a field here, not the caller's credential.
-pub async fn prepare_associate_tenant(outside: &Outside, _proof: Proof, req: &AssociateTenantRequest) -> Result<Authenticated> {
+pub async fn prepare_associate_tenant(
+    outside: &Outside,
+    _proof: Proof,
+    req: &AssociateTenantRequest,
+) -> Result<Authenticated> {
     let app = outside.app();
     let now = app.now().await?;
-    let bad = |_| Error::argument(Reason::TokenInvalid, "tenant_admin_token", "is no good access token");
-    app.tokens.verify(&req.tenant_admin_token, now).map_err(bad)?.ok_or_else(|| bad(Error::late()))
+    let bad = |_| {
+        Error::argument(
+            Reason::TokenInvalid,
+            "tenant_admin_token",
+            "is no good access token",
+        )
+    };
+    app.tokens
+        .verify(&req.tenant_admin_token, now)
+        .map_err(bad)?
+        .ok_or_else(|| bad(Error::late()))
 }
 
 /// Associates the tenant of the second token, whose principal must be its global admin (TEN-3).
 ///
 /// # Errors
 /// `ALREADY_ASSOCIATED`, `PERMISSION_DENIED`, `OPERATOR_TENANT`.
-pub async fn associate_tenant(tx: &mut Tx, scope: AccountScope, _req: AssociateTenantRequest, admin: Authenticated) -> Result<TenantAssociation> {
+pub async fn associate_tenant(
+    tx: &mut Tx,
+    scope: AccountScope,
+    _req: AssociateTenantRequest,
+    admin: Authenticated,
+) -> Result<TenantAssociation> {
     let tenant = admin.principal.tenant;
     directory::tenant::not_the_operators(tx, tenant)?;
-    tx.lock([ScopeKey::Tenant(tenant), ScopeKey::Account(scope.id())]).await?;
+    tx.lock([ScopeKey::Tenant(tenant), ScopeKey::Account(scope.id())])
+        .await?;
     let caller = tx.caller().clone();
-    demand_of_token(tx.db(), admin, Permission::TenantUpdate, tenant, &caller, tx.now()).await?;
+    demand_of_token(
+        tx.db(),
+        admin,
+        Permission::TenantUpdate,
+        tenant,
+        &caller,
+        tx.now(),
+    )
+    .await?;
     grants::associate(tx, scope.id(), tenant).await?;
     tx.emit(
-        Event::new("entente.account.v1.TenantAssociated", Name::TenantAssociation(scope.id(), tenant)).also_in(ScopeKey::Tenant(tenant)),
+        Event::new(
+            "entente.account.v1.TenantAssociated",
+            Name::TenantAssociation(scope.id(), tenant),
+        )
+        .also_in(ScopeKey::Tenant(tenant)),
     );
-    find(tx, scope.id(), tenant).await.map(|row| wire::association(tx.app(), &row))
+    find(tx, scope.id(), tenant)
+        .await
+        .map(|row| wire::association(tx.app(), &row))
 }
 
 /// Hashes outside of the transaction.
@@ -98,13 +150,23 @@ pub async fn create_associated_tenant(
     req: CreateAssociatedTenantRequest,
     hash: Option<String>,
 ) -> Result<CreateAssociatedTenantResponse> {
-    let CreateAssociatedTenantRequest { parent: _, tenant, first_admin, request_id: _, validate_only: _ } = req;
+    let CreateAssociatedTenantRequest {
+        parent: _,
+        tenant,
+        first_admin,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let new = directory::wire::new_tenant(tenant)?;
     let (admin, _) = directory::wire::first_admin(first_admin)?;
     let made = directory::tenant::make(tx, new, admin, hash, grants::By::Caller).await?;
     grants::associate(tx, scope.id(), made.id).await?;
     tx.emit(
-        Event::new("entente.account.v1.TenantAssociated", Name::TenantAssociation(scope.id(), made.id)).also_in(ScopeKey::Tenant(made.id)),
+        Event::new(
+            "entente.account.v1.TenantAssociated",
+            Name::TenantAssociation(scope.id(), made.id),
+        )
+        .also_in(ScopeKey::Tenant(made.id)),
     );
     let association = find(tx, scope.id(), made.id).await?;
     Ok(CreateAssociatedTenantResponse {
@@ -125,7 +187,13 @@ pub async fn list_associated_tenants(
     scope: AccountScope,
     req: ListAssociatedTenantsRequest,
 ) -> Result<ListAssociatedTenantsResponse> {
-    let ListAssociatedTenantsRequest { parent, page_size, page_token, filter, order_by } = req;
+    let ListAssociatedTenantsRequest {
+        parent,
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
     let query = Query {
         keys: &rd.app().keys,
         caller: &rd.caller().key(),
@@ -137,13 +205,22 @@ pub async fn list_associated_tenants(
     };
     let select = Entity::find().filter(Column::AccountId.eq(scope.id()));
     let page = query
-        .page(rd.db(), select, &LISTING, |row: &Model, order| match order {
-            "tenant_display_name" => Key::Text(row.display_name_fold.clone(), row.tenant_id),
-            _ => Key::Number(row.create_time, row.tenant_id),
-        })
+        .page(
+            rd.db(),
+            select,
+            &LISTING,
+            |row: &Model, order| match order {
+                "tenant_display_name" => Key::Text(row.display_name_fold.clone(), row.tenant_id),
+                _ => Key::Number(row.create_time, row.tenant_id),
+            },
+        )
         .await?;
     Ok(ListAssociatedTenantsResponse {
-        associations: page.rows.iter().map(|row| wire::association(rd.app(), row)).collect(),
+        associations: page
+            .rows
+            .iter()
+            .map(|row| wire::association(rd.app(), row))
+            .collect(),
         next_page_token: page.next_page_token,
     })
 }
@@ -152,16 +229,39 @@ pub async fn list_associated_tenants(
 ///
 /// # Errors
 /// `SIGNED_IN_THROUGH_TENANT`, `LAST_TENANT`, `LAST_MANAGER`, `NOT_FOUND`, `ETAG_MISMATCH`.
-pub async fn remove_tenant(tx: &mut Tx, scope: AccountScope, req: RemoveTenantRequest) -> Result<RemoveTenantResponse> {
-    let RemoveTenantRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn remove_tenant(
+    tx: &mut Tx,
+    scope: AccountScope,
+    req: RemoveTenantRequest,
+) -> Result<RemoveTenantResponse> {
+    let RemoveTenantRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let not_found = || Error::not_found("entente.dev/TenantAssociation", name.clone());
-    let Some(Name::TenantAssociation(_, tenant)) = Name::parse(&name) else { return Err(not_found()) };
-    let row = Entity::find_by_id((scope.id(), tenant)).one(tx.db()).await?.ok_or_else(not_found)?;
+    let Some(Name::TenantAssociation(_, tenant)) = Name::parse(&name) else {
+        return Err(not_found());
+    };
+    let row = Entity::find_by_id((scope.id(), tenant))
+        .one(tx.db())
+        .await?
+        .ok_or_else(not_found)?;
     update::check_etag(&etag, row.version)?;
-    if tx.caller().who.is_some_and(|w| w.principal.tenant == tenant) {
+    if tx
+        .caller()
+        .who
+        .is_some_and(|w| w.principal.tenant == tenant)
+    {
         return Err(Error::precondition(Reason::SignedInThroughTenant));
     }
-    if grants::association_count(tx.db(), scope.id()).await? <= 1 && tx.demand(Permission::TenantsRemoveLast, Name::Account(scope.id())).await.is_err() {
+    if grants::association_count(tx.db(), scope.id()).await? <= 1
+        && tx
+            .demand(Permission::TenantsRemoveLast, Name::Account(scope.id()))
+            .await
+            .is_err()
+    {
         return Err(Error::precondition(Reason::LastTenant));
     }
     let lost = grants::dissociate(tx, scope.id(), tenant).await?;
@@ -172,12 +272,23 @@ pub async fn remove_tenant(tx: &mut Tx, scope: AccountScope, req: RemoveTenantRe
             member: Name::Member(scope.id(), grant.principal_id).to_string(),
             rights: Some(set.to_rights()),
         });
-        tx.emit(directory::user_change::member_removed(scope.id(), grant.principal_id, set));
+        tx.emit(directory::user_change::member_removed(
+            scope.id(),
+            grant.principal_id,
+            set,
+        ));
     }
     tx.emit(
-        Event::new("entente.account.v1.TenantRemoved", Name::TenantAssociation(scope.id(), tenant)).also_in(ScopeKey::Tenant(tenant)),
+        Event::new(
+            "entente.account.v1.TenantRemoved",
+            Name::TenantAssociation(scope.id(), tenant),
+        )
+        .also_in(ScopeKey::Tenant(tenant)),
     );
-    Ok(RemoveTenantResponse { resources: vec![wire::association(tx.app(), &row)], losses: Some(losses) })
+    Ok(RemoveTenantResponse {
+        resources: vec![wire::association(tx.app(), &row)],
+        losses: Some(losses),
+    })
 }
 
 async fn find(tx: &Tx, account: Uuid, tenant: Uuid) -> Result<Model> {

@@ -13,7 +13,9 @@ use crate::{
     directory::wire::domain,
     error::{Error, Result},
     names::Name,
-    proto::account::{Account, EffectiveRight, ImportAccountRequest, Member, MemberKind, TenantAssociation},
+    proto::account::{
+        Account, EffectiveRight, ImportAccountRequest, Member, MemberKind, TenantAssociation,
+    },
     store::{scope_key::ScopeKey, time::timestamp, update::etag},
 };
 
@@ -58,7 +60,13 @@ pub struct Imported {
 
 /// The account, tenant and first manager of an import.
 pub fn imported(request: ImportAccountRequest) -> Result<(Imported, Uuid, Principal)> {
-    let ImportAccountRequest { account, tenant, first_manager, request_id: _, validate_only: _ } = request;
+    let ImportAccountRequest {
+        account,
+        tenant,
+        first_manager,
+        request_id: _,
+        validate_only: _,
+    } = request;
     let Account {
         name: _,
         publisher_display_name,
@@ -71,11 +79,24 @@ pub fn imported(request: ImportAccountRequest) -> Result<(Imported, Uuid, Princi
         update_time: _,
         etag: _,
     } = account.ok_or_else(|| Error::field("account", "is required"))?;
-    let Some(Name::Tenant(tenant)) = Name::parse(&tenant) else { return Err(Error::field("tenant", "is no tenant")) };
-    let manager = Name::parse(&first_manager).and_then(Principal::of).filter(|p| p.kind == Kind::User);
+    let Some(Name::Tenant(tenant)) = Name::parse(&tenant) else {
+        return Err(Error::field("tenant", "is no tenant"));
+    };
+    let manager = Name::parse(&first_manager)
+        .and_then(Principal::of)
+        .filter(|p| p.kind == Kind::User);
     let manager = manager.ok_or_else(|| Error::field("first_manager", "is no user"))?;
     let kind = if r#type == 0 { 1 } else { i64::from(r#type) };
-    Ok((Imported { publisher_display_name, legal_name, country_code, kind }, tenant, manager))
+    Ok((
+        Imported {
+            publisher_display_name,
+            legal_name,
+            country_code,
+            kind,
+        },
+        tenant,
+        manager,
+    ))
 }
 
 /// A member for the wire, with what it holds and where that comes from.
@@ -98,18 +119,32 @@ pub fn member(app: &App, row: &member::Model) -> Member {
         version,
     } = row;
     let kind = Kind::from_number(*principal_kind).unwrap_or(Kind::User);
-    let principal = Principal { kind, id: *principal_id, tenant: *tenant_id };
-    let set = Set { roles: *roles, single: Permissions::from_stored(permissions) };
+    let principal = Principal {
+        kind,
+        id: *principal_id,
+        tenant: *tenant_id,
+    };
+    let set = Set {
+        roles: *roles,
+        single: Permissions::from_stored(permissions),
+    };
     Member {
         name: Name::Member(*account_id, *principal_id).to_string(),
         principal: principal.name(),
         display_name: display_name.clone(),
-        sign_in_name: if user_name.is_empty() { String::new() } else { format!("{user_name}@{}", domain(app, domain_prefix)) },
+        sign_in_name: if user_name.is_empty() {
+            String::new()
+        } else {
+            format!("{user_name}@{}", domain(app, domain_prefix))
+        },
         rights: Some(set.to_rights()),
         effective_rights: set
             .names(ScopeKey::Account(*account_id))
             .into_iter()
-            .map(|right| EffectiveRight { right, source: "direct".to_owned() })
+            .map(|right| EffectiveRight {
+                right,
+                source: "direct".to_owned(),
+            })
             .collect(),
         kind: match kind {
             Kind::Application => MemberKind::Application,
@@ -125,7 +160,15 @@ pub fn member(app: &App, row: &member::Model) -> Member {
 
 /// An association for the wire.
 pub fn association(app: &App, row: &association::Model) -> TenantAssociation {
-    let association::Model { account_id, tenant_id, display_name, display_name_fold: _, domain_prefix, create_time, version } = row;
+    let association::Model {
+        account_id,
+        tenant_id,
+        display_name,
+        display_name_fold: _,
+        domain_prefix,
+        create_time,
+        version,
+    } = row;
     TenantAssociation {
         name: Name::TenantAssociation(*account_id, *tenant_id).to_string(),
         tenant: Name::Tenant(*tenant_id).to_string(),

@@ -14,7 +14,9 @@ use crate::{
     call::{Batch, Then},
     error::{Error, Reason, Result},
     names::Name,
-    proto::audit::{GetLastCursorRequest, GetLastCursorResponse, WatchEventsRequest, WatchEventsResponse},
+    proto::audit::{
+        GetLastCursorRequest, GetLastCursorResponse, WatchEventsRequest, WatchEventsResponse,
+    },
     store::outbox,
 };
 
@@ -35,17 +37,34 @@ pub struct Watch {
 /// # Errors
 /// `OUT_OF_RANGE`, `CURSOR_EXPIRED` for a cursor that is foreign, or older than what is kept; `INVALID_ARGUMENT` for a resource that is
 /// none.
-pub async fn watch_events(rd: &Read, proof: Proof, req: &WatchEventsRequest, state: &mut Watch) -> Result<Batch<WatchEventsResponse>> {
-    let WatchEventsRequest { parent, cursor, types, resource } = req;
+pub async fn watch_events(
+    rd: &Read,
+    proof: Proof,
+    req: &WatchEventsRequest,
+    state: &mut Watch,
+) -> Result<Batch<WatchEventsResponse>> {
+    let WatchEventsRequest {
+        parent,
+        cursor,
+        types,
+        resource,
+    } = req;
     let scope = parent_of(&proof, parent)?.scope();
     if !resource.is_empty() && Name::parse(resource).is_none() {
-        return Err(Error::field("resource", "is no resource name that is known here"));
+        return Err(Error::field(
+            "resource",
+            "is no resource name that is known here",
+        ));
     }
     let epoch = &rd.app().epoch;
     let at = match state.at {
         Some(at) => at,
         None => {
-            let sent = if cursor.is_empty() { None } else { Some(outbox::parse_cursor(cursor, epoch, scope)?) };
+            let sent = if cursor.is_empty() {
+                None
+            } else {
+                Some(outbox::parse_cursor(cursor, epoch, scope)?)
+            };
             let (oldest, newest) = outbox::bounds(rd.db(), scope).await?;
             begin(sent, oldest, newest)?
         }
@@ -56,11 +75,17 @@ pub async fn watch_events(rd: &Read, proof: Proof, req: &WatchEventsRequest, sta
         let (oldest, newest) = outbox::bounds(rd.db(), scope).await?;
         begin(Some(at), oldest, newest)?;
     }
-    let mut then = if rows.len() == usize::from(MOST_EVENTS) { Then::More } else { Then::Wait };
+    let mut then = if rows.len() == usize::from(MOST_EVENTS) {
+        Then::More
+    } else {
+        Then::Wait
+    };
     let (mut last, mut events, mut bytes) = (at, Vec::new(), 0);
     for row in rows {
         let seq = row.seq;
-        if (types.is_empty() || types.contains(&row.r#type)) && (resource.is_empty() || *resource == row.resource) {
+        if (types.is_empty() || types.contains(&row.r#type))
+            && (resource.is_empty() || *resource == row.resource)
+        {
             let event = wire::domain_event(epoch, scope, row)?;
             bytes += event.encoded_len();
             if bytes > MOST_BYTES && !events.is_empty() {
@@ -75,22 +100,37 @@ pub async fn watch_events(rd: &Read, proof: Proof, req: &WatchEventsRequest, sta
     // The first message comes at once, so that a client sees that the stream lives, and has a cursor.
     let silent = state.told.is_some_and(|told| told.elapsed() < SIGN_OF_LIFE);
     if silent && events.is_empty() {
-        return Ok(Batch { message: None, then });
+        return Ok(Batch {
+            message: None,
+            then,
+        });
     }
     state.told = Some(Instant::now());
-    let message = WatchEventsResponse { events, cursor: outbox::cursor(epoch, scope, last) };
-    Ok(Batch { message: Some(message), then })
+    let message = WatchEventsResponse {
+        events,
+        cursor: outbox::cursor(epoch, scope, last),
+    };
+    Ok(Batch {
+        message: Some(message),
+        then,
+    })
 }
 
 /// The cursor of the last domain event of a tenant, an account or the operator.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn get_last_cursor(rd: &Read, proof: Proof, req: GetLastCursorRequest) -> Result<GetLastCursorResponse> {
+pub async fn get_last_cursor(
+    rd: &Read,
+    proof: Proof,
+    req: GetLastCursorRequest,
+) -> Result<GetLastCursorResponse> {
     let GetLastCursorRequest { parent } = req;
     let scope = parent_of(&proof, &parent)?.scope();
     let (_, newest) = outbox::bounds(rd.db(), scope).await?;
-    Ok(GetLastCursorResponse { cursor: outbox::cursor(&rd.app().epoch, scope, newest) })
+    Ok(GetLastCursorResponse {
+        cursor: outbox::cursor(&rd.app().epoch, scope, newest),
+    })
 }
 
 /// The number after which to read on: that of the cursor, if nothing after it is gone already; without one, before the oldest kept.
@@ -129,6 +169,9 @@ mod tests {
         assert_eq!(good(Some(9), None, 9), Some(9));
         assert_eq!(good(Some(8), None, 9), None);
         let error = begin(Some(4), Some(6), 9).unwrap_err();
-        assert_eq!((error.code(), error.reason()), (tonic::Code::OutOfRange, Reason::CursorExpired));
+        assert_eq!(
+            (error.code(), error.reason()),
+            (tonic::Code::OutOfRange, Reason::CursorExpired)
+        );
     }
 }

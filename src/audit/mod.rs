@@ -10,7 +10,10 @@
 pub mod event;
 mod wire;
 
-use sea_orm::{ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, Select, Statement, Value};
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, Select, Statement,
+    Value,
+};
 
 use crate::{
     access::scope::Proof,
@@ -19,8 +22,8 @@ use crate::{
     error::{Error, Result},
     names::Name,
     proto::audit::{
-        ExportAuditEventsRequest, ExportAuditEventsResponse, ListAuditEventsRequest, ListAuditEventsResponse, VerifyAuditChainRequest,
-        VerifyAuditChainResponse,
+        ExportAuditEventsRequest, ExportAuditEventsResponse, ListAuditEventsRequest,
+        ListAuditEventsResponse, VerifyAuditChainRequest, VerifyAuditChainResponse,
     },
     store::{
         self,
@@ -67,12 +70,34 @@ mod entity {
 /// What lists of audit events can be asked.
 static LISTING: Listing = Listing {
     fields: &[
-        Field { name: "create_time", column: ("audit_events", "create_time"), kind: Kind::Instant { parse: parse_rfc3339 } },
-        Field { name: "action", column: ("audit_events", "action"), kind: Kind::Exact },
-        Field { name: "actor", column: ("audit_events", "actor"), kind: Kind::Exact },
-        Field { name: "outcome", column: ("audit_events", "outcome"), kind: Kind::Exact },
+        Field {
+            name: "create_time",
+            column: ("audit_events", "create_time"),
+            kind: Kind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
+        Field {
+            name: "action",
+            column: ("audit_events", "action"),
+            kind: Kind::Exact,
+        },
+        Field {
+            name: "actor",
+            column: ("audit_events", "actor"),
+            kind: Kind::Exact,
+        },
+        Field {
+            name: "outcome",
+            column: ("audit_events", "outcome"),
+            kind: Kind::Exact,
+        },
     ],
-    orders: &[OrderField { name: "create_time", column: ("audit_events", "create_time"), descending: true }],
+    orders: &[OrderField {
+        name: "create_time",
+        column: ("audit_events", "create_time"),
+        descending: true,
+    }],
     id: ("audit_events", "event_id"),
 };
 
@@ -89,8 +114,18 @@ pub struct Export {
 ///
 /// # Errors
 /// `NOT_FOUND` to the operator's people, who may look at what doesn't exist; `INVALID_ARGUMENT` for a bad filter, order or token.
-pub async fn list_audit_events(rd: &Read, proof: Proof, req: ListAuditEventsRequest) -> Result<ListAuditEventsResponse> {
-    let ListAuditEventsRequest { parent, page_size, page_token, filter, order_by } = req;
+pub async fn list_audit_events(
+    rd: &Read,
+    proof: Proof,
+    req: ListAuditEventsRequest,
+) -> Result<ListAuditEventsResponse> {
+    let ListAuditEventsRequest {
+        parent,
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
     let name = parent_of(&proof, &parent)?;
     chain_length(rd, name).await?;
     let (scope, caller) = (name.scope(), rd.caller().key());
@@ -107,11 +142,18 @@ pub async fn list_audit_events(rd: &Read, proof: Proof, req: ListAuditEventsRequ
     let fits = fitting(page.rows.iter().map(|row| row.body.len() + BESIDE_BODY));
     if fits < page.rows.len() {
         // Tokens aren't bound to the size of a page, so a shorter one goes on all the same.
-        let shorter = Query { page_size: i32::try_from(fits).unwrap_or(1), ..query };
+        let shorter = Query {
+            page_size: i32::try_from(fits).unwrap_or(1),
+            ..query
+        };
         page = shorter.page(rd.db(), chain(scope), &LISTING, key).await?;
     }
     Ok(ListAuditEventsResponse {
-        audit_events: page.rows.into_iter().map(|row| wire::audit_event(scope, row.seq, &row.body)).collect(),
+        audit_events: page
+            .rows
+            .into_iter()
+            .map(|row| wire::audit_event(scope, row.seq, &row.body))
+            .collect(),
         next_page_token: page.next_page_token,
     })
 }
@@ -120,7 +162,11 @@ pub async fn list_audit_events(rd: &Read, proof: Proof, req: ListAuditEventsRequ
 ///
 /// # Errors
 /// `NOT_FOUND` to the operator's people, who may look at what doesn't exist.
-pub async fn verify_audit_chain(rd: &Read, proof: Proof, req: VerifyAuditChainRequest) -> Result<VerifyAuditChainResponse> {
+pub async fn verify_audit_chain(
+    rd: &Read,
+    proof: Proof,
+    req: VerifyAuditChainRequest,
+) -> Result<VerifyAuditChainResponse> {
     let VerifyAuditChainRequest { parent } = req;
     let name = parent_of(&proof, &parent)?;
     chain_length(rd, name).await?;
@@ -144,7 +190,10 @@ pub async fn export_audit_events(
         Some(end) => end,
         None => {
             let end = chain_length(rd, name).await?;
-            *state = Export { at: *after, end: Some(end) };
+            *state = Export {
+                at: *after,
+                end: Some(end),
+            };
             end
         }
     };
@@ -154,15 +203,29 @@ pub async fn export_audit_events(
     rows.truncate(fitting(rows.iter().map(|row| row.body.len() + BESIDE_BODY)));
     // Without rows the chain ends before its head says so: then there is nothing to wait for, and verification tells of it.
     state.at = rows.last().map_or(end, |row| row.seq);
-    let then = if state.at < end { Then::More } else { Then::End };
-    let events: Vec<_> = rows.iter().map(|row| wire::audit_event(scope, row.seq, &row.body)).collect();
-    let message = (!events.is_empty()).then_some(ExportAuditEventsResponse { audit_events: events });
+    let then = if state.at < end {
+        Then::More
+    } else {
+        Then::End
+    };
+    let events: Vec<_> = rows
+        .iter()
+        .map(|row| wire::audit_event(scope, row.seq, &row.body))
+        .collect();
+    let message = (!events.is_empty()).then_some(ExportAuditEventsResponse {
+        audit_events: events,
+    });
     Ok(Batch { message, then })
 }
 
 /// The parent that a request names, held once more against what was proven.
 fn parent_of(proof: &Proof, parent: &str) -> Result<Name> {
-    let name = Name::parse(parent).ok_or_else(|| Error::field("parent", "is no name of a tenant, an account or the operator"))?;
+    let name = Name::parse(parent).ok_or_else(|| {
+        Error::field(
+            "parent",
+            "is no name of a tenant, an account or the operator",
+        )
+    })?;
     if proof.by_operator() || proof.scopes().any(|proven| proven == name.scope()) {
         Ok(name)
     } else {
@@ -184,7 +247,9 @@ async fn chain_length(rd: &Read, parent: Name) -> Result<i64> {
 
 /// The events of one chain.
 fn chain(scope: ScopeKey) -> Select<entity::Entity> {
-    entity::Entity::find().filter(entity::Column::ScopeKind.eq(scope.kind())).filter(entity::Column::ScopeId.eq(scope.id()))
+    entity::Entity::find()
+        .filter(entity::Column::ScopeKind.eq(scope.kind()))
+        .filter(entity::Column::ScopeId.eq(scope.id()))
 }
 
 fn key(row: &entity::Model, _order: &'static str) -> Key {

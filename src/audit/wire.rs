@@ -1,10 +1,7 @@
 //! Audit events and domain events as messages.
 
 use prost::Message as _;
-use prost_types::{
-    ListValue, NullValue, Struct,
-    value::Kind,
-};
+use prost_types::{ListValue, NullValue, Struct, value::Kind};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -61,14 +58,33 @@ pub(super) fn audit_event(scope: ScopeKey, seq: i64, body: &[u8]) -> AuditEvent 
 
 /// What a verification found.
 pub(super) fn verdict(verdict: Verdict) -> VerifyAuditChainResponse {
-    let Verdict { checked, findings, checkpoint } = verdict;
-    VerifyAuditChainResponse { intact: findings.is_empty(), checked_count: checked, findings, checkpoint }
+    let Verdict {
+        checked,
+        findings,
+        checkpoint,
+    } = verdict;
+    VerifyAuditChainResponse {
+        intact: findings.is_empty(),
+        checked_count: checked,
+        findings,
+        checkpoint,
+    }
 }
 
 /// A domain event as a watcher of a scope sees it.
 pub(super) fn domain_event(epoch: &str, scope: ScopeKey, row: Row) -> Result<DomainEvent> {
-    let Row { seq, event_id, r#type, resource, scopes, actor, changes, create_time } = row;
-    let changes = serde_json::from_str(&changes).map_err(|e| Error::internal(format!("the changes of event {event_id}: {e}")))?;
+    let Row {
+        seq,
+        event_id,
+        r#type,
+        resource,
+        scopes,
+        actor,
+        changes,
+        create_time,
+    } = row;
+    let changes = serde_json::from_str(&changes)
+        .map_err(|e| Error::internal(format!("the changes of event {event_id}: {e}")))?;
     Ok(DomainEvent {
         cursor: outbox::cursor(epoch, scope, seq),
         r#type,
@@ -82,7 +98,12 @@ pub(super) fn domain_event(epoch: &str, scope: ScopeKey, row: Row) -> Result<Dom
 }
 
 fn structure(json: serde_json::Map<String, Json>, depth: usize) -> Struct {
-    Struct { fields: json.into_iter().map(|(name, inner)| (name, value(inner, depth + 1))).collect() }
+    Struct {
+        fields: json
+            .into_iter()
+            .map(|(name, inner)| (name, value(inner, depth + 1)))
+            .collect(),
+    }
 }
 
 fn value(json: Json, depth: usize) -> prost_types::Value {
@@ -90,14 +111,24 @@ fn value(json: Json, depth: usize) -> prost_types::Value {
         Json::Null => Kind::NullValue(NullValue::NullValue.into()),
         Json::Bool(is) => Kind::BoolValue(is),
         Json::Number(number) => match number.as_f64() {
-            Some(double) if number.as_i64().map_or_else(|| number.is_f64(), |n| (-MOST_EXACT..=MOST_EXACT).contains(&n)) => {
+            Some(double)
+                if number.as_i64().map_or_else(
+                    || number.is_f64(),
+                    |n| (-MOST_EXACT..=MOST_EXACT).contains(&n),
+                ) =>
+            {
                 Kind::NumberValue(double)
             }
             _ => Kind::StringValue(number.to_string()),
         },
         Json::String(text) => Kind::StringValue(text),
         deep if depth > MOST_DEPTH => Kind::StringValue(deep.to_string()),
-        Json::Array(items) => Kind::ListValue(ListValue { values: items.into_iter().map(|item| value(item, depth + 1)).collect() }),
+        Json::Array(items) => Kind::ListValue(ListValue {
+            values: items
+                .into_iter()
+                .map(|item| value(item, depth + 1))
+                .collect(),
+        }),
         Json::Object(fields) => Kind::StructValue(structure(fields, depth)),
     };
     prost_types::Value { kind: Some(kind) }
@@ -127,26 +158,55 @@ mod tests {
         let changes = json!({ "display_name": { "old": null, "new": "B" }, "roles": { "old": ["A", true, 1.5], "new": [] } });
         let event = domain_event("e", ScopeKey::Operator, row(&changes)).unwrap();
         assert_eq!(event.scopes, ["tenants/t", "accounts/a"]);
-        assert_eq!(outbox::parse_cursor(&event.cursor, "e", ScopeKey::Operator).unwrap(), 7);
-        let back = |name: &str, side: &str| match &event.changes.as_ref().unwrap().fields[name].kind {
+        assert_eq!(
+            outbox::parse_cursor(&event.cursor, "e", ScopeKey::Operator).unwrap(),
+            7
+        );
+        let back = |name: &str, side: &str| match &event.changes.as_ref().unwrap().fields[name].kind
+        {
             Some(Kind::StructValue(s)) => s.fields[side].clone(),
             other => panic!("{other:?}"),
         };
         assert_eq!(back("display_name", "old").kind, Some(Kind::NullValue(0)));
-        assert_eq!(back("display_name", "new"), prost_types::Value::from("B".to_owned()));
+        assert_eq!(
+            back("display_name", "new"),
+            prost_types::Value::from("B".to_owned())
+        );
         let list = vec!["A".to_owned().into(), true.into(), 1.5.into()];
         assert_eq!(back("roles", "old"), prost_types::Value::from(list));
         assert_eq!(back("roles", "new"), prost_types::Value::from(Vec::new()));
-        assert!(domain_event("e", ScopeKey::Operator, Row { changes: "[]".to_owned(), ..row(&changes) }).is_err());
+        assert!(
+            domain_event(
+                "e",
+                ScopeKey::Operator,
+                Row {
+                    changes: "[]".to_owned(),
+                    ..row(&changes)
+                }
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn numbers_that_a_double_cannot_hold_are_texts() {
         for (number, kind) in [
-            (json!(9_007_199_254_740_992_i64), Kind::NumberValue(9_007_199_254_740_992.0)),
-            (json!(9_007_199_254_740_993_i64), Kind::StringValue("9007199254740993".to_owned())),
-            (json!(i64::MIN), Kind::StringValue("-9223372036854775808".to_owned())),
-            (json!(u64::MAX), Kind::StringValue("18446744073709551615".to_owned())),
+            (
+                json!(9_007_199_254_740_992_i64),
+                Kind::NumberValue(9_007_199_254_740_992.0),
+            ),
+            (
+                json!(9_007_199_254_740_993_i64),
+                Kind::StringValue("9007199254740993".to_owned()),
+            ),
+            (
+                json!(i64::MIN),
+                Kind::StringValue("-9223372036854775808".to_owned()),
+            ),
+            (
+                json!(u64::MAX),
+                Kind::StringValue("18446744073709551615".to_owned()),
+            ),
             (json!(0.5), Kind::NumberValue(0.5)),
         ] {
             assert_eq!(value(number, 1).kind, Some(kind));
@@ -155,9 +215,23 @@ mod tests {
 
     #[test]
     fn depth_is_bounded() {
-        let deep = (0..100).fold(json!("x"), |inner, i| if i % 2 == 0 { json!([inner]) } else { json!({ "a": inner }) });
-        let event = domain_event("e", ScopeKey::Operator, row(&json!({ "field": { "old": null, "new": deep } }))).unwrap();
-        assert_eq!(DomainEvent::decode(event.encode_to_vec().as_slice()).unwrap(), event);
+        let deep = (0..100).fold(json!("x"), |inner, i| {
+            if i % 2 == 0 {
+                json!([inner])
+            } else {
+                json!({ "a": inner })
+            }
+        });
+        let event = domain_event(
+            "e",
+            ScopeKey::Operator,
+            row(&json!({ "field": { "new": deep } })),
+        )
+        .unwrap();
+        assert_eq!(
+            DomainEvent::decode(event.encode_to_vec().as_slice()).unwrap(),
+            event
+        );
         let (mut at, mut depth) = (event.changes.unwrap().fields.remove("field").unwrap(), 1);
         let text = loop {
             depth += 1;
@@ -168,7 +242,10 @@ mod tests {
                 other => panic!("{other:?}"),
             };
         };
-        assert!(depth <= MOST_DEPTH + 2 && text.starts_with(['[', '{']), "{depth} {text}");
+        assert!(
+            depth <= MOST_DEPTH + 2 && text.starts_with(['[', '{']),
+            "{depth} {text}"
+        );
     }
 
     #[test]
@@ -190,10 +267,22 @@ mod tests {
         let event = audit_event(tenant, 12, &body.encode_to_vec());
         assert_eq!(event.name, format!("{tenant}/auditEvents/12"));
         assert_eq!(event.event_id, Uuid::from_u128(5).to_string());
-        assert_eq!(event.create_time, Some(prost_types::Timestamp { seconds: 2, nanos: 1_000 }));
-        assert_eq!((event.action.as_str(), event.count, event.outcome.as_str()), ("a", 3, "OK"));
+        assert_eq!(
+            event.create_time,
+            Some(prost_types::Timestamp {
+                seconds: 2,
+                nanos: 1_000
+            })
+        );
+        assert_eq!(
+            (event.action.as_str(), event.count, event.outcome.as_str()),
+            ("a", 3, "OK")
+        );
         let unreadable = audit_event(tenant, 13, b"\xff\xff");
-        let named = AuditEvent { name: format!("{tenant}/auditEvents/13"), ..AuditEvent::default() };
+        let named = AuditEvent {
+            name: format!("{tenant}/auditEvents/13"),
+            ..AuditEvent::default()
+        };
         assert_eq!(unreadable, named);
     }
 }

@@ -2,7 +2,10 @@
 
 use aws_lc_rs::digest;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, ModelTrait, PaginatorTrait, QueryFilter, Statement, Value};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, ModelTrait, PaginatorTrait,
+    QueryFilter, Statement, Value,
+};
 use uuid::Uuid;
 
 use super::{
@@ -26,8 +29,9 @@ use crate::{
     keys::Purpose,
     names::Name,
     proto::directory::{
-        Application, CreateApplicationRequest, CreateKeyRequest, CreateKeyResponse, DeleteKeyRequest, DeleteKeyResponse,
-        GetApplicationRequest, ListApplicationsRequest, ListApplicationsResponse, ListKeysRequest, ListKeysResponse, Losses,
+        Application, CreateApplicationRequest, CreateKeyRequest, CreateKeyResponse,
+        DeleteKeyRequest, DeleteKeyResponse, GetApplicationRequest, ListApplicationsRequest,
+        ListApplicationsResponse, ListKeysRequest, ListKeysResponse, Losses,
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
@@ -52,22 +56,56 @@ const KEY_PREFIX: &str = "entk_";
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field { name: "display_name", column: ("applications", "display_name_fold"), kind: FilterKind::Text { fold } },
-        Field { name: "create_time", column: ("applications", "create_time"), kind: FilterKind::Instant { parse: parse_rfc3339 } },
+        Field {
+            name: "display_name",
+            column: ("applications", "display_name_fold"),
+            kind: FilterKind::Text { fold },
+        },
+        Field {
+            name: "create_time",
+            column: ("applications", "create_time"),
+            kind: FilterKind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
     ],
     orders: &[
-        OrderField { name: "create_time", column: ("applications", "create_time"), descending: false },
-        OrderField { name: "display_name", column: ("applications", "display_name_fold"), descending: false },
+        OrderField {
+            name: "create_time",
+            column: ("applications", "create_time"),
+            descending: false,
+        },
+        OrderField {
+            name: "display_name",
+            column: ("applications", "display_name_fold"),
+            descending: false,
+        },
     ],
     id: ("applications", "id"),
 };
 
 const KEY_LISTING: Listing = Listing {
     fields: &[
-        Field { name: "create_time", column: ("application_keys", "create_time"), kind: FilterKind::Instant { parse: parse_rfc3339 } },
-        Field { name: "expire_time", column: ("application_keys", "expire_time"), kind: FilterKind::Instant { parse: parse_rfc3339 } },
+        Field {
+            name: "create_time",
+            column: ("application_keys", "create_time"),
+            kind: FilterKind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
+        Field {
+            name: "expire_time",
+            column: ("application_keys", "expire_time"),
+            kind: FilterKind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
     ],
-    orders: &[OrderField { name: "create_time", column: ("application_keys", "create_time"), descending: false }],
+    orders: &[OrderField {
+        name: "create_time",
+        column: ("application_keys", "create_time"),
+        descending: false,
+    }],
     id: ("application_keys", "id"),
 };
 
@@ -75,8 +113,18 @@ const KEY_LISTING: Listing = Listing {
 ///
 /// # Errors
 /// `URI_TAKEN`, and those of giving.
-pub async fn create_application(tx: &mut Tx, tenant: TenantScope, req: CreateApplicationRequest) -> Result<Application> {
-    let CreateApplicationRequest { parent: _, application, memberships, request_id: _, validate_only: _ } = req;
+pub async fn create_application(
+    tx: &mut Tx,
+    tenant: TenantScope,
+    req: CreateApplicationRequest,
+) -> Result<Application> {
+    let CreateApplicationRequest {
+        parent: _,
+        application,
+        memberships,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let Application {
         name: _,
         display_name,
@@ -103,13 +151,28 @@ pub async fn create_application(tx: &mut Tx, tenant: TenantScope, req: CreateApp
     };
     tx.insert(row.clone()).await?;
     tx.emit(
-        Event::new("entente.directory.v1.ApplicationCreated", Name::Application(row.tenant_id, row.id))
-            .change("display_name", serde_json::Value::Null, row.display_name.clone())
-            .change("reply_url", serde_json::Value::Null, row.reply_url.clone())
-            .change("application_id_uri", serde_json::Value::Null, row.application_id_uri.clone())
-            .touches(row.id),
+        Event::new(
+            "entente.directory.v1.ApplicationCreated",
+            Name::Application(row.tenant_id, row.id),
+        )
+        .change(
+            "display_name",
+            serde_json::Value::Null,
+            row.display_name.clone(),
+        )
+        .change("reply_url", serde_json::Value::Null, row.reply_url.clone())
+        .change(
+            "application_id_uri",
+            serde_json::Value::Null,
+            row.application_id_uri.clone(),
+        )
+        .touches(row.id),
     );
-    let principal = Principal { kind: Kind::Application, id: row.id, tenant: row.tenant_id };
+    let principal = Principal {
+        kind: Kind::Application,
+        id: row.id,
+        tenant: row.tenant_id,
+    };
     user_change::join_accounts(tx, principal, &memberships).await?;
     Ok(wire::application(&row))
 }
@@ -118,16 +181,32 @@ pub async fn create_application(tx: &mut Tx, tenant: TenantScope, req: CreateApp
 ///
 /// # Errors
 /// `NOT_FOUND`.
-pub async fn get_application(rd: &Read, proof: Proof, req: GetApplicationRequest) -> Result<Application> {
-    find(rd.db(), proof.reach()?, &req.name).await.map(|row| wire::application(&row))
+pub async fn get_application(
+    rd: &Read,
+    proof: Proof,
+    req: GetApplicationRequest,
+) -> Result<Application> {
+    find(rd.db(), proof.reach()?, &req.name)
+        .await
+        .map(|row| wire::application(&row))
 }
 
 /// Lists the applications of a tenant.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn list_applications(rd: &Read, scope: TenantScope, req: ListApplicationsRequest) -> Result<ListApplicationsResponse> {
-    let ListApplicationsRequest { parent, page_size, page_token, filter, order_by } = req;
+pub async fn list_applications(
+    rd: &Read,
+    scope: TenantScope,
+    req: ListApplicationsRequest,
+) -> Result<ListApplicationsResponse> {
+    let ListApplicationsRequest {
+        parent,
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
     let query = Query {
         keys: &rd.app().keys,
         caller: &rd.caller().key(),
@@ -139,10 +218,15 @@ pub async fn list_applications(rd: &Read, scope: TenantScope, req: ListApplicati
     };
     let select = Entity::find().filter(Column::TenantId.eq(scope.id()));
     let page = query
-        .page(rd.db(), select, &LISTING, |row: &Model, order| match order {
-            "display_name" => Key::Text(row.display_name_fold.clone(), row.id),
-            _ => Key::Number(row.create_time, row.id),
-        })
+        .page(
+            rd.db(),
+            select,
+            &LISTING,
+            |row: &Model, order| match order {
+                "display_name" => Key::Text(row.display_name_fold.clone(), row.id),
+                _ => Key::Number(row.create_time, row.id),
+            },
+        )
         .await?;
     Ok(ListApplicationsResponse {
         applications: page.rows.iter().map(wire::application).collect(),
@@ -154,8 +238,17 @@ pub async fn list_applications(rd: &Read, scope: TenantScope, req: ListApplicati
 ///
 /// # Errors
 /// `TOO_MANY_KEYS`, `INVALID_ARGUMENT` for a bad lifetime, `CANNOT_GRANT_WHAT_YOU_LACK`.
-pub async fn create_key(tx: &mut Tx, scope: TenantScope, req: CreateKeyRequest) -> Result<CreateKeyResponse> {
-    let CreateKeyRequest { parent, key, request_id: _, validate_only: _ } = req;
+pub async fn create_key(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: CreateKeyRequest,
+) -> Result<CreateKeyResponse> {
+    let CreateKeyRequest {
+        parent,
+        key,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let application = find(tx.db(), scope, &parent).await?;
     demand_all_it_holds(tx, application.id).await?;
     let now = tx.now();
@@ -164,7 +257,10 @@ pub async fn create_key(tx: &mut Tx, scope: TenantScope, req: CreateKeyRequest) 
         Some(at) => {
             let at = micros(&at);
             if at < now + SHORTEST_US - CLOCK_SLACK_US || at > now + LONGEST_US + CLOCK_SLACK_US {
-                return Err(Error::field("key.expire_time", "must lie 1 day to 24 months from now"));
+                return Err(Error::field(
+                    "key.expire_time",
+                    "must lie 1 day to 24 months from now",
+                ));
             }
             at
         }
@@ -190,9 +286,17 @@ pub async fn create_key(tx: &mut Tx, scope: TenantScope, req: CreateKeyRequest) 
     };
     tx.insert(row.clone()).await?;
     tx.emit(
-        Event::new("entente.directory.v1.KeyCreated", Name::Key(application.tenant_id, application.id, row.id)).touches(application.id),
+        Event::new(
+            "entente.directory.v1.KeyCreated",
+            Name::Key(application.tenant_id, application.id, row.id),
+        )
+        .touches(application.id),
     );
-    Ok(CreateKeyResponse { key: Some(wire::key(application.tenant_id, &row)), secret, secret_omitted: false })
+    Ok(CreateKeyResponse {
+        key: Some(wire::key(application.tenant_id, &row)),
+        secret,
+        secret_omitted: false,
+    })
 }
 
 async fn demand_all_it_holds(tx: &mut Tx, application: Uuid) -> Result<()> {
@@ -207,9 +311,18 @@ async fn demand_all_it_holds(tx: &mut Tx, application: Uuid) -> Result<()> {
         }
         let mine = tx.caller_permissions(scope).await?;
         let missing = user_change::permissions(scope, &grant).without(mine);
-        lacking.extend(missing.names().into_iter().map(|p| format!("{p} on {scope}")));
+        lacking.extend(
+            missing
+                .names()
+                .into_iter()
+                .map(|p| format!("{p} on {scope}")),
+        );
     }
-    if lacking.is_empty() { Ok(()) } else { Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", "))) }
+    if lacking.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", ")))
+    }
 }
 
 /// `entk_`, 43 characters of 256 random bits, and 6 of a checksum, so that scanners know a real one.
@@ -220,7 +333,11 @@ fn new_secret(app: &App) -> String {
 
 fn checksum(body: &str) -> String {
     let hash = digest::digest(&digest::SHA256, body.as_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(hash.as_ref()).chars().take(6).collect()
+    BASE64_URL_SAFE_NO_PAD
+        .encode(hash.as_ref())
+        .chars()
+        .take(6)
+        .collect()
 }
 
 fn is_well_formed(secret: &str) -> bool {
@@ -231,15 +348,34 @@ fn is_well_formed(secret: &str) -> bool {
 }
 
 fn key_hash(app: &App, application: Uuid, secret: &str) -> Vec<u8> {
-    app.keys.mac(Purpose::Secret, &[b"application key", application.as_bytes(), secret.as_bytes()]).to_vec()
+    app.keys
+        .mac(
+            Purpose::Secret,
+            &[
+                b"application key",
+                application.as_bytes(),
+                secret.as_bytes(),
+            ],
+        )
+        .to_vec()
 }
 
 /// Lists keys, without secrets.
 ///
 /// # Errors
 /// `NOT_FOUND`; `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn list_keys(rd: &Read, scope: TenantScope, req: ListKeysRequest) -> Result<ListKeysResponse> {
-    let ListKeysRequest { parent, page_size, page_token, filter, order_by } = req;
+pub async fn list_keys(
+    rd: &Read,
+    scope: TenantScope,
+    req: ListKeysRequest,
+) -> Result<ListKeysResponse> {
+    let ListKeysRequest {
+        parent,
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
     let application = find(rd.db(), scope, &parent).await?;
     let query = Query {
         keys: &rd.app().keys,
@@ -251,9 +387,17 @@ pub async fn list_keys(rd: &Read, scope: TenantScope, req: ListKeysRequest) -> R
         order_by: &order_by,
     };
     let select = keys::Entity::find().filter(keys::Column::ApplicationId.eq(application.id));
-    let page = query.page(rd.db(), select, &KEY_LISTING, |row: &keys::Model, _| Key::Number(row.create_time, row.id)).await?;
+    let page = query
+        .page(rd.db(), select, &KEY_LISTING, |row: &keys::Model, _| {
+            Key::Number(row.create_time, row.id)
+        })
+        .await?;
     Ok(ListKeysResponse {
-        keys: page.rows.iter().map(|row| wire::key(application.tenant_id, row)).collect(),
+        keys: page
+            .rows
+            .iter()
+            .map(|row| wire::key(application.tenant_id, row))
+            .collect(),
         next_page_token: page.next_page_token,
     })
 }
@@ -262,11 +406,24 @@ pub async fn list_keys(rd: &Read, scope: TenantScope, req: ListKeysRequest) -> R
 ///
 /// # Errors
 /// `NOT_FOUND`, `ETAG_MISMATCH`.
-pub async fn delete_key(tx: &mut Tx, scope: TenantScope, req: DeleteKeyRequest) -> Result<DeleteKeyResponse> {
-    let DeleteKeyRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn delete_key(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: DeleteKeyRequest,
+) -> Result<DeleteKeyResponse> {
+    let DeleteKeyRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let not_found = || Error::not_found("entente.dev/Key", name.clone());
-    let Some(Name::Key(tenant_id, application_id, id)) = Name::parse(&name) else { return Err(not_found()) };
-    let application = application::find(tx.db(), scope, application_id).await?.ok_or_else(not_found)?;
+    let Some(Name::Key(tenant_id, application_id, id)) = Name::parse(&name) else {
+        return Err(not_found());
+    };
+    let application = application::find(tx.db(), scope, application_id)
+        .await?
+        .ok_or_else(not_found)?;
     let row = keys::Entity::find_by_id(id)
         .filter(keys::Column::ApplicationId.eq(application.id))
         .one(tx.db())
@@ -275,15 +432,29 @@ pub async fn delete_key(tx: &mut Tx, scope: TenantScope, req: DeleteKeyRequest) 
     update::check_etag(&etag, row.version)?;
     let resource = wire::key(tenant_id, &row);
     row.delete(tx.db()).await?;
-    tx.emit(Event::new("entente.directory.v1.KeyDeleted", Name::Key(tenant_id, application.id, id)).touches(application.id));
-    let losses = Losses { key_count: 1, ..Losses::default() };
-    Ok(DeleteKeyResponse { resources: vec![resource], losses: Some(losses) })
+    tx.emit(
+        Event::new(
+            "entente.directory.v1.KeyDeleted",
+            Name::Key(tenant_id, application.id, id),
+        )
+        .touches(application.id),
+    );
+    let losses = Losses {
+        key_count: 1,
+        ..Losses::default()
+    };
+    Ok(DeleteKeyResponse {
+        resources: vec![resource],
+        losses: Some(losses),
+    })
 }
 
 async fn find<C: ConnectionTrait>(db: &C, reach: impl Into<Reach>, name: &str) -> Result<Model> {
     let not_found = || Error::not_found("entente.dev/Application", name);
     match Name::parse(name) {
-        Some(Name::Application(_, id)) => application::find(db, reach, id).await?.ok_or_else(not_found),
+        Some(Name::Application(_, id)) => application::find(db, reach, id)
+            .await?
+            .ok_or_else(not_found),
         _ => Err(not_found()),
     }
 }
@@ -311,8 +482,18 @@ pub(super) async fn find_key(tx: &Tx, application: Uuid, secret: &str) -> Result
     let sql = "SELECT a.tenant_id, k.id AS key_id, k.expire_time FROM application_keys k JOIN applications a ON a.id = k.application_id \
                JOIN tenants t ON t.id = a.tenant_id WHERE k.application_id = $1 AND k.hash = $2 AND k.expire_time > $3 \
                AND a.state = 1 AND t.state = 1";
-    let values: [Value; 3] = [application.into(), Value::Bytes(Some(hash)), tx.now().into()];
-    Ok(GoodKey::find_by_statement(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).one(tx.db()).await?)
+    let values: [Value; 3] = [
+        application.into(),
+        Value::Bytes(Some(hash)),
+        tx.now().into(),
+    ];
+    Ok(GoodKey::find_by_statement(Statement::from_sql_and_values(
+        tx.db().get_database_backend(),
+        sql,
+        values,
+    ))
+    .one(tx.db())
+    .await?)
 }
 
 /// What other slices know of an application.

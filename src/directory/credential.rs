@@ -36,7 +36,10 @@ pub fn temporary_password(env: &Env) -> String {
 /// What is stored of a secret that the service made for a user.
 #[must_use]
 pub fn stored_made(keys: &Keys, user: Uuid, secret: &str) -> String {
-    let mac = keys.mac(Purpose::Secret, &[b"password", user.as_bytes(), secret.as_bytes()]);
+    let mac = keys.mac(
+        Purpose::Secret,
+        &[b"password", user.as_bytes(), secret.as_bytes()],
+    );
     format!("{MADE}{}", BASE64_URL_SAFE_NO_PAD.encode(mac))
 }
 
@@ -48,7 +51,11 @@ pub fn stored_made(keys: &Keys, user: Uuid, secret: &str) -> String {
 pub async fn verify(app: &App, user: Uuid, stored: Option<&str>, password: &str) -> Result<bool> {
     match stored {
         Some(stored) if stored.starts_with(MADE) => {
-            let right = bool::from(stored.as_bytes().ct_eq(stored_made(&app.keys, user, password).as_bytes()));
+            let right = bool::from(
+                stored
+                    .as_bytes()
+                    .ct_eq(stored_made(&app.keys, user, password).as_bytes()),
+            );
             if !right {
                 app.hasher.verify(password, None).await?;
             }
@@ -74,8 +81,20 @@ pub async fn set(tx: &mut Tx, user: Uuid, hash: &str, temporary: bool) -> Result
     let sql = "INSERT INTO credentials (user_id, hash, temporary, expire_time, change_time, strangers_failed, known_failed) \
                VALUES ($1, $2, $3, $4, $5, 0, 0) ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, temporary = excluded.temporary, \
                expire_time = excluded.expire_time, change_time = excluded.change_time, strangers_failed = 0, known_failed = 0";
-    let values: [Value; 5] = [user.into(), hash.into(), temporary.into(), Value::BigInt(expire_time), now.into()];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    let values: [Value; 5] = [
+        user.into(),
+        hash.into(),
+        temporary.into(),
+        Value::BigInt(expire_time),
+        now.into(),
+    ];
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(())
 }
 
@@ -97,6 +116,13 @@ pub async fn make_temporary(tx: &mut Tx, user: Uuid) -> Result<String> {
 pub async fn end_sessions(tx: &mut Tx, user: Uuid, but: Option<Uuid>) -> Result<i32> {
     let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE user_id = $2 AND end_time IS NULL AND expire_time > $1 AND id <> $3";
     let values: [Value; 3] = [tx.now().into(), user.into(), but.unwrap_or_default().into()];
-    let done = tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    let done = tx
+        .db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(i32::try_from(done.rows_affected()).unwrap_or(i32::MAX))
 }

@@ -5,17 +5,104 @@ pub const MIN_CHARS: usize = 12;
 
 /// Words that most bad passwords are made of; facts of every published list of leaked passwords.
 const COMMON_WORDS: &[&str] = &[
-    "password", "passwort", "motdepasse", "passw0rd", "qwerty", "qwertz", "azerty", "qwertyuiop", "asdfghjkl", "zxcvbnm", "letmein",
-    "welcome", "bienvenue", "willkommen", "admin", "administrator", "root", "login", "master", "iloveyou", "monkey", "dragon", "sunshine",
-    "princess", "football", "baseball", "superman", "batman", "trustno1", "shadow", "michael", "jennifer", "jordan", "hunter", "charlie",
-    "freedom", "whatever", "computer", "internet", "secret", "summer", "winter", "spring", "autumn", "changeme", "changeit", "default",
-    "guest", "test", "testing", "temp", "temporary", "company", "contoso", "fabrikam", "entente", "partner", "abc", "abcd", "abcdef", "aaa",
-    "google", "microsoft", "apple", "amazon", "starwars", "pokemon", "cheese", "chocolate", "liverpool", "chelsea", "arsenal", "correct",
-    "january", "february", "march", "april", "june", "july", "august", "september", "october", "november", "december", "monday", "friday",
+    "password",
+    "passwort",
+    "motdepasse",
+    "passw0rd",
+    "qwerty",
+    "qwertz",
+    "azerty",
+    "qwertyuiop",
+    "asdfghjkl",
+    "zxcvbnm",
+    "letmein",
+    "welcome",
+    "bienvenue",
+    "willkommen",
+    "admin",
+    "administrator",
+    "root",
+    "login",
+    "master",
+    "iloveyou",
+    "monkey",
+    "dragon",
+    "sunshine",
+    "princess",
+    "football",
+    "baseball",
+    "superman",
+    "batman",
+    "trustno1",
+    "shadow",
+    "michael",
+    "jennifer",
+    "jordan",
+    "hunter",
+    "charlie",
+    "freedom",
+    "whatever",
+    "computer",
+    "internet",
+    "secret",
+    "summer",
+    "winter",
+    "spring",
+    "autumn",
+    "changeme",
+    "changeit",
+    "default",
+    "guest",
+    "test",
+    "testing",
+    "temp",
+    "temporary",
+    "company",
+    "contoso",
+    "fabrikam",
+    "entente",
+    "partner",
+    "abc",
+    "abcd",
+    "abcdef",
+    "aaa",
+    "google",
+    "microsoft",
+    "apple",
+    "amazon",
+    "starwars",
+    "pokemon",
+    "cheese",
+    "chocolate",
+    "liverpool",
+    "chelsea",
+    "arsenal",
+    "correct",
+    "january",
+    "february",
+    "march",
+    "april",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+    "monday",
+    "friday",
 ];
 
 /// Rows of keyboards and of counting, forwards; backwards counts too.
-const RUNS: &[&str] = &["01234567890123456789", "abcdefghijklmnopqrstuvwxyz", "qwertyuiopasdfghjklzxcvbnm", "qwertzuiopasdfghjklyxcvbnm", "azertyuiopqsdfghjklmwxcvbn", "1q2w3e4r5t6y7u8i9o0p", "qazwsxedcrfvtgbyhnujmikolp"];
+const RUNS: &[&str] = &[
+    "01234567890123456789",
+    "abcdefghijklmnopqrstuvwxyz",
+    "qwertyuiopasdfghjklzxcvbnm",
+    "qwertzuiopasdfghjklyxcvbnm",
+    "azertyuiopqsdfghjklmwxcvbn",
+    "1q2w3e4r5t6y7u8i9o0p",
+    "qazwsxedcrfvtgbyhnujmikolp",
+];
 
 /// What is wrong with a password; None if it may be used.
 #[must_use]
@@ -72,7 +159,11 @@ fn uncommon_chars(text: &str) -> usize {
         let run = (i + 1..=chars.len()).rev().find(|end| {
             let piece: String = chars[i..*end].iter().collect();
             let backwards: String = chars[i..*end].iter().rev().collect();
-            end - i >= 3 && (RUNS.iter().any(|r| r.contains(&piece) || r.contains(&backwards)) || chars[i..*end].iter().all(|c| *c == chars[i]))
+            end - i >= 3
+                && (RUNS
+                    .iter()
+                    .any(|r| r.contains(&piece) || r.contains(&backwards))
+                    || chars[i..*end].iter().all(|c| *c == chars[i]))
         });
         match run {
             Some(end) => i = end,
@@ -92,12 +183,33 @@ mod tests {
     // proves PWD-2
     #[test]
     fn common_and_personal_passwords_are_refused() {
-        for bad in ["short", "Password2026!", "passwordpassword", "qwertyuiop123", "123456789012", "aaaaaaaaaaaa", "P@ssw0rd1234", "Welcome2026!!", "ann.smith-2026-xyz", "abcdefghijkl", "summer2026!!"] {
+        for bad in [
+            "short",
+            "Password2026!",
+            "passwordpassword",
+            "qwertyuiop123",
+            "123456789012",
+            "aaaaaaaaaaaa",
+            "P@ssw0rd1234",
+            "Welcome2026!!",
+            "ann.smith-2026-xyz",
+            "abcdefghijkl",
+            "summer2026!!",
+        ] {
             assert!(fault(bad, "Ann.Smith").is_some(), "{bad}");
         }
-        for good in ["correct horse battery staple", "tall blue gate 9", "Kj8vQ2mPz5Lw", "мой длинный пароль", "forêt-étoile-nuage"] {
+        for good in [
+            "correct horse battery staple",
+            "tall blue gate 9",
+            "Kj8vQ2mPz5Lw",
+            "мой длинный пароль",
+            "forêt-étoile-nuage",
+        ] {
             assert_eq!(fault(good, "ann.smith"), None, "{good}");
         }
-        assert!(fault(&"x9K".repeat(100), "a").is_some(), "300 characters are too many");
+        assert!(
+            fault(&"x9K".repeat(100), "a").is_some(),
+            "300 characters are too many"
+        );
     }
 }

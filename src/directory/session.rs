@@ -1,7 +1,10 @@
 //! SessionService: signing in and out, tokens, one's own password and sessions (PWD-1, PWD-3, PWD-7 to PWD-9).
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter, Set, Statement, Value};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
+    QueryFilter, Set, Statement, Value,
+};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
@@ -30,9 +33,11 @@ use crate::{
     keys::Purpose,
     names::Name,
     proto::directory::{
-        AccountChoice, ChangePasswordRequest, ChangePasswordResponse, EndSessionRequest, EndSessionResponse, EndUserSessionsRequest,
-        EndUserSessionsResponse, GetJwksRequest, Jwks, ListSessionsRequest, ListSessionsResponse, Losses, RefreshSessionRequest,
-        SignInRequest, SignOutRequest, SignOutResponse, TokenSet, WhoAmIRequest, WhoAmIResponse, sign_in_request::Credential,
+        AccountChoice, ChangePasswordRequest, ChangePasswordResponse, EndSessionRequest,
+        EndSessionResponse, EndUserSessionsRequest, EndUserSessionsResponse, GetJwksRequest, Jwks,
+        ListSessionsRequest, ListSessionsResponse, Losses, RefreshSessionRequest, SignInRequest,
+        SignOutRequest, SignOutResponse, TokenSet, WhoAmIRequest, WhoAmIResponse,
+        sign_in_request::Credential,
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
@@ -50,8 +55,18 @@ const REPLACED_US: Micros = 60 * SECOND_US;
 const REFRESH_PREFIX: &str = "entr_";
 
 const LISTING: Listing = Listing {
-    fields: &[Field { name: "create_time", column: ("sessions", "create_time"), kind: FilterKind::Instant { parse: parse_rfc3339 } }],
-    orders: &[OrderField { name: "create_time", column: ("sessions", "create_time"), descending: false }],
+    fields: &[Field {
+        name: "create_time",
+        column: ("sessions", "create_time"),
+        kind: FilterKind::Instant {
+            parse: parse_rfc3339,
+        },
+    }],
+    orders: &[OrderField {
+        name: "create_time",
+        column: ("sessions", "create_time"),
+        descending: false,
+    }],
     id: ("sessions", "id"),
 };
 
@@ -78,8 +93,14 @@ struct Found {
 ///
 /// # Errors
 /// `OVERLOADED`; those of the database.
-pub async fn prepare_sign_in(outside: &Outside, _proof: Proof, req: &SignInRequest) -> Result<Option<Checked>> {
-    let Some(Credential::Password(given)) = &req.credential else { return Ok(None) };
+pub async fn prepare_sign_in(
+    outside: &Outside,
+    _proof: Proof,
+    req: &SignInRequest,
+) -> Result<Option<Checked>> {
+    let Some(Credential::Password(given)) = &req.credential else {
+        return Ok(None);
+    };
     let app = outside.app();
     let name = fold(&given.sign_in_name);
     let found = find_by_sign_in_name(app, &name).await?;
@@ -89,15 +110,26 @@ pub async fn prepare_sign_in(outside: &Outside, _proof: Proof, req: &SignInReque
     };
     let right = credential::verify(app, user, stored.as_deref(), &given.password).await?;
     let rehashed = match &stored {
-        Some(stored) if right && credential::is_outdated(stored) => Some(app.hasher.hash(&given.password, &app.env).await?),
+        Some(stored) if right && credential::is_outdated(stored) => {
+            Some(app.hasher.hash(&given.password, &app.env).await?)
+        }
         _ => None,
     };
-    Ok(Some(Checked { target, stored, right, rehashed }))
+    Ok(Some(Checked {
+        target,
+        stored,
+        right,
+        rehashed,
+    }))
 }
 
 async fn find_by_sign_in_name(app: &App, name: &str) -> Result<Option<Found>> {
     let (user_name, domain) = name.rsplit_once('@').unwrap_or((name, ""));
-    let prefix = domain.strip_suffix(app.config.base_domain.as_str()).and_then(|p| p.strip_suffix('.')).unwrap_or("").to_owned();
+    let prefix = domain
+        .strip_suffix(app.config.base_domain.as_str())
+        .and_then(|p| p.strip_suffix('.'))
+        .unwrap_or("")
+        .to_owned();
     let user_name = user_name.to_owned();
     let backend = app.db.backend;
     app.look(move |snapshot| {
@@ -115,10 +147,17 @@ async fn find_by_sign_in_name(app: &App, name: &str) -> Result<Option<Found>> {
 ///
 /// # Errors
 /// `SIGN_IN_FAILED`, whatever is wrong; `SIGN_IN_LOCKED`.
-pub async fn sign_in(tx: &mut Tx, _scope: NobodyScope, req: SignInRequest, checked: Option<Checked>) -> Result<Outcome<TokenSet>> {
+pub async fn sign_in(
+    tx: &mut Tx,
+    _scope: NobodyScope,
+    req: SignInRequest,
+    checked: Option<Checked>,
+) -> Result<Outcome<TokenSet>> {
     match (req.credential, checked) {
         (Some(Credential::Password(_)), Some(checked)) => sign_in_person(tx, checked).await,
-        (Some(Credential::Key(key)), _) => sign_in_application(tx, &key.client_id, &key.secret).await,
+        (Some(Credential::Key(key)), _) => {
+            sign_in_application(tx, &key.client_id, &key.secret).await
+        }
         _ => Err(Error::field("credential", "is required")),
     }
 }
@@ -138,8 +177,14 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
         return Err(Error::aborted(Reason::Conflict));
     }
     let user = users::Entity::find_by_id(id).one(tx.db()).await?;
-    let usable = row.as_ref().is_some_and(|r| r.expire_time.is_none_or(|at| tx.now() < at));
-    let (Some(user), Some(row), true) = (user.filter(|u| u.state == ACTIVE), row, checked.right && usable) else {
+    let usable = row
+        .as_ref()
+        .is_some_and(|r| r.expire_time.is_none_or(|at| tx.now() < at));
+    let (Some(user), Some(row), true) = (
+        user.filter(|u| u.state == ACTIVE),
+        row,
+        checked.right && usable,
+    ) else {
         sign_in::failed(tx, &checked.target, &network, counted).await?;
         return Ok(Outcome::Refuse(refused()));
     };
@@ -152,7 +197,13 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
     if let Some(hash) = checked.rehashed {
         let sql = "UPDATE credentials SET hash = $1 WHERE user_id = $2";
         let values: [Value; 2] = [hash.into(), user.id.into()];
-        tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+        tx.db()
+            .execute_raw(Statement::from_sql_and_values(
+                tx.db().get_database_backend(),
+                sql,
+                values,
+            ))
+            .await?;
     }
     let tokens = open_session(tx, &user, row.temporary).await?;
     tx.touch(ScopeKey::Tenant(user.tenant_id));
@@ -184,10 +235,27 @@ async fn open_session(tx: &mut Tx, user: &users::Model, temporary: bool) -> Resu
     token_set(&app, user.tenant_id, &row, refresh_token, temporary, now)
 }
 
-fn token_set(app: &App, tenant: Uuid, session: &Model, refresh_token: String, temporary: bool, now: Micros) -> Result<TokenSet> {
-    let principal = Principal { kind: Kind::User, id: session.user_id, tenant };
-    let who = Authenticated { principal, session: session.id, sign_in_time: session.sign_in_time };
-    let (access_token, expire) = app.tokens.sign(&who, now, app.config.access_token_lifetime())?;
+fn token_set(
+    app: &App,
+    tenant: Uuid,
+    session: &Model,
+    refresh_token: String,
+    temporary: bool,
+    now: Micros,
+) -> Result<TokenSet> {
+    let principal = Principal {
+        kind: Kind::User,
+        id: session.user_id,
+        tenant,
+    };
+    let who = Authenticated {
+        principal,
+        session: session.id,
+        sign_in_time: session.sign_in_time,
+    };
+    let (access_token, expire) = app
+        .tokens
+        .sign(&who, now, app.config.access_token_lifetime())?;
     Ok(TokenSet {
         access_token,
         access_expire_time: timestamp(expire),
@@ -199,14 +267,33 @@ fn token_set(app: &App, tenant: Uuid, session: &Model, refresh_token: String, te
     })
 }
 
-async fn sign_in_application(tx: &mut Tx, client_id: &str, secret: &str) -> Result<Outcome<TokenSet>> {
+async fn sign_in_application(
+    tx: &mut Tx,
+    client_id: &str,
+    secret: &str,
+) -> Result<Outcome<TokenSet>> {
     let refused = || Outcome::Refuse(Error::unauthenticated(Reason::SignInFailed));
-    let Ok(id) = Uuid::try_parse(client_id) else { return Ok(refused()) };
-    let Some(key) = super::application::find_key(tx, id, secret).await? else { return Ok(refused()) };
+    let Ok(id) = Uuid::try_parse(client_id) else {
+        return Ok(refused());
+    };
+    let Some(key) = super::application::find_key(tx, id, secret).await? else {
+        return Ok(refused());
+    };
     let app = tx.app().clone();
-    let principal = Principal { kind: Kind::Application, id, tenant: key.tenant_id };
-    let who = Authenticated { principal, session: key.key_id, sign_in_time: tx.now() };
-    let lifetime = app.config.access_token_lifetime().min(key.expire_time - tx.now());
+    let principal = Principal {
+        kind: Kind::Application,
+        id,
+        tenant: key.tenant_id,
+    };
+    let who = Authenticated {
+        principal,
+        session: key.key_id,
+        sign_in_time: tx.now(),
+    };
+    let lifetime = app
+        .config
+        .access_token_lifetime()
+        .min(key.expire_time - tx.now());
     let (access_token, expire) = app.tokens.sign(&who, tx.now(), lifetime)?;
     tx.touch(ScopeKey::Tenant(key.tenant_id));
     Ok(Outcome::Done(TokenSet {
@@ -234,14 +321,20 @@ fn new_refresh_token(app: &App, session: Uuid) -> (String, Vec<u8>) {
 }
 
 fn refresh_hash(app: &App, token: &str) -> Vec<u8> {
-    app.keys.mac(Purpose::Secret, &[b"refresh hash", token.as_bytes()]).to_vec()
+    app.keys
+        .mac(Purpose::Secret, &[b"refresh hash", token.as_bytes()])
+        .to_vec()
 }
 
 /// The session that a token was made for; None for anything that wasn't made here.
 fn session_of(app: &App, token: &str) -> Option<Uuid> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.strip_prefix(REFRESH_PREFIX)?).ok()?;
+    let bytes = BASE64_URL_SAFE_NO_PAD
+        .decode(token.strip_prefix(REFRESH_PREFIX)?)
+        .ok()?;
     let (made, mac) = (bytes.get(..32)?, bytes.get(32..48)?);
-    if bytes.len() != 48 || !bool::from(app.keys.mac(Purpose::Secret, &[b"refresh token", made])[..16].ct_eq(mac)) {
+    if bytes.len() != 48
+        || !bool::from(app.keys.mac(Purpose::Secret, &[b"refresh token", made])[..16].ct_eq(mac))
+    {
         return None;
     }
     Uuid::from_slice(&made[..16]).ok()
@@ -258,28 +351,48 @@ struct Standing {
 ///
 /// # Errors
 /// `TOKEN_INVALID`, whatever is wrong.
-pub async fn refresh_session(tx: &mut Tx, _scope: NobodyScope, req: RefreshSessionRequest) -> Result<Outcome<TokenSet>> {
+pub async fn refresh_session(
+    tx: &mut Tx,
+    _scope: NobodyScope,
+    req: RefreshSessionRequest,
+) -> Result<Outcome<TokenSet>> {
     let app = tx.app().clone();
     let refused = || Error::unauthenticated(Reason::TokenInvalid);
     let id = session_of(&app, &req.refresh_token).ok_or_else(refused)?;
     let backend = tx.db().get_database_backend();
-    let tenant: Option<Uuid> = Entity::find_by_id(id).one(tx.db()).await?.map(|s| s.tenant_id);
+    let tenant: Option<Uuid> = Entity::find_by_id(id)
+        .one(tx.db())
+        .await?
+        .map(|s| s.tenant_id);
     let tenant = tenant.ok_or_else(refused)?;
     // Two at once take turns, so that one token has one successor.
     tx.lock([ScopeKey::Tenant(tenant)]).await?;
-    let session = Entity::find_by_id(id).one(tx.db()).await?.ok_or_else(refused)?;
+    let session = Entity::find_by_id(id)
+        .one(tx.db())
+        .await?
+        .ok_or_else(refused)?;
     let now = tx.now();
     if session.end_time.is_some() || session.expire_time <= now {
         return Err(refused());
     }
     let sql = "SELECT u.state AS user_state, t.state AS tenant_state, c.temporary AS temporary FROM users u JOIN tenants t ON t.id = u.tenant_id \
                LEFT JOIN credentials c ON c.user_id = u.id WHERE u.id = $1";
-    let standing = Standing::find_by_statement(Statement::from_sql_and_values(backend, sql, [session.user_id.into()])).one(tx.db()).await?;
-    let standing = standing.filter(|s| s.user_state == ACTIVE && s.tenant_state == ACTIVE).ok_or_else(refused)?;
+    let standing = Standing::find_by_statement(Statement::from_sql_and_values(
+        backend,
+        sql,
+        [session.user_id.into()],
+    ))
+    .one(tx.db())
+    .await?;
+    let standing = standing
+        .filter(|s| s.user_state == ACTIVE && s.tenant_state == ACTIVE)
+        .ok_or_else(refused)?;
 
     let hash = refresh_hash(&app, &req.refresh_token);
     let current = bool::from(hash.ct_eq(&session.refresh_hash));
-    let replaced = !session.previous_hash.is_empty() && bool::from(hash.ct_eq(&session.previous_hash)) && now < session.previous_until;
+    let replaced = !session.previous_hash.is_empty()
+        && bool::from(hash.ct_eq(&session.previous_hash))
+        && now < session.previous_until;
     if !current && !replaced {
         let mut row = session.clone().into_active_model();
         row.end_time = Set(Some(now));
@@ -299,21 +412,43 @@ pub async fn refresh_session(tx: &mut Tx, _scope: NobodyScope, req: RefreshSessi
     row.version = Set(session.version + 1);
     let row = row.update(tx.db()).await?;
     tx.touch(ScopeKey::Tenant(tenant));
-    token_set(&app, tenant, &row, refresh_token, standing.temporary.unwrap_or(false), now).map(Outcome::Done)
+    token_set(
+        &app,
+        tenant,
+        &row,
+        refresh_token,
+        standing.temporary.unwrap_or(false),
+        now,
+    )
+    .map(Outcome::Done)
 }
 
 fn session_ended(session: &Model) -> Event {
-    Event::new("entente.directory.v1.SessionEnded", Name::Session(session.tenant_id, session.user_id, session.id)).touches(session.user_id)
+    Event::new(
+        "entente.directory.v1.SessionEnded",
+        Name::Session(session.tenant_id, session.user_id, session.id),
+    )
+    .touches(session.user_id)
 }
 
 /// Ends the session of the token. An application's token can't end: delete its key.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn sign_out(tx: &mut Tx, scope: CallerScope, _req: SignOutRequest) -> Result<SignOutResponse> {
+pub async fn sign_out(
+    tx: &mut Tx,
+    scope: CallerScope,
+    _req: SignOutRequest,
+) -> Result<SignOutResponse> {
     let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE id = $2 AND end_time IS NULL";
     let values: [Value; 2] = [tx.now().into(), scope.session().into()];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(SignOutResponse {})
 }
 
@@ -331,25 +466,45 @@ struct Choice {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn who_am_i(rd: &Read, scope: CallerScope, _req: WhoAmIRequest) -> Result<WhoAmIResponse> {
+pub async fn who_am_i(
+    rd: &Read,
+    scope: CallerScope,
+    _req: WhoAmIRequest,
+) -> Result<WhoAmIResponse> {
     let principal = scope.principal();
     let db = rd.db();
     let backend = db.get_database_backend();
-    let tenant = tenants::Entity::find_by_id(principal.tenant).one(db).await?;
+    let tenant = tenants::Entity::find_by_id(principal.tenant)
+        .one(db)
+        .await?;
     let wire_tenant = tenant.as_ref().map(|t| wire::tenant(rd.app(), t, true));
     let (display_name, temporary) = match principal.kind {
         Kind::User => {
             let user = users::Entity::find_by_id(principal.id).one(db).await?;
-            let temporary = credentials::Entity::find_by_id(principal.id).one(db).await?.is_some_and(|c| c.temporary);
+            let temporary = credentials::Entity::find_by_id(principal.id)
+                .one(db)
+                .await?
+                .is_some_and(|c| c.temporary);
             (user.map(|u| u.display_name), temporary)
         }
-        _ => (super::application::summary(db, principal.id).await?.map(|a| a.display_name), false),
+        _ => (
+            super::application::summary(db, principal.id)
+                .await?
+                .map(|a| a.display_name),
+            false,
+        ),
     };
     let sql = "SELECT a.id AS account_id, a.publisher_display_name AS display_name, g.roles, g.permissions FROM grants g \
                JOIN accounts a ON a.id = g.scope_id \
                JOIN associations s ON s.account_id = g.scope_id AND s.tenant_id = g.tenant_id \
                WHERE g.principal_id = $1 AND g.scope_kind = 2 ORDER BY a.publisher_display_name_fold, a.id LIMIT 1000";
-    let choices = Choice::find_by_statement(Statement::from_sql_and_values(backend, sql, [principal.id.into()])).all(db).await?;
+    let choices = Choice::find_by_statement(Statement::from_sql_and_values(
+        backend,
+        sql,
+        [principal.id.into()],
+    ))
+    .all(db)
+    .await?;
     let held = grants::held(db, principal.id, ScopeKey::Tenant(principal.tenant)).await?;
     Ok(WhoAmIResponse {
         principal: principal.name(),
@@ -363,7 +518,11 @@ pub async fn who_am_i(rd: &Read, scope: CallerScope, _req: WhoAmIRequest) -> Res
                 account: Name::Account(c.account_id).to_string(),
                 display_name: c.display_name,
                 rights: Some(
-                    grants::Set { roles: c.roles, single: roles::Permissions::from_stored(&c.permissions) }.to_rights(),
+                    grants::Set {
+                        roles: c.roles,
+                        single: roles::Permissions::from_stored(&c.permissions),
+                    }
+                    .to_rights(),
                 ),
             })
             .collect(),
@@ -385,7 +544,11 @@ pub struct Changed {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad new password; `OVERLOADED`.
-pub async fn prepare_change_password(outside: &Outside, proof: Proof, req: &ChangePasswordRequest) -> Result<Changed> {
+pub async fn prepare_change_password(
+    outside: &Outside,
+    proof: Proof,
+    req: &ChangePasswordRequest,
+) -> Result<Changed> {
     let app = outside.app();
     let principal = proof.caller()?.principal();
     if principal.kind != Kind::User {
@@ -394,8 +557,13 @@ pub async fn prepare_change_password(outside: &Outside, proof: Proof, req: &Chan
     let (stored, user_name) = app
         .look(move |snapshot| {
             Box::pin(async move {
-                let stored = credentials::Entity::find_by_id(principal.id).one(snapshot.db()).await?.map(|c| c.hash);
-                let user = users::Entity::find_by_id(principal.id).one(snapshot.db()).await?;
+                let stored = credentials::Entity::find_by_id(principal.id)
+                    .one(snapshot.db())
+                    .await?
+                    .map(|c| c.hash);
+                let user = users::Entity::find_by_id(principal.id)
+                    .one(snapshot.db())
+                    .await?;
                 Ok((stored, user.map(|u| u.user_name).unwrap_or_default()))
             })
         })
@@ -407,8 +575,16 @@ pub async fn prepare_change_password(outside: &Outside, proof: Proof, req: &Chan
         return Err(Error::field("new_password", "must differ from the old one"));
     }
     let right = credential::verify(app, principal.id, stored.as_deref(), &req.old_password).await?;
-    let hash = if right { Some(app.hasher.hash(&req.new_password, &app.env).await?) } else { None };
-    Ok(Changed { stored, right, hash })
+    let hash = if right {
+        Some(app.hasher.hash(&req.new_password, &app.env).await?)
+    } else {
+        None
+    };
+    Ok(Changed {
+        stored,
+        right,
+        hash,
+    })
 }
 
 /// Changes the caller's own password; all other sessions end (PWD-3). A wrong old one counts as a failed sign-in.
@@ -427,18 +603,25 @@ pub async fn change_password(
     tx.lock([principal.home()]).await?;
     let counted = sign_in::counted(tx, &target, &network).await?;
     counted.check(tx.now())?;
-    let row = credentials::Entity::find_by_id(principal.id).one(tx.db()).await?;
+    let row = credentials::Entity::find_by_id(principal.id)
+        .one(tx.db())
+        .await?;
     if row.as_ref().map(|r| &r.hash) != changed.stored.as_ref() {
         return Err(Error::aborted(Reason::Conflict));
     }
     let usable = row.is_some_and(|r| r.expire_time.is_none_or(|at| tx.now() < at));
     let (Some(hash), true) = (changed.hash, changed.right && usable) else {
         sign_in::failed(tx, &target, &network, counted).await?;
-        return Ok(Outcome::Refuse(Error::argument(Reason::SignInFailed, "old_password", "is wrong")));
+        return Ok(Outcome::Refuse(Error::argument(
+            Reason::SignInFailed,
+            "old_password",
+            "is wrong",
+        )));
     };
     credential::set(tx, principal.id, &hash, false).await?;
     sign_in::succeeded(tx, principal.id, &network).await?;
-    let ended_session_count = credential::end_sessions(tx, principal.id, Some(scope.session())).await?;
+    let ended_session_count =
+        credential::end_sessions(tx, principal.id, Some(scope.session())).await?;
     let app = tx.app().clone();
     let session = Entity::find_by_id(scope.session()).one(tx.db()).await?;
     let session = session.ok_or_else(|| Error::unauthenticated(Reason::TokenInvalid))?;
@@ -450,17 +633,37 @@ pub async fn change_password(
     row.last_refresh_time = Set(tx.now());
     row.version = Set(session.version + 1);
     let row = row.update(tx.db()).await?;
-    tx.emit(Event::new("entente.directory.v1.PasswordChanged", Name::User(principal.tenant, principal.id)).touches(principal.id));
+    tx.emit(
+        Event::new(
+            "entente.directory.v1.PasswordChanged",
+            Name::User(principal.tenant, principal.id),
+        )
+        .touches(principal.id),
+    );
     let tokens = token_set(&app, principal.tenant, &row, refresh_token, false, tx.now())?;
-    Ok(Outcome::Done(ChangePasswordResponse { ended_session_count, tokens: Some(tokens), secret_omitted: false }))
+    Ok(Outcome::Done(ChangePasswordResponse {
+        ended_session_count,
+        tokens: Some(tokens),
+        secret_omitted: false,
+    }))
 }
 
 /// The caller's own sessions that haven't ended (PWD-9).
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn list_sessions(rd: &Read, scope: CallerScope, req: ListSessionsRequest) -> Result<ListSessionsResponse> {
-    let ListSessionsRequest { parent, page_size, page_token, filter, order_by } = req;
+pub async fn list_sessions(
+    rd: &Read,
+    scope: CallerScope,
+    req: ListSessionsRequest,
+) -> Result<ListSessionsResponse> {
+    let ListSessionsRequest {
+        parent,
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
     let select = Entity::find()
         .filter(Column::UserId.eq(scope.principal().id))
         .filter(Column::EndTime.is_null())
@@ -474,9 +677,17 @@ pub async fn list_sessions(rd: &Read, scope: CallerScope, req: ListSessionsReque
         filter: &filter,
         order_by: &order_by,
     };
-    let page = query.page(rd.db(), select, &LISTING, |row: &Model, _| Key::Number(row.create_time, row.id)).await?;
+    let page = query
+        .page(rd.db(), select, &LISTING, |row: &Model, _| {
+            Key::Number(row.create_time, row.id)
+        })
+        .await?;
     Ok(ListSessionsResponse {
-        sessions: page.rows.iter().map(|row| wire::session(row, scope.session())).collect(),
+        sessions: page
+            .rows
+            .iter()
+            .map(|row| wire::session(row, scope.session()))
+            .collect(),
         next_page_token: page.next_page_token,
     })
 }
@@ -485,8 +696,17 @@ pub async fn list_sessions(rd: &Read, scope: CallerScope, req: ListSessionsReque
 ///
 /// # Errors
 /// `NOT_FOUND`, `ETAG_MISMATCH`.
-pub async fn end_session(tx: &mut Tx, scope: CallerScope, req: EndSessionRequest) -> Result<EndSessionResponse> {
-    let EndSessionRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn end_session(
+    tx: &mut Tx,
+    scope: CallerScope,
+    req: EndSessionRequest,
+) -> Result<EndSessionResponse> {
+    let EndSessionRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let id = Name::parse(&name).map(|n| n.id()).unwrap_or_default();
     let session = Entity::find_by_id(id)
         .filter(Column::UserId.eq(scope.principal().id))
@@ -500,22 +720,47 @@ pub async fn end_session(tx: &mut Tx, scope: CallerScope, req: EndSessionRequest
     row.version = Set(session.version + 1);
     row.update(tx.db()).await?;
     tx.emit(session_ended(&session));
-    let losses = Losses { session_count: 1, ..Losses::default() };
-    Ok(EndSessionResponse { resources: vec![wire::session(&session, scope.session())], losses: Some(losses) })
+    let losses = Losses {
+        session_count: 1,
+        ..Losses::default()
+    };
+    Ok(EndSessionResponse {
+        resources: vec![wire::session(&session, scope.session())],
+        losses: Some(losses),
+    })
 }
 
 /// Ends all sessions of a user.
 ///
 /// # Errors
 /// `NOT_FOUND`, `ETAG_MISMATCH`.
-pub async fn end_user_sessions(tx: &mut Tx, scope: TenantScope, req: EndUserSessionsRequest) -> Result<EndUserSessionsResponse> {
-    let EndUserSessionsRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn end_user_sessions(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: EndUserSessionsRequest,
+) -> Result<EndUserSessionsResponse> {
+    let EndUserSessionsRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let id = Name::parse(&name).map(|n| n.id()).unwrap_or_default();
-    let user = users::find(tx.db(), scope, id).await?.ok_or_else(|| Error::not_found("entente.dev/User", name))?;
+    let user = users::find(tx.db(), scope, id)
+        .await?
+        .ok_or_else(|| Error::not_found("entente.dev/User", name))?;
     update::check_etag(&etag, user.version)?;
     let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
-    tx.emit(Event::new("entente.directory.v1.SessionsEnded", user_change::name(&user)).touches(user.id));
-    Ok(EndUserSessionsResponse { ended_session_count })
+    tx.emit(
+        Event::new(
+            "entente.directory.v1.SessionsEnded",
+            user_change::name(&user),
+        )
+        .touches(user.id),
+    );
+    Ok(EndUserSessionsResponse {
+        ended_session_count,
+    })
 }
 
 /// The public keys of access tokens.
@@ -523,5 +768,7 @@ pub async fn end_user_sessions(tx: &mut Tx, scope: TenantScope, req: EndUserSess
 /// # Errors
 /// Those of the database.
 pub async fn get_jwks(rd: &Read, _scope: NobodyScope, _req: GetJwksRequest) -> Result<Jwks> {
-    Ok(Jwks { keys: token::jwks(rd.app()).await? })
+    Ok(Jwks {
+        keys: token::jwks(rd.app()).await?,
+    })
 }

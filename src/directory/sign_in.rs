@@ -76,7 +76,9 @@ struct TotalRow {
 impl Target {
     /// The slots of a name that doesn't exist: for its network, and for its total.
     fn slots(&self, tx: &Tx, network: &str) -> Option<(i64, i64)> {
-        let Self::Stranger(name) = self else { return None };
+        let Self::Stranger(name) = self else {
+            return None;
+        };
         let slot = |parts: &[&[u8]]| {
             let mac = tx.app().keys.mac(Purpose::Secret, parts);
             let mut first = [0; 8];
@@ -84,7 +86,10 @@ impl Target {
             i64::try_from(u64::from_be_bytes(first) % (STRANGER_SLOTS / 2)).unwrap_or(0)
         };
         let half = i64::try_from(STRANGER_SLOTS / 2).unwrap_or(0);
-        Some((slot(&[b"network", name.as_bytes(), network.as_bytes()]), half + slot(&[b"total", name.as_bytes()])))
+        Some((
+            slot(&[b"network", name.as_bytes(), network.as_bytes()]),
+            half + slot(&[b"total", name.as_bytes()]),
+        ))
     }
 }
 
@@ -98,14 +103,29 @@ pub async fn counted(tx: &Tx, target: &Target, network: &str) -> Result<Counted>
     if let (Target::User(user), _) = (target, ()) {
         let sql = "SELECT failed, locked_until, last_success_time FROM sign_in_networks WHERE user_id = $1 AND network = $2";
         let values: [Value; 2] = [(*user).into(), network.into()];
-        let row = NetworkRow::find_by_statement(Statement::from_sql_and_values(backend, sql, values)).one(db).await?.unwrap_or_default();
+        let row =
+            NetworkRow::find_by_statement(Statement::from_sql_and_values(backend, sql, values))
+                .one(db)
+                .await?
+                .unwrap_or_default();
         let sql = "SELECT strangers_failed, known_failed FROM credentials WHERE user_id = $1";
-        let total = TotalRow::find_by_statement(Statement::from_sql_and_values(backend, sql, [(*user).into()])).one(db).await?.unwrap_or_default();
+        let total = TotalRow::find_by_statement(Statement::from_sql_and_values(
+            backend,
+            sql,
+            [(*user).into()],
+        ))
+        .one(db)
+        .await?
+        .unwrap_or_default();
         let known = row.last_success_time > 0 && tx.now() - row.last_success_time < KNOWN_US;
         return Ok(Counted {
             network_failed: row.failed,
             locked_until: row.locked_until,
-            total_failed: if known { total.known_failed } else { total.strangers_failed },
+            total_failed: if known {
+                total.known_failed
+            } else {
+                total.strangers_failed
+            },
             known,
         });
     }
@@ -113,9 +133,23 @@ pub async fn counted(tx: &Tx, target: &Target, network: &str) -> Result<Counted>
     let mut rows = Vec::with_capacity(2);
     for slot in [network_slot, total_slot] {
         let sql = "SELECT failed, locked_until, CAST(0 AS bigint) AS last_success_time FROM sign_in_strangers WHERE slot = $1";
-        rows.push(NetworkRow::find_by_statement(Statement::from_sql_and_values(backend, sql, [slot.into()])).one(db).await?.unwrap_or_default());
+        rows.push(
+            NetworkRow::find_by_statement(Statement::from_sql_and_values(
+                backend,
+                sql,
+                [slot.into()],
+            ))
+            .one(db)
+            .await?
+            .unwrap_or_default(),
+        );
     }
-    Ok(Counted { network_failed: rows[0].failed, locked_until: rows[0].locked_until, total_failed: rows[1].failed, known: false })
+    Ok(Counted {
+        network_failed: rows[0].failed,
+        locked_until: rows[0].locked_until,
+        total_failed: rows[1].failed,
+        known: false,
+    })
 }
 
 impl Counted {
@@ -129,7 +163,10 @@ impl Counted {
         }
         if now < self.locked_until {
             let wait = u64::try_from(self.locked_until - now).unwrap_or(0);
-            return Err(Error::exhausted(Reason::SignInLocked, Some(Duration::from_micros(wait))));
+            return Err(Error::exhausted(
+                Reason::SignInLocked,
+                Some(Duration::from_micros(wait)),
+            ));
         }
         Ok(())
     }
@@ -142,8 +179,13 @@ impl Counted {
 pub async fn failed(tx: &mut Tx, target: &Target, network: &str, before: Counted) -> Result<()> {
     let failed = before.network_failed + 1;
     let locked_until = if failed % FAILURES_A_LOCK == 0 {
-        let doublings = u32::try_from(failed / FAILURES_A_LOCK - 1).unwrap_or(0).min(20);
-        tx.now() + FIRST_LOCK_US.saturating_mul(1 << doublings).min(LONGEST_LOCK_US)
+        let doublings = u32::try_from(failed / FAILURES_A_LOCK - 1)
+            .unwrap_or(0)
+            .min(20);
+        tx.now()
+            + FIRST_LOCK_US
+                .saturating_mul(1 << doublings)
+                .min(LONGEST_LOCK_US)
     } else {
         before.locked_until
     };
@@ -153,19 +195,38 @@ pub async fn failed(tx: &mut Tx, target: &Target, network: &str, before: Counted
         Target::User(user) => {
             let sql = "INSERT INTO sign_in_networks (user_id, network, failed, locked_until, last_success_time) VALUES ($1, $2, $3, $4, 0) \
                        ON CONFLICT (user_id, network) DO UPDATE SET failed = excluded.failed, locked_until = excluded.locked_until";
-            let values: [Value; 4] = [(*user).into(), network.into(), failed.into(), locked_until.into()];
-            db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
-            let column = if before.known { "known_failed" } else { "strangers_failed" };
+            let values: [Value; 4] = [
+                (*user).into(),
+                network.into(),
+                failed.into(),
+                locked_until.into(),
+            ];
+            db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
+                .await?;
+            let column = if before.known {
+                "known_failed"
+            } else {
+                "strangers_failed"
+            };
             let sql = format!("UPDATE credentials SET {column} = {column} + 1 WHERE user_id = $1");
-            db.execute_raw(Statement::from_sql_and_values(backend, sql, [(*user).into()])).await?;
+            db.execute_raw(Statement::from_sql_and_values(
+                backend,
+                sql,
+                [(*user).into()],
+            ))
+            .await?;
         }
         Target::Stranger(_) => {
             let (network_slot, total_slot) = target.slots(tx, network).unwrap_or_default();
-            for (slot, failed, locked_until) in [(network_slot, failed, locked_until), (total_slot, before.total_failed + 1, 0)] {
+            for (slot, failed, locked_until) in [
+                (network_slot, failed, locked_until),
+                (total_slot, before.total_failed + 1, 0),
+            ] {
                 let sql = "INSERT INTO sign_in_strangers (slot, failed, locked_until) VALUES ($1, $2, $3) \
                            ON CONFLICT (slot) DO UPDATE SET failed = excluded.failed, locked_until = excluded.locked_until";
                 let values: [Value; 3] = [slot.into(), failed.into(), locked_until.into()];
-                db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+                db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
+                    .await?;
             }
         }
     }
@@ -182,9 +243,11 @@ pub async fn succeeded(tx: &mut Tx, user: Uuid, network: &str) -> Result<()> {
     let sql = "INSERT INTO sign_in_networks (user_id, network, failed, locked_until, last_success_time) VALUES ($1, $2, 0, 0, $3) \
                ON CONFLICT (user_id, network) DO UPDATE SET failed = 0, locked_until = 0, last_success_time = excluded.last_success_time";
     let values: [Value; 3] = [user.into(), network.into(), tx.now().into()];
-    db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?;
     let sql = "UPDATE credentials SET strangers_failed = 0, known_failed = 0 WHERE user_id = $1 AND (strangers_failed > 0 OR known_failed > 0)";
-    db.execute_raw(Statement::from_sql_and_values(backend, sql, [user.into()])).await?;
+    db.execute_raw(Statement::from_sql_and_values(backend, sql, [user.into()]))
+        .await?;
     Ok(())
 }
 
@@ -196,17 +259,49 @@ mod tests {
     #[test]
     fn networks_are_slash_24_and_slash_48() {
         assert_eq!(network(Some("192.0.2.77".parse().unwrap())), "192.0.2.0/24");
-        assert_eq!(network(Some("::ffff:192.0.2.77".parse().unwrap())), "192.0.2.0/24");
-        assert_eq!(network(Some("2001:db8:1:2::3".parse().unwrap())), "2001:db8:1::/48");
+        assert_eq!(
+            network(Some("::ffff:192.0.2.77".parse().unwrap())),
+            "192.0.2.0/24"
+        );
+        assert_eq!(
+            network(Some("2001:db8:1:2::3".parse().unwrap())),
+            "2001:db8:1::/48"
+        );
     }
 
     // proves PWD-7, ATK-25
     #[test]
     fn locks_end_and_closing_stays() {
-        let open = Counted { network_failed: 9, locked_until: 0, total_failed: 99, known: false };
+        let open = Counted {
+            network_failed: 9,
+            locked_until: 0,
+            total_failed: 99,
+            known: false,
+        };
         assert!(open.check(1).is_ok());
-        assert!(Counted { locked_until: 10, ..open }.check(9).is_err());
-        assert!(Counted { locked_until: 10, ..open }.check(10).is_ok());
-        assert!(Counted { total_failed: 100, ..open }.check(i64::MAX).is_err());
+        assert!(
+            Counted {
+                locked_until: 10,
+                ..open
+            }
+            .check(9)
+            .is_err()
+        );
+        assert!(
+            Counted {
+                locked_until: 10,
+                ..open
+            }
+            .check(10)
+            .is_ok()
+        );
+        assert!(
+            Counted {
+                total_failed: 100,
+                ..open
+            }
+            .check(i64::MAX)
+            .is_err()
+        );
     }
 }

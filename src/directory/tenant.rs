@@ -1,14 +1,14 @@
 //! TenantService: making, reading, listing and changing tenants (TEN-1).
 
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
+};
 use uuid::Uuid;
 
 use super::{
-    ACTIVE,
-    credential,
+    ACTIVE, credential,
     entity::tenant::{self, Column, Entity, Model},
-    password,
-    user_change,
+    password, user_change,
     wire::{self, NewTenant, NewUser},
 };
 use crate::{
@@ -22,8 +22,8 @@ use crate::{
     mail::{self, Template},
     names::Name,
     proto::directory::{
-        CreateTenantRequest, CreateTenantResponse, FirstAdmin, GetTenantRequest, ListTenantsRequest, ListTenantsResponse, Tenant,
-        UpdateTenantRequest, User,
+        CreateTenantRequest, CreateTenantResponse, FirstAdmin, GetTenantRequest,
+        ListTenantsRequest, ListTenantsResponse, Tenant, UpdateTenantRequest, User,
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
@@ -37,14 +37,40 @@ use crate::{
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field { name: "display_name", column: ("tenants", "display_name_fold"), kind: FilterKind::Text { fold } },
-        Field { name: "domain_prefix", column: ("tenants", "domain_prefix"), kind: FilterKind::Text { fold } },
-        Field { name: "state", column: ("tenants", "state"), kind: FilterKind::Enum(&[("ACTIVE", 1), ("DELETED", 2)]) },
-        Field { name: "create_time", column: ("tenants", "create_time"), kind: FilterKind::Instant { parse: parse_rfc3339 } },
+        Field {
+            name: "display_name",
+            column: ("tenants", "display_name_fold"),
+            kind: FilterKind::Text { fold },
+        },
+        Field {
+            name: "domain_prefix",
+            column: ("tenants", "domain_prefix"),
+            kind: FilterKind::Text { fold },
+        },
+        Field {
+            name: "state",
+            column: ("tenants", "state"),
+            kind: FilterKind::Enum(&[("ACTIVE", 1), ("DELETED", 2)]),
+        },
+        Field {
+            name: "create_time",
+            column: ("tenants", "create_time"),
+            kind: FilterKind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
     ],
     orders: &[
-        OrderField { name: "create_time", column: ("tenants", "create_time"), descending: false },
-        OrderField { name: "display_name", column: ("tenants", "display_name_fold"), descending: false },
+        OrderField {
+            name: "create_time",
+            column: ("tenants", "create_time"),
+            descending: false,
+        },
+        OrderField {
+            name: "display_name",
+            column: ("tenants", "display_name_fold"),
+            descending: false,
+        },
     ],
     id: ("tenants", "id"),
 };
@@ -53,19 +79,33 @@ const LISTING: Listing = Listing {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad password.
-pub async fn hash_first_password(outside: &Outside, admin: Option<&FirstAdmin>) -> Result<Option<String>> {
-    let Some(admin) = admin.filter(|a| !a.password.is_empty()) else { return Ok(None) };
+pub async fn hash_first_password(
+    outside: &Outside,
+    admin: Option<&FirstAdmin>,
+) -> Result<Option<String>> {
+    let Some(admin) = admin.filter(|a| !a.password.is_empty()) else {
+        return Ok(None);
+    };
     if let Some(fault) = password::fault(&admin.password, &admin.user_name) {
         return Err(Error::field("first_admin.password", fault));
     }
-    outside.app().hasher.hash(&admin.password, &outside.app().env).await.map(Some)
+    outside
+        .app()
+        .hasher
+        .hash(&admin.password, &outside.app().env)
+        .await
+        .map(Some)
 }
 
 /// Hashes outside of the transaction.
 ///
 /// # Errors
 /// As `hash_first_password`.
-pub async fn prepare_create_tenant(outside: &Outside, _proof: Proof, req: &CreateTenantRequest) -> Result<Option<String>> {
+pub async fn prepare_create_tenant(
+    outside: &Outside,
+    _proof: Proof,
+    req: &CreateTenantRequest,
+) -> Result<Option<String>> {
     hash_first_password(outside, req.first_admin.as_ref()).await
 }
 
@@ -79,8 +119,20 @@ pub async fn create_tenant(
     req: CreateTenantRequest,
     hash: Option<String>,
 ) -> Result<CreateTenantResponse> {
-    let CreateTenantRequest { tenant, first_admin, request_id: _, validate_only: _ } = req;
-    let made = make(tx, wire::new_tenant(tenant)?, wire::first_admin(first_admin)?.0, hash, grants::By::Caller).await?;
+    let CreateTenantRequest {
+        tenant,
+        first_admin,
+        request_id: _,
+        validate_only: _,
+    } = req;
+    let made = make(
+        tx,
+        wire::new_tenant(tenant)?,
+        wire::first_admin(first_admin)?.0,
+        hash,
+        grants::By::Caller,
+    )
+    .await?;
     Ok(CreateTenantResponse {
         tenant: Some(made.tenant),
         first_admin: Some(made.first_admin),
@@ -107,7 +159,13 @@ pub struct Made {
 ///
 /// # Errors
 /// `DOMAIN_TAKEN`; those of the database.
-pub async fn make(tx: &mut Tx, new: NewTenant, admin: NewUser, hash: Option<String>, by: grants::By) -> Result<Made> {
+pub async fn make(
+    tx: &mut Tx,
+    new: NewTenant,
+    admin: NewUser,
+    hash: Option<String>,
+    by: grants::By,
+) -> Result<Made> {
     let is_operator = matches!(by, grants::By::Service);
     let app = tx.app().clone();
     let (id, now) = (tx.id(), tx.now());
@@ -134,13 +192,32 @@ pub async fn make(tx: &mut Tx, new: NewTenant, admin: NewUser, hash: Option<Stri
         }
         None => credential::make_temporary(tx, user.id).await?,
     };
-    let principal = Principal { kind: Kind::User, id: user.id, tenant: id };
-    grants::set(tx, scope, principal, grants::Set::of_roles(GLOBAL_ADMIN), by).await?;
+    let principal = Principal {
+        kind: Kind::User,
+        id: user.id,
+        tenant: id,
+    };
+    grants::set(
+        tx,
+        scope,
+        principal,
+        grants::Set::of_roles(GLOBAL_ADMIN),
+        by,
+    )
+    .await?;
     let name = Name::Tenant(id);
     tx.emit(
         Event::new("entente.directory.v1.TenantCreated", name)
-            .change("domain_prefix", serde_json::Value::Null, row.domain_prefix.clone())
-            .change("display_name", serde_json::Value::Null, row.display_name.clone()),
+            .change(
+                "domain_prefix",
+                serde_json::Value::Null,
+                row.domain_prefix.clone(),
+            )
+            .change(
+                "display_name",
+                serde_json::Value::Null,
+                row.display_name.clone(),
+            ),
     );
     tx.emit(user_change::created(&user, GLOBAL_ADMIN));
     let first_admin = wire::user(&app, &user, &row.domain_prefix, GLOBAL_ADMIN, now);
@@ -158,7 +235,13 @@ pub async fn make(tx: &mut Tx, new: NewTenant, admin: NewUser, hash: Option<Stri
         ],
     )
     .await?;
-    Ok(Made { id, tenant: wire::tenant(&app, &row, false), first_admin, first_admin_id: user.id, temporary_password })
+    Ok(Made {
+        id,
+        tenant: wire::tenant(&app, &row, false),
+        first_admin,
+        first_admin_id: user.id,
+        temporary_password,
+    })
 }
 
 /// Gives a tenant.
@@ -167,7 +250,10 @@ pub async fn make(tx: &mut Tx, new: NewTenant, admin: NewUser, hash: Option<Stri
 /// `NOT_FOUND`, to the operator's people only: others hold nothing on a tenant that isn't there.
 pub async fn get_tenant(rd: &Read, proof: Proof, req: GetTenantRequest) -> Result<Tenant> {
     let id = Name::parse(&req.name).map(|n| n.id()).unwrap_or_default();
-    let row = Entity::find_by_id(id).one(rd.db()).await?.ok_or_else(|| Error::not_found("entente.dev/Tenant", req.name))?;
+    let row = Entity::find_by_id(id)
+        .one(rd.db())
+        .await?
+        .ok_or_else(|| Error::not_found("entente.dev/Tenant", req.name))?;
     Ok(wire::tenant(rd.app(), &row, proof.masked()))
 }
 
@@ -175,8 +261,17 @@ pub async fn get_tenant(rd: &Read, proof: Proof, req: GetTenantRequest) -> Resul
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn list_tenants(rd: &Read, proof: Proof, req: ListTenantsRequest) -> Result<ListTenantsResponse> {
-    let ListTenantsRequest { page_size, page_token, filter, order_by } = req;
+pub async fn list_tenants(
+    rd: &Read,
+    proof: Proof,
+    req: ListTenantsRequest,
+) -> Result<ListTenantsResponse> {
+    let ListTenantsRequest {
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
     let mut select = Entity::find();
     if !proof.by_operator() {
         select = select.filter(Column::Id.eq(proof.caller()?.principal().tenant));
@@ -191,13 +286,22 @@ pub async fn list_tenants(rd: &Read, proof: Proof, req: ListTenantsRequest) -> R
         order_by: &order_by,
     };
     let page = query
-        .page(rd.db(), select, &LISTING, |row: &Model, order| match order {
-            "display_name" => Key::Text(row.display_name_fold.clone(), row.id),
-            _ => Key::Number(row.create_time, row.id),
-        })
+        .page(
+            rd.db(),
+            select,
+            &LISTING,
+            |row: &Model, order| match order {
+                "display_name" => Key::Text(row.display_name_fold.clone(), row.id),
+                _ => Key::Number(row.create_time, row.id),
+            },
+        )
         .await?;
     Ok(ListTenantsResponse {
-        tenants: page.rows.iter().map(|row| wire::tenant(rd.app(), row, proof.masked())).collect(),
+        tenants: page
+            .rows
+            .iter()
+            .map(|row| wire::tenant(rd.app(), row, proof.masked()))
+            .collect(),
         next_page_token: page.next_page_token,
     })
 }
@@ -206,8 +310,18 @@ pub async fn list_tenants(rd: &Read, proof: Proof, req: ListTenantsRequest) -> R
 ///
 /// # Errors
 /// `ETAG_MISMATCH`; `INVALID_ARGUMENT` for a bad mask.
-pub async fn update_tenant(tx: &mut Tx, scope: TenantScope, req: UpdateTenantRequest) -> Result<Tenant> {
-    let UpdateTenantRequest { tenant, update_mask, etag, request_id: _, validate_only: _ } = req;
+pub async fn update_tenant(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: UpdateTenantRequest,
+) -> Result<Tenant> {
+    let UpdateTenantRequest {
+        tenant,
+        update_mask,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let new = tenant.ok_or_else(|| Error::field("tenant", "is required"))?;
     let fields = update::fields(update_mask.as_ref(), &new, "tenant")?;
     let old = find(tx.db(), scope).await?;
@@ -217,15 +331,27 @@ pub async fn update_tenant(tx: &mut Tx, scope: TenantScope, req: UpdateTenantReq
     for field in fields {
         match field {
             "display_name" => {
-                event = event.change("display_name", old.display_name.clone(), new.display_name.clone());
+                event = event.change(
+                    "display_name",
+                    old.display_name.clone(),
+                    new.display_name.clone(),
+                );
                 row.display_name = Set(new.display_name.clone());
                 row.display_name_fold = Set(fold(&new.display_name));
             }
             "contact_email" => {
-                event = event.change("contact_email", old.contact_email.clone(), new.contact_email.clone());
+                event = event.change(
+                    "contact_email",
+                    old.contact_email.clone(),
+                    new.contact_email.clone(),
+                );
                 row.contact_email = Set(new.contact_email.clone());
             }
-            other => return Err(Error::internal(format!("{other} is mutable, but nobody changes it"))),
+            other => {
+                return Err(Error::internal(format!(
+                    "{other} is mutable, but nobody changes it"
+                )));
+            }
         }
     }
     row.update_time = Set(tx.now());
@@ -248,15 +374,24 @@ pub async fn find<C: ConnectionTrait>(db: &C, scope: TenantScope) -> Result<Mode
 /// # Errors
 /// `NOT_FOUND`.
 pub(crate) async fn by_id<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Model> {
-    Entity::find_by_id(id).one(db).await?.ok_or_else(|| Error::not_found("entente.dev/Tenant", Name::Tenant(id).to_string()))
+    Entity::find_by_id(id)
+        .one(db)
+        .await?
+        .ok_or_else(|| Error::not_found("entente.dev/Tenant", Name::Tenant(id).to_string()))
 }
 
 /// A tenant's summary for other slices: domain prefix, display name, whether it is active.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn summary<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<(String, String, bool)>> {
-    Ok(Entity::find_by_id(id).one(db).await?.map(|t| (t.domain_prefix, t.display_name, t.state == ACTIVE)))
+pub async fn summary<C: ConnectionTrait>(
+    db: &C,
+    id: Uuid,
+) -> Result<Option<(String, String, bool)>> {
+    Ok(Entity::find_by_id(id)
+        .one(db)
+        .await?
+        .map(|t| (t.domain_prefix, t.display_name, t.state == ACTIVE)))
 }
 
 /// Refuses what can't be done with the operator's own tenant.
@@ -264,5 +399,9 @@ pub async fn summary<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<(Str
 /// # Errors
 /// `OPERATOR_TENANT`.
 pub fn not_the_operators(tx: &Tx, tenant: Uuid) -> Result<()> {
-    if tx.app().operator_tenant() == tenant { Err(Error::precondition(Reason::OperatorTenant)) } else { Ok(()) }
+    if tx.app().operator_tenant() == tenant {
+        Err(Error::precondition(Reason::OperatorTenant))
+    } else {
+        Ok(())
+    }
 }

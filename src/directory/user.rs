@@ -1,8 +1,8 @@
 //! UserService: the people of a tenant (USR-1 to USR-8, PWD-5).
 
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel, JoinType, QueryFilter, QuerySelect,
-    QueryTrait, Set, Statement, Value,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
+    JoinType, QueryFilter, QuerySelect, QueryTrait, Set, Statement, Value,
     sea_query::{Alias, Expr, ExprTrait as _},
 };
 use uuid::Uuid;
@@ -24,10 +24,11 @@ use crate::{
     mail::{self, Template},
     names::Name,
     proto::directory::{
-        AssignDirectoryRolesRequest, CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse, DisableUserRequest,
-        EnableUserRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, ReplaceGlobalAdminRequest, ReplaceGlobalAdminResponse,
-        ResetPasswordRequest, ResetPasswordResponse, UndeleteUserRequest, UndeleteUserResponse, UpdateOwnContactRequest,
-        UpdateUserRequest, User, WakeRightsRequest,
+        AssignDirectoryRolesRequest, CreateUserRequest, CreateUserResponse, DeleteUserRequest,
+        DeleteUserResponse, DisableUserRequest, EnableUserRequest, GetUserRequest,
+        ListUsersRequest, ListUsersResponse, ReplaceGlobalAdminRequest, ReplaceGlobalAdminResponse,
+        ResetPasswordRequest, ResetPasswordResponse, UndeleteUserRequest, UndeleteUserResponse,
+        UpdateOwnContactRequest, UpdateUserRequest, User, WakeRightsRequest,
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
@@ -41,20 +42,54 @@ use crate::{
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field { name: "state", column: ("users", "state"), kind: FilterKind::Enum(&[("ACTIVE", 1), ("DISABLED", 2), ("DELETED", 3)]) },
-        Field { name: "kind", column: ("users", "kind"), kind: FilterKind::Enum(&[("MEMBER", 1), ("GUEST", 2)]) },
-        Field { name: "user_name", column: ("users", "user_name_fold"), kind: FilterKind::Text { fold } },
-        Field { name: "display_name", column: ("users", "display_name_fold"), kind: FilterKind::Text { fold } },
+        Field {
+            name: "state",
+            column: ("users", "state"),
+            kind: FilterKind::Enum(&[("ACTIVE", 1), ("DISABLED", 2), ("DELETED", 3)]),
+        },
+        Field {
+            name: "kind",
+            column: ("users", "kind"),
+            kind: FilterKind::Enum(&[("MEMBER", 1), ("GUEST", 2)]),
+        },
+        Field {
+            name: "user_name",
+            column: ("users", "user_name_fold"),
+            kind: FilterKind::Text { fold },
+        },
+        Field {
+            name: "display_name",
+            column: ("users", "display_name_fold"),
+            kind: FilterKind::Text { fold },
+        },
         Field {
             name: "directory_roles",
             column: ("g", "roles"),
-            kind: FilterKind::Flags(&[("GLOBAL_ADMIN", 2), ("BILLING_ADMIN", 4), ("HELPDESK_ADMIN", 8)]),
+            kind: FilterKind::Flags(&[
+                ("GLOBAL_ADMIN", 2),
+                ("BILLING_ADMIN", 4),
+                ("HELPDESK_ADMIN", 8),
+            ]),
         },
-        Field { name: "create_time", column: ("users", "create_time"), kind: FilterKind::Instant { parse: parse_rfc3339 } },
+        Field {
+            name: "create_time",
+            column: ("users", "create_time"),
+            kind: FilterKind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
     ],
     orders: &[
-        OrderField { name: "create_time", column: ("users", "create_time"), descending: false },
-        OrderField { name: "display_name", column: ("users", "display_name_fold"), descending: false },
+        OrderField {
+            name: "create_time",
+            column: ("users", "create_time"),
+            descending: false,
+        },
+        OrderField {
+            name: "display_name",
+            column: ("users", "display_name_fold"),
+            descending: false,
+        },
     ],
     id: ("users", "id"),
 };
@@ -71,9 +106,17 @@ struct Listed {
 ///
 /// # Errors
 /// `USER_NAME_TAKEN`, `INVALID_ARGUMENT` on `recovery_email` (USR-2), and those of giving.
-pub async fn create_user(tx: &mut Tx, tenant: TenantScope, req: CreateUserRequest) -> Result<CreateUserResponse> {
+pub async fn create_user(
+    tx: &mut Tx,
+    tenant: TenantScope,
+    req: CreateUserRequest,
+) -> Result<CreateUserResponse> {
     let (new, memberships) = wire::new_user(req)?;
-    let accounts: Vec<ScopeKey> = memberships.iter().filter_map(|m| Name::parse(&m.account)).map(|n| n.scope()).collect();
+    let accounts: Vec<ScopeKey> = memberships
+        .iter()
+        .filter_map(|m| Name::parse(&m.account))
+        .map(|n| n.scope())
+        .collect();
     tx.lock(accounts.iter().copied()).await?;
     let through = accounts.first().map(ScopeKey::to_owned).map(ScopeKey::id);
     let user = user_change::insert(tx, tenant.id(), &new, through).await?;
@@ -83,7 +126,13 @@ pub async fn create_user(tx: &mut Tx, tenant: TenantScope, req: CreateUserReques
     user_change::join_accounts(tx, user_change::principal(&user), &memberships).await?;
     let row = tenant::find(tx.db(), tenant).await?;
     Ok(CreateUserResponse {
-        user: Some(wire::user(tx.app(), &user, &row.domain_prefix, new.directory_roles, tx.now())),
+        user: Some(wire::user(
+            tx.app(),
+            &user,
+            &row.domain_prefix,
+            new.directory_roles,
+            tx.now(),
+        )),
         temporary_password,
         secret_omitted: false,
     })
@@ -94,7 +143,14 @@ async fn give_directory_roles(tx: &mut Tx, user: &Model, directory_roles: i64) -
         return Ok(());
     }
     let scope = ScopeKey::Tenant(user.tenant_id);
-    grants::set(tx, scope, user_change::principal(user), grants::Set::of_roles(directory_roles), grants::By::Caller).await
+    grants::set(
+        tx,
+        scope,
+        user_change::principal(user),
+        grants::Set::of_roles(directory_roles),
+        grants::By::Caller,
+    )
+    .await
 }
 
 /// Gives a user.
@@ -110,39 +166,81 @@ pub async fn get_user(rd: &Read, proof: Proof, req: GetUserRequest) -> Result<Us
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn list_users(rd: &Read, scope: TenantScope, req: ListUsersRequest) -> Result<ListUsersResponse> {
-    let ListUsersRequest { parent, page_size, page_token, filter, order_by, show_deleted } = req;
+pub async fn list_users(
+    rd: &Read,
+    scope: TenantScope,
+    req: ListUsersRequest,
+) -> Result<ListUsersResponse> {
+    let ListUsersRequest {
+        parent,
+        page_size,
+        page_token,
+        filter,
+        order_by,
+        show_deleted,
+    } = req;
     let mut select = Entity::find().filter(Column::TenantId.eq(scope.id()));
     if !show_deleted {
         select = select.filter(Column::State.ne(DELETED));
     }
     let on = Expr::col((Alias::new("g"), Alias::new("scope_kind")))
         .eq(1)
-        .and(Expr::col((Alias::new("g"), Alias::new("scope_id"))).equals((user::Entity, Column::TenantId)))
-        .and(Expr::col((Alias::new("g"), Alias::new("principal_id"))).equals((user::Entity, Column::Id)));
-    QueryTrait::query(&mut select).join_as(JoinType::LeftJoin, Alias::new("grants"), Alias::new("g"), on);
-    let select = select.expr_as(Expr::col((Alias::new("g"), Alias::new("roles"))), "directory_roles");
+        .and(
+            Expr::col((Alias::new("g"), Alias::new("scope_id")))
+                .equals((user::Entity, Column::TenantId)),
+        )
+        .and(
+            Expr::col((Alias::new("g"), Alias::new("principal_id")))
+                .equals((user::Entity, Column::Id)),
+        );
+    QueryTrait::query(&mut select).join_as(
+        JoinType::LeftJoin,
+        Alias::new("grants"),
+        Alias::new("g"),
+        on,
+    );
+    let select = select.expr_as(
+        Expr::col((Alias::new("g"), Alias::new("roles"))),
+        "directory_roles",
+    );
     let query = Query {
         keys: &rd.app().keys,
         caller: &rd.caller().key(),
-        about: &[rd.method(), &parent, if show_deleted { "deleted" } else { "" }],
+        about: &[
+            rd.method(),
+            &parent,
+            if show_deleted { "deleted" } else { "" },
+        ],
         page_size,
         page_token: &page_token,
         filter: &filter,
         order_by: &order_by,
     };
     let page = query
-        .page(rd.db(), select, &LISTING, |row: &Listed, order| match order {
-            "display_name" => Key::Text(row.user.display_name_fold.clone(), row.user.id),
-            _ => Key::Number(row.user.create_time, row.user.id),
-        })
+        .page(
+            rd.db(),
+            select,
+            &LISTING,
+            |row: &Listed, order| match order {
+                "display_name" => Key::Text(row.user.display_name_fold.clone(), row.user.id),
+                _ => Key::Number(row.user.create_time, row.user.id),
+            },
+        )
         .await?;
     let prefix = tenant::find(rd.db(), scope).await?.domain_prefix;
     Ok(ListUsersResponse {
         users: page
             .rows
             .iter()
-            .map(|row| wire::user(rd.app(), &row.user, &prefix, row.directory_roles.unwrap_or(0), rd.now()))
+            .map(|row| {
+                wire::user(
+                    rd.app(),
+                    &row.user,
+                    &prefix,
+                    row.directory_roles.unwrap_or(0),
+                    rd.now(),
+                )
+            })
             .collect(),
         next_page_token: page.next_page_token,
     })
@@ -153,7 +251,13 @@ pub async fn list_users(rd: &Read, scope: TenantScope, req: ListUsersRequest) ->
 /// # Errors
 /// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted user.
 pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest) -> Result<User> {
-    let UpdateUserRequest { user, update_mask, etag, request_id: _, validate_only: _ } = req;
+    let UpdateUserRequest {
+        user,
+        update_mask,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let new = user.ok_or_else(|| Error::field("user", "is required"))?;
     let fields = update::fields(update_mask.as_ref(), &new, "user")?;
     let old = find(tx.db(), scope, &new.name).await?;
@@ -172,11 +276,18 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
             "given_name" => changed.given_name.clone_from(&new.given_name),
             "family_name" => changed.family_name.clone_from(&new.family_name),
             "recovery_email" => changed.recovery_email.clone_from(&new.recovery_email),
-            other => return Err(Error::internal(format!("{other} is mutable, but nobody changes it"))),
+            other => {
+                return Err(Error::internal(format!(
+                    "{other} is mutable, but nobody changes it"
+                )));
+            }
         }
     }
     if changed.recovery_email.is_empty() && holds_global_admin(tx, &old).await? {
-        return Err(Error::field("user.recovery_email", "is required for a global admin"));
+        return Err(Error::field(
+            "user.recovery_email",
+            "is required for a global admin",
+        ));
     }
     let recovery_changed = changed.recovery_email != old.recovery_email;
     let row = store_names(tx, &old, &changed).await?;
@@ -205,8 +316,16 @@ async fn store_names(tx: &mut Tx, old: &Model, new: &NewUser) -> Result<Model> {
     let event = Event::new("entente.directory.v1.UserUpdated", user_change::name(old))
         .change("user_name", old.user_name.clone(), row.user_name.clone())
         .change("given_name", old.given_name.clone(), row.given_name.clone())
-        .change("family_name", old.family_name.clone(), row.family_name.clone())
-        .change("recovery_email", old.recovery_email.clone(), row.recovery_email.clone());
+        .change(
+            "family_name",
+            old.family_name.clone(),
+            row.family_name.clone(),
+        )
+        .change(
+            "recovery_email",
+            old.recovery_email.clone(),
+            row.recovery_email.clone(),
+        );
     tx.emit(event);
     Ok(row)
 }
@@ -215,8 +334,18 @@ async fn store_names(tx: &mut Tx, old: &Model, new: &NewUser) -> Result<Model> {
 async fn after_recovery_change(tx: &mut Tx, old: &Model, new: &Model) -> Result<()> {
     let prefix = tenant::by_id(tx.db(), new.tenant_id).await?.domain_prefix;
     let sign_in_name = format!("{}@{}", new.user_name, wire::domain(tx.app(), &prefix));
-    let values = [("name", new.display_name.clone()), ("sign_in_name", sign_in_name.clone())];
-    mail::queue(tx, Template::RecoveryAddressChanged, &old.recovery_email, user_change::name(new), &values).await?;
+    let values = [
+        ("name", new.display_name.clone()),
+        ("sign_in_name", sign_in_name.clone()),
+    ];
+    mail::queue(
+        tx,
+        Template::RecoveryAddressChanged,
+        &old.recovery_email,
+        user_change::name(new),
+        &values,
+    )
+    .await?;
     if tx.caller().who.is_none_or(|w| w.principal.id != new.id) {
         user_change::put_to_sleep(tx, new, &sign_in_name).await?;
     }
@@ -227,8 +356,17 @@ async fn after_recovery_change(tx: &mut Tx, old: &Model, new: &Model) -> Result<
 ///
 /// # Errors
 /// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`.
-pub async fn disable_user(tx: &mut Tx, scope: TenantScope, req: DisableUserRequest) -> Result<User> {
-    let DisableUserRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn disable_user(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: DisableUserRequest,
+) -> Result<User> {
+    let DisableUserRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
     let row = disable(tx, &old).await?;
@@ -254,7 +392,12 @@ async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
 /// # Errors
 /// `WRONG_STATE`, `ETAG_MISMATCH`.
 pub async fn enable_user(tx: &mut Tx, scope: TenantScope, req: EnableUserRequest) -> Result<User> {
-    let EnableUserRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let EnableUserRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
     demand_state(&old, &[DISABLED])?;
@@ -269,7 +412,9 @@ async fn change_state(tx: &mut Tx, old: &Model, state: i64, kind: &'static str) 
     row.version = Set(old.version + 1);
     let row = row.update(tx.db()).await?;
     tx.emit(
-        Event::new(kind, user_change::name(old)).change("state", state_name(old.state), state_name(state)).touches(old.id),
+        Event::new(kind, user_change::name(old))
+            .change("state", state_name(old.state), state_name(state))
+            .touches(old.id),
     );
     Ok(row)
 }
@@ -278,22 +423,44 @@ async fn change_state(tx: &mut Tx, old: &Model, state: i64, kind: &'static str) 
 ///
 /// # Errors
 /// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`.
-pub async fn delete_user(tx: &mut Tx, scope: TenantScope, req: DeleteUserRequest) -> Result<DeleteUserResponse> {
-    let DeleteUserRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn delete_user(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: DeleteUserRequest,
+) -> Result<DeleteUserResponse> {
+    let DeleteUserRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
     demand_state(&old, &[ACTIVE, DISABLED])?;
     let (row, losses) = user_change::delete(tx, old).await?;
     let resource = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
-    Ok(DeleteUserResponse { resources: vec![resource], losses: Some(losses) })
+    Ok(DeleteUserResponse {
+        resources: vec![resource],
+        losses: Some(losses),
+    })
 }
 
 /// Restores a deleted user with a new temporary password, and nothing else that it had.
 ///
 /// # Errors
 /// `USER_NAME_TAKEN` if the old name is taken and no new one is given; `WRONG_STATE`, `ETAG_MISMATCH`.
-pub async fn undelete_user(tx: &mut Tx, scope: TenantScope, req: UndeleteUserRequest) -> Result<UndeleteUserResponse> {
-    let UndeleteUserRequest { name, user_name, etag, request_id: _, validate_only: _ } = req;
+pub async fn undelete_user(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: UndeleteUserRequest,
+) -> Result<UndeleteUserResponse> {
+    let UndeleteUserRequest {
+        name,
+        user_name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
     demand_state(&old, &[DELETED])?;
@@ -311,37 +478,63 @@ pub async fn undelete_user(tx: &mut Tx, scope: TenantScope, req: UndeleteUserReq
     let row = row.update(tx.db()).await?;
     let temporary_password = credential::make_temporary(tx, row.id).await?;
     tx.emit(
-        Event::new("entente.directory.v1.UserUndeleted", user_change::name(&row))
-            .change("state", "DELETED", "ACTIVE")
-            .change("user_name", old.user_name, row.user_name.clone())
-            .touches(row.id),
+        Event::new(
+            "entente.directory.v1.UserUndeleted",
+            user_change::name(&row),
+        )
+        .change("state", "DELETED", "ACTIVE")
+        .change("user_name", old.user_name, row.user_name.clone())
+        .touches(row.id),
     );
     let user = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
-    Ok(UndeleteUserResponse { user: Some(user), temporary_password, secret_omitted: false })
+    Ok(UndeleteUserResponse {
+        user: Some(user),
+        temporary_password,
+        secret_omitted: false,
+    })
 }
 
 /// Sets a temporary password; sessions end, rights sleep (PWD-5, ROL-13).
 ///
 /// # Errors
 /// `PERMISSION_DENIED` for a helpdesk admin if the user holds anything, and for oneself; `WRONG_STATE`, `ETAG_MISMATCH`.
-pub async fn reset_password(tx: &mut Tx, scope: TenantScope, req: ResetPasswordRequest) -> Result<ResetPasswordResponse> {
-    let ResetPasswordRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn reset_password(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: ResetPasswordRequest,
+) -> Result<ResetPasswordResponse> {
+    let ResetPasswordRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let user = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, user.version)?;
     demand_state(&user, &[ACTIVE, DISABLED])?;
     if tx.caller().who.is_some_and(|w| w.principal.id == user.id) {
         // Knowing the old password is what protects one's own: a stolen token must not be worth more.
-        return Err(Error::denied("users.reset_password on another person; change your own with ChangePassword"));
+        return Err(Error::denied(
+            "users.reset_password on another person; change your own with ChangePassword",
+        ));
     }
-    let holds = grants::all_of(tx.db(), user.id).await?.iter().any(|(_, g)| g.roles != 0 || !g.permissions.is_empty());
+    let holds = grants::all_of(tx.db(), user.id)
+        .await?
+        .iter()
+        .any(|(_, g)| g.roles != 0 || !g.permissions.is_empty());
     if holds {
         // A helpdesk admin resets only who holds nothing; those who may change users are global admins.
-        tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id)).await?;
+        tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id))
+            .await?;
     }
     let temporary_password = credential::make_temporary(tx, user.id).await?;
     let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
     let prefix = tenant::find(tx.db(), scope).await?;
-    let sign_in_name = format!("{}@{}", user.user_name, wire::domain(tx.app(), &prefix.domain_prefix));
+    let sign_in_name = format!(
+        "{}@{}",
+        user.user_name,
+        wire::domain(tx.app(), &prefix.domain_prefix)
+    );
     user_change::put_to_sleep(tx, &user, &sign_in_name).await?;
     let by = tx.caller().name();
     let by = caller_display_name(tx, &by).await?;
@@ -351,18 +544,37 @@ pub async fn reset_password(tx: &mut Tx, scope: TenantScope, req: ResetPasswordR
         ("organisation", prefix.display_name.clone()),
         ("by", by),
     ];
-    mail::queue(tx, Template::PasswordReset, &user.recovery_email, user_change::name(&user), &values).await?;
+    mail::queue(
+        tx,
+        Template::PasswordReset,
+        &user.recovery_email,
+        user_change::name(&user),
+        &values,
+    )
+    .await?;
     let row = bump(tx, &user).await?;
-    tx.emit(Event::new("entente.directory.v1.PasswordReset", user_change::name(&user)).touches(user.id));
+    tx.emit(
+        Event::new(
+            "entente.directory.v1.PasswordReset",
+            user_change::name(&user),
+        )
+        .touches(user.id),
+    );
     let wire_user = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
-    Ok(ResetPasswordResponse { user: Some(wire_user), temporary_password, secret_omitted: false, ended_session_count })
+    Ok(ResetPasswordResponse {
+        user: Some(wire_user),
+        temporary_password,
+        secret_omitted: false,
+        ended_session_count,
+    })
 }
 
 async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
     Ok(match Name::parse(name) {
-        Some(Name::User(_, id)) => {
-            Entity::find_by_id(id).one(tx.db()).await?.map_or_else(|| "An administrator".to_owned(), |u| u.display_name)
-        }
+        Some(Name::User(_, id)) => Entity::find_by_id(id)
+            .one(tx.db())
+            .await?
+            .map_or_else(|| "An administrator".to_owned(), |u| u.display_name),
         _ => "An administrator".to_owned(),
     })
 }
@@ -370,20 +582,39 @@ async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
 async fn bump(tx: &mut Tx, user: &Model) -> Result<Model> {
     let sql = "UPDATE users SET update_time = $1, version = version + 1 WHERE id = $2";
     let values: [Value; 2] = [tx.now().into(), user.id.into()];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     reload(tx, user).await
 }
 
 async fn reload(tx: &Tx, user: &Model) -> Result<Model> {
-    Entity::find_by_id(user.id).one(tx.db()).await?.ok_or_else(|| Error::internal("a user vanished within its transaction"))
+    Entity::find_by_id(user.id)
+        .one(tx.db())
+        .await?
+        .ok_or_else(|| Error::internal("a user vanished within its transaction"))
 }
 
 /// Replaces the directory roles of a user.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` on `recovery_email` (USR-2), `LAST_GLOBAL_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`, and those of giving.
-pub async fn assign_directory_roles(tx: &mut Tx, scope: TenantScope, req: AssignDirectoryRolesRequest) -> Result<User> {
-    let AssignDirectoryRolesRequest { name, directory_roles, etag, request_id: _, validate_only: _ } = req;
+pub async fn assign_directory_roles(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: AssignDirectoryRolesRequest,
+) -> Result<User> {
+    let AssignDirectoryRolesRequest {
+        name,
+        directory_roles,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let user = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, user.version)?;
     demand_state(&user, &[ACTIVE, DISABLED])?;
@@ -394,16 +625,35 @@ pub async fn assign_directory_roles(tx: &mut Tx, scope: TenantScope, req: Assign
 
 async fn set_directory_roles(tx: &mut Tx, user: &Model, new: i64) -> Result<Model> {
     if new & GLOBAL_ADMIN != 0 && user.recovery_email.is_empty() {
-        return Err(Error::field("recovery_email", "is required for a global admin; set it with UpdateUser first"));
+        return Err(Error::field(
+            "recovery_email",
+            "is required for a global admin; set it with UpdateUser first",
+        ));
     }
     let scope = ScopeKey::Tenant(user.tenant_id);
-    let old = grants::find(tx.db(), scope, user.id).await?.map_or(0, |g| g.roles);
+    let old = grants::find(tx.db(), scope, user.id)
+        .await?
+        .map_or(0, |g| g.roles);
     if new != old {
-        grants::set(tx, scope, user_change::principal(user), grants::Set::of_roles(new), grants::By::Caller).await?;
+        grants::set(
+            tx,
+            scope,
+            user_change::principal(user),
+            grants::Set::of_roles(new),
+            grants::By::Caller,
+        )
+        .await?;
         tx.emit(
-            Event::new("entente.directory.v1.DirectoryRolesAssigned", user_change::name(user))
-                .change("directory_roles", roles::names_of(TENANT_ROLES, old), roles::names_of(TENANT_ROLES, new))
-                .touches(user.id),
+            Event::new(
+                "entente.directory.v1.DirectoryRolesAssigned",
+                user_change::name(user),
+            )
+            .change(
+                "directory_roles",
+                roles::names_of(TENANT_ROLES, old),
+                roles::names_of(TENANT_ROLES, new),
+            )
+            .touches(user.id),
         );
     }
     bump(tx, user).await
@@ -413,8 +663,18 @@ async fn set_directory_roles(tx: &mut Tx, user: &Model, new: i64) -> Result<Mode
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` if the successor is the same, or lacks a recovery address; `WRONG_STATE`, `ETAG_MISMATCH`.
-pub async fn replace_global_admin(tx: &mut Tx, scope: TenantScope, req: ReplaceGlobalAdminRequest) -> Result<ReplaceGlobalAdminResponse> {
-    let ReplaceGlobalAdminRequest { name, successor, etag, request_id: _, validate_only: _ } = req;
+pub async fn replace_global_admin(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: ReplaceGlobalAdminRequest,
+) -> Result<ReplaceGlobalAdminResponse> {
+    let ReplaceGlobalAdminRequest {
+        name,
+        successor,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let old = find(tx.db(), scope, &name).await?;
     let next = find(tx.db(), scope, &successor).await?;
     update::check_etag(&etag, old.version)?;
@@ -425,7 +685,9 @@ pub async fn replace_global_admin(tx: &mut Tx, scope: TenantScope, req: ReplaceG
         return Err(Error::precondition(Reason::WrongState).with("state", "no global admin"));
     }
     demand_state(&next, &[ACTIVE])?;
-    let roles = grants::find(tx.db(), ScopeKey::Tenant(next.tenant_id), next.id).await?.map_or(0, |g| g.roles);
+    let roles = grants::find(tx.db(), ScopeKey::Tenant(next.tenant_id), next.id)
+        .await?
+        .map_or(0, |g| g.roles);
     let next = set_directory_roles(tx, &next, roles | GLOBAL_ADMIN).await?;
     let old = disable(tx, &old).await?;
     let now = tx.now();
@@ -439,8 +701,18 @@ pub async fn replace_global_admin(tx: &mut Tx, scope: TenantScope, req: ReplaceG
 ///
 /// # Errors
 /// `RECENT_SIGN_IN_REQUIRED`, `ETAG_MISMATCH`.
-pub async fn update_own_contact(tx: &mut Tx, scope: CallerScope, req: UpdateOwnContactRequest) -> Result<User> {
-    let UpdateOwnContactRequest { name, recovery_email, etag, request_id: _, validate_only: _ } = req;
+pub async fn update_own_contact(
+    tx: &mut Tx,
+    scope: CallerScope,
+    req: UpdateOwnContactRequest,
+) -> Result<User> {
+    let UpdateOwnContactRequest {
+        name,
+        recovery_email,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
     let new = NewUser {
@@ -462,9 +734,16 @@ pub async fn update_own_contact(tx: &mut Tx, scope: CallerScope, req: UpdateOwnC
 /// # Errors
 /// `PERMISSION_DENIED` for whoever lacks any of it, for oneself, and for persons who don't exist alike; `ETAG_MISMATCH`.
 pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest) -> Result<User> {
-    let WakeRightsRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let WakeRightsRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let refused = || Error::denied("what sleeps, held by another person");
-    let Some(Name::User(tenant_id, id)) = Name::parse(&name) else { return Err(refused()) };
+    let Some(Name::User(tenant_id, id)) = Name::parse(&name) else {
+        return Err(refused());
+    };
     if scope.principal().id == id {
         return Err(refused());
     }
@@ -482,14 +761,23 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
             return Err(refused());
         }
     }
-    let user = Entity::find_by_id(id).filter(Column::TenantId.eq(tenant_id)).one(tx.db()).await?.ok_or_else(refused)?;
-    if !demanded || user.rights_asleep_until.is_none_or(|until| until <= tx.now()) {
+    let user = Entity::find_by_id(id)
+        .filter(Column::TenantId.eq(tenant_id))
+        .one(tx.db())
+        .await?
+        .ok_or_else(refused)?;
+    if !demanded
+        || user
+            .rights_asleep_until
+            .is_none_or(|until| until <= tx.now())
+    {
         return Err(refused());
     }
     update::check_etag(&etag, user.version)?;
     grants::set_asleep(tx, id, None).await?;
     let row = bump(tx, &user).await?;
-    let mut event = Event::new("entente.directory.v1.RightsWoken", user_change::name(&user)).touches(id);
+    let mut event =
+        Event::new("entente.directory.v1.RightsWoken", user_change::name(&user)).touches(id);
     for (on, _) in &held {
         event = event.also_in(*on);
     }
@@ -533,7 +821,10 @@ fn state_name(state: i64) -> &'static str {
 /// # Errors
 /// As `delete_user`.
 pub async fn delete_by_id(tx: &mut Tx, id: Uuid) -> Result<crate::proto::directory::Losses> {
-    let user = Entity::find_by_id(id).one(tx.db()).await?.ok_or_else(|| Error::not_found("entente.dev/User", id.to_string()))?;
+    let user = Entity::find_by_id(id)
+        .one(tx.db())
+        .await?
+        .ok_or_else(|| Error::not_found("entente.dev/User", id.to_string()))?;
     demand_state(&user, &[ACTIVE, DISABLED])?;
     Ok(user_change::delete(tx, user).await?.1)
 }
@@ -571,13 +862,30 @@ pub struct Summary {
 /// # Errors
 /// Those of the database.
 pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
-    let due = Entity::find().filter(Column::PurgeTime.lte(tx.now())).filter(Column::State.eq(DELETED)).limit(500).all(tx.db()).await?;
+    let due = Entity::find()
+        .filter(Column::PurgeTime.lte(tx.now()))
+        .filter(Column::State.eq(DELETED))
+        .limit(500)
+        .all(tx.db())
+        .await?;
     let backend = tx.db().get_database_backend();
     for user in &due {
-        for sql in ["DELETE FROM sessions WHERE user_id = $1", "DELETE FROM sign_in_networks WHERE user_id = $1", "DELETE FROM users WHERE id = $1"] {
-            tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, [user.id.into()])).await?;
+        for sql in [
+            "DELETE FROM sessions WHERE user_id = $1",
+            "DELETE FROM sign_in_networks WHERE user_id = $1",
+            "DELETE FROM users WHERE id = $1",
+        ] {
+            tx.db()
+                .execute_raw(Statement::from_sql_and_values(
+                    backend,
+                    sql,
+                    [user.id.into()],
+                ))
+                .await?;
         }
-        tx.emit(Event::new("entente.directory.v1.UserPurged", user_change::name(user)).touches(user.id));
+        tx.emit(
+            Event::new("entente.directory.v1.UserPurged", user_change::name(user)).touches(user.id),
+        );
     }
     Ok(due.len() as u64)
 }
@@ -595,10 +903,22 @@ pub struct Candidate {
 
 const CANDIDATES: Listing = Listing {
     fields: &[
-        Field { name: "display_name", column: ("users", "display_name_fold"), kind: FilterKind::Text { fold } },
-        Field { name: "user_name", column: ("users", "user_name_fold"), kind: FilterKind::Text { fold } },
+        Field {
+            name: "display_name",
+            column: ("users", "display_name_fold"),
+            kind: FilterKind::Text { fold },
+        },
+        Field {
+            name: "user_name",
+            column: ("users", "user_name_fold"),
+            kind: FilterKind::Text { fold },
+        },
     ],
-    orders: &[OrderField { name: "display_name", column: ("users", "display_name_fold"), descending: false }],
+    orders: &[OrderField {
+        name: "display_name",
+        column: ("users", "display_name_fold"),
+        descending: false,
+    }],
     id: ("users", "id"),
 };
 
@@ -606,11 +926,23 @@ const CANDIDATES: Listing = Listing {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn candidates(rd: &Read, tenant: Uuid, query: &Query<'_>) -> Result<(Vec<Candidate>, String)> {
-    let select = Entity::find().filter(Column::TenantId.eq(tenant)).filter(Column::State.eq(ACTIVE));
+pub async fn candidates(
+    rd: &Read,
+    tenant: Uuid,
+    query: &Query<'_>,
+) -> Result<(Vec<Candidate>, String)> {
+    let select = Entity::find()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::State.eq(ACTIVE));
     let page = query
-        .page(rd.db(), select, &CANDIDATES, |row: &Model, _| Key::Text(row.display_name_fold.clone(), row.id))
+        .page(rd.db(), select, &CANDIDATES, |row: &Model, _| {
+            Key::Text(row.display_name_fold.clone(), row.id)
+        })
         .await?;
-    let rows = page.rows.into_iter().map(|u| Candidate { id: u.id, display_name: u.display_name, user_name: u.user_name });
+    let rows = page.rows.into_iter().map(|u| Candidate {
+        id: u.id,
+        display_name: u.display_name,
+        user_name: u.user_name,
+    });
     Ok((rows.collect(), page.next_page_token))
 }

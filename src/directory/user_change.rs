@@ -1,6 +1,8 @@
 //! What several RPCs do to users: making one, taking everything from one, giving memberships, telling holders of sleeping rights.
 
-use sea_orm::{ActiveModelTrait, ConnectionTrait, FromQueryResult, IntoActiveModel, Set, Statement, Value};
+use sea_orm::{
+    ActiveModelTrait, ConnectionTrait, FromQueryResult, IntoActiveModel, Set, Statement, Value,
+};
 use uuid::Uuid;
 
 use super::{
@@ -19,7 +21,7 @@ use crate::{
     error::{Error, Reason, Result},
     mail::{self, Template},
     names::Name,
-    proto::directory::{LostMembership, Losses, NewMembership},
+    proto::directory::{Losses, LostMembership, NewMembership},
     store::{list::fold, outbox::Event, scope_key::ScopeKey, time::rfc3339},
 };
 
@@ -29,7 +31,11 @@ const MOST_HOLDERS_TOLD: i64 = 20;
 /// The principal of a user's row.
 #[must_use]
 pub fn principal(user: &Model) -> Principal {
-    Principal { kind: Kind::User, id: user.id, tenant: user.tenant_id }
+    Principal {
+        kind: Kind::User,
+        id: user.id,
+        tenant: user.tenant_id,
+    }
 }
 
 /// The name of a user's row.
@@ -42,7 +48,12 @@ pub fn name(user: &Model) -> Name {
 ///
 /// # Errors
 /// `USER_NAME_TAKEN`.
-pub async fn insert(tx: &mut Tx, tenant: Uuid, new: &NewUser, through: Option<Uuid>) -> Result<Model> {
+pub async fn insert(
+    tx: &mut Tx,
+    tenant: Uuid,
+    new: &NewUser,
+    through: Option<Uuid>,
+) -> Result<Model> {
     let now = tx.now();
     let display_name = new.display_name();
     let row = Model {
@@ -77,7 +88,11 @@ pub fn created(user: &Model, directory_roles: i64) -> Event {
         .change("user_name", null(), user.user_name.clone())
         .change("given_name", null(), user.given_name.clone())
         .change("family_name", null(), user.family_name.clone())
-        .change("directory_roles", null(), roles::names_of(TENANT_ROLES, directory_roles))
+        .change(
+            "directory_roles",
+            null(),
+            roles::names_of(TENANT_ROLES, directory_roles),
+        )
         .touches(user.id)
 }
 
@@ -85,12 +100,22 @@ pub fn created(user: &Model, directory_roles: i64) -> Event {
 ///
 /// # Errors
 /// `OTHER_TENANT`, `NOT_IN_ASSOCIATED_TENANT`, and those of giving.
-pub async fn join_accounts(tx: &mut Tx, principal: Principal, memberships: &[NewMembership]) -> Result<()> {
+pub async fn join_accounts(
+    tx: &mut Tx,
+    principal: Principal,
+    memberships: &[NewMembership],
+) -> Result<()> {
     for (i, membership) in memberships.iter().enumerate() {
         let Some(Name::Account(account)) = Name::parse(&membership.account) else {
-            return Err(Error::field(format!("memberships[{i}].account"), "is no account"));
+            return Err(Error::field(
+                format!("memberships[{i}].account"),
+                "is no account",
+            ));
         };
-        let set = grants::Set::of_request(membership.rights.as_ref(), &format!("memberships[{i}].rights"))?;
+        let set = grants::Set::of_request(
+            membership.rights.as_ref(),
+            &format!("memberships[{i}].rights"),
+        )?;
         join_account(tx, principal, account, set).await?;
     }
     Ok(())
@@ -100,20 +125,35 @@ pub async fn join_accounts(tx: &mut Tx, principal: Principal, memberships: &[New
 ///
 /// # Errors
 /// As `join_accounts`.
-pub async fn join_account(tx: &mut Tx, principal: Principal, account: Uuid, set: grants::Set) -> Result<()> {
+pub async fn join_account(
+    tx: &mut Tx,
+    principal: Principal,
+    account: Uuid,
+    set: grants::Set,
+) -> Result<()> {
     let scope = ScopeKey::Account(account);
     tx.lock([scope]).await?;
-    if tx.caller().who.is_none_or(|w| w.principal.tenant != principal.tenant) {
-        return Err(Error::refused(Reason::OtherTenant).with("tenant", Name::Tenant(principal.tenant).to_string()));
+    if tx
+        .caller()
+        .who
+        .is_none_or(|w| w.principal.tenant != principal.tenant)
+    {
+        return Err(Error::refused(Reason::OtherTenant)
+            .with("tenant", Name::Tenant(principal.tenant).to_string()));
     }
     if !grants::is_associated(tx.db(), account, principal.tenant).await? {
-        return Err(Error::precondition(Reason::NotInAssociatedTenant).with("principal", principal.name()));
+        return Err(
+            Error::precondition(Reason::NotInAssociatedTenant).with("principal", principal.name())
+        );
     }
     grants::set(tx, scope, principal, set, grants::By::Caller).await?;
     tx.emit(
-        Event::new("entente.account.v1.MemberAdded", Name::Member(account, principal.id))
-            .change("rights", serde_json::Value::Null, set.names(scope))
-            .touches(principal.id),
+        Event::new(
+            "entente.account.v1.MemberAdded",
+            Name::Member(account, principal.id),
+        )
+        .change("rights", serde_json::Value::Null, set.names(scope))
+        .touches(principal.id),
     );
     Ok(())
 }
@@ -133,16 +173,27 @@ pub async fn take_everything(tx: &mut Tx, user: &Model) -> Result<Losses> {
             ScopeKey::Account(account) => {
                 let member = Name::Member(*account, user.id);
                 let rights = grants::Set::of_grant(grant);
-                losses.memberships.push(LostMembership { member: member.to_string(), rights: Some(rights.to_rights()) });
+                losses.memberships.push(LostMembership {
+                    member: member.to_string(),
+                    rights: Some(rights.to_rights()),
+                });
                 tx.emit(member_removed(*account, user.id, rights));
             }
-            ScopeKey::Tenant(_) => losses.directory_roles = roles::numbers_of(TENANT_ROLES, grant.roles),
+            ScopeKey::Tenant(_) => {
+                losses.directory_roles = roles::numbers_of(TENANT_ROLES, grant.roles)
+            }
             _ => {}
         }
     }
     losses.session_count = credential::end_sessions(tx, user.id, None).await?;
     let sql = "DELETE FROM credentials WHERE user_id = $1";
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, [user.id.into()])).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            [user.id.into()],
+        ))
+        .await?;
     for (scope, grant) in &held {
         if !matches!(scope, ScopeKey::Account(_)) {
             grants::keep_the_last(tx, *scope, grant.roles).await?;
@@ -155,9 +206,16 @@ pub async fn take_everything(tx: &mut Tx, user: &Model) -> Result<Losses> {
 /// The event of a member that is gone.
 #[must_use]
 pub fn member_removed(account: Uuid, principal: Uuid, held: grants::Set) -> Event {
-    Event::new("entente.account.v1.MemberRemoved", Name::Member(account, principal))
-        .change("rights", held.names(ScopeKey::Account(account)), serde_json::Value::Null)
-        .touches(principal)
+    Event::new(
+        "entente.account.v1.MemberRemoved",
+        Name::Member(account, principal),
+    )
+    .change(
+        "rights",
+        held.names(ScopeKey::Account(account)),
+        serde_json::Value::Null,
+    )
+    .touches(principal)
 }
 
 /// Deletes a user: everything is taken from it, its name is free, and it can be restored for 30 days (USR-6).
@@ -174,7 +232,11 @@ pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
     row.update_time = Set(now);
     row.version = Set(user.version + 1);
     let row = row.update(tx.db()).await?;
-    tx.emit(Event::new("entente.directory.v1.UserDeleted", name(&user)).change("state", "ACTIVE", "DELETED").touches(user.id));
+    tx.emit(
+        Event::new("entente.directory.v1.UserDeleted", name(&user))
+            .change("state", "ACTIVE", "DELETED")
+            .touches(user.id),
+    );
     Ok((row, losses))
 }
 
@@ -191,7 +253,13 @@ async fn take_everything_after(tx: &mut Tx, user: &Model, state: i64) -> Result<
 pub async fn set_state(tx: &mut Tx, user: Uuid, state: i64) -> Result<()> {
     let sql = "UPDATE users SET state = $1 WHERE id = $2";
     let values: [Value; 2] = [state.into(), user.into()];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(())
 }
 
@@ -217,7 +285,8 @@ pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Resu
         }
         any = true;
         for holder in other_holders(tx, scope, user.id).await? {
-            let theirs = roles::permissions_of(grants::roles_of(scope), holder.roles).and(roles::Permissions::from_stored(&holder.permissions));
+            let theirs = roles::permissions_of(grants::roles_of(scope), holder.roles)
+                .and(roles::Permissions::from_stored(&holder.permissions));
             if theirs.within(mine).is_empty() {
                 continue;
             }
@@ -227,7 +296,14 @@ pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Resu
                 ("scope", scope.to_string()),
                 ("until", rfc3339(until)),
             ];
-            mail::queue(tx, Template::RightsAsleep, &holder.recovery_email, name(user), &values).await?;
+            mail::queue(
+                tx,
+                Template::RightsAsleep,
+                &holder.recovery_email,
+                name(user),
+                &values,
+            )
+            .await?;
         }
     }
     let until = any.then_some(until);
@@ -238,23 +314,46 @@ pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Resu
 /// What a grant gives on its scope.
 #[must_use]
 pub fn permissions(scope: ScopeKey, grant: &Grant) -> roles::Permissions {
-    roles::permissions_of(grants::roles_of(scope), grant.roles).and(roles::Permissions::from_stored(&grant.permissions))
+    roles::permissions_of(grants::roles_of(scope), grant.roles)
+        .and(roles::Permissions::from_stored(&grant.permissions))
 }
 
 async fn other_holders(tx: &Tx, scope: ScopeKey, but: Uuid) -> Result<Vec<Holder>> {
     let sql = "SELECT u.recovery_email, g.roles, g.permissions FROM grants g JOIN users u ON u.id = g.principal_id AND u.state = 1 \
                WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_id <> $3 AND (g.roles <> 0 OR g.permissions <> '') \
                AND u.recovery_email <> '' ORDER BY g.create_time LIMIT $4";
-    let values: [Value; 4] = [scope.kind().into(), scope.id().into(), but.into(), MOST_HOLDERS_TOLD.into()];
-    Ok(Holder::find_by_statement(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).all(tx.db()).await?)
+    let values: [Value; 4] = [
+        scope.kind().into(),
+        scope.id().into(),
+        but.into(),
+        MOST_HOLDERS_TOLD.into(),
+    ];
+    Ok(Holder::find_by_statement(Statement::from_sql_and_values(
+        tx.db().get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(tx.db())
+    .await?)
 }
 
 /// A user for the wire, with its tenant's domain and its directory roles looked up.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn to_wire<C: ConnectionTrait>(db: &C, app: &crate::app::App, user: &Model, now: Micros) -> Result<crate::proto::directory::User> {
+pub async fn to_wire<C: ConnectionTrait>(
+    db: &C,
+    app: &crate::app::App,
+    user: &Model,
+    now: Micros,
+) -> Result<crate::proto::directory::User> {
     let tenant = super::tenant::by_id(db, user.tenant_id).await?;
     let held = grants::find(db, ScopeKey::Tenant(user.tenant_id), user.id).await?;
-    Ok(wire::user(app, user, &tenant.domain_prefix, held.map_or(0, |g| g.roles), now))
+    Ok(wire::user(
+        app,
+        user,
+        &tenant.domain_prefix,
+        held.map_or(0, |g| g.roles),
+        now,
+    ))
 }

@@ -9,7 +9,9 @@ use crate::{
     directory::entity::{application, application_key, session, tenant, user},
     error::{Error, Result},
     names::Name,
-    proto::directory::{Application, CreateUserRequest, FirstAdmin, Key, NewMembership, Session, Tenant, User},
+    proto::directory::{
+        Application, CreateUserRequest, FirstAdmin, Key, NewMembership, Session, Tenant, User,
+    },
     store::{list::fold, time::timestamp, update::etag},
 };
 
@@ -37,7 +39,11 @@ pub fn tenant(app: &App, row: &tenant::Model, masked: bool) -> Tenant {
         domain_prefix: domain_prefix.clone(),
         domain: domain(app, domain_prefix),
         display_name: display_name.clone(),
-        contact_email: if masked { mask_email(contact_email) } else { contact_email.clone() },
+        contact_email: if masked {
+            mask_email(contact_email)
+        } else {
+            contact_email.clone()
+        },
         state: i32::try_from(*state).unwrap_or(0),
         create_time: timestamp(*create_time),
         update_time: timestamp(*update_time),
@@ -86,12 +92,15 @@ pub fn user(app: &App, row: &user::Model, prefix: &str, directory_roles: i64, no
         directory_roles: roles::numbers_of(TENANT_ROLES, directory_roles),
         kind: i32::try_from(*kind).unwrap_or(0),
         state: i32::try_from(*state).unwrap_or(0),
-        created_through_account: created_through_account.map_or_else(String::new, |a| Name::Account(a).to_string()),
+        created_through_account: created_through_account
+            .map_or_else(String::new, |a| Name::Account(a).to_string()),
         create_time: timestamp(*create_time),
         update_time: timestamp(*update_time),
         delete_time: delete_time.and_then(timestamp),
         purge_time: purge_time.and_then(timestamp),
-        rights_asleep_until: rights_asleep_until.filter(|until| now < *until).and_then(timestamp),
+        rights_asleep_until: rights_asleep_until
+            .filter(|until| now < *until)
+            .and_then(timestamp),
         etag: etag(*version),
     }
 }
@@ -125,7 +134,15 @@ pub fn application(row: &application::Model) -> Application {
 
 /// A key for the wire, without its secret.
 pub fn key(tenant_id: uuid::Uuid, row: &application_key::Model) -> Key {
-    let application_key::Model { id, application_id, hash: _, hint, create_time, expire_time, version } = row;
+    let application_key::Model {
+        id,
+        application_id,
+        hash: _,
+        hint,
+        create_time,
+        expire_time,
+        version,
+    } = row;
     Key {
         name: Name::Key(tenant_id, *application_id, *id).to_string(),
         expire_time: timestamp(*expire_time),
@@ -186,7 +203,13 @@ pub fn display_name(given_name: &str, family_name: &str) -> String {
 
 /// The user of a creation, with its memberships.
 pub fn new_user(request: CreateUserRequest) -> Result<(NewUser, Vec<NewMembership>)> {
-    let CreateUserRequest { parent: _, user, memberships, request_id: _, validate_only: _ } = request;
+    let CreateUserRequest {
+        parent: _,
+        user,
+        memberships,
+        request_id: _,
+        validate_only: _,
+    } = request;
     let user = user.ok_or_else(|| Error::field("user", "is required"))?;
     let User {
         name: _,
@@ -208,25 +231,52 @@ pub fn new_user(request: CreateUserRequest) -> Result<(NewUser, Vec<NewMembershi
         etag: _,
     } = user;
     let directory_roles = roles::bits_of(TENANT_ROLES, &directory_roles);
-    let new = NewUser { user_name, given_name, family_name, recovery_email, directory_roles };
+    let new = NewUser {
+        user_name,
+        given_name,
+        family_name,
+        recovery_email,
+        directory_roles,
+    };
     let mut faults = Vec::new();
     // USR-2: who runs the tenant must be able to come back.
     if directory_roles & GLOBAL_ADMIN != 0 && new.recovery_email.is_empty() {
-        faults.push(("user.recovery_email".to_owned(), "is required for a global admin".to_owned()));
+        faults.push((
+            "user.recovery_email".to_owned(),
+            "is required for a global admin".to_owned(),
+        ));
     }
     let mut accounts: Vec<&str> = memberships.iter().map(|m| m.account.as_str()).collect();
     accounts.sort_unstable();
     if accounts.windows(2).any(|w| w[0] == w[1]) {
         faults.push(("memberships".to_owned(), "name an account twice".to_owned()));
     }
-    if faults.is_empty() { Ok((new, memberships)) } else { Err(Error::invalid(faults)) }
+    if faults.is_empty() {
+        Ok((new, memberships))
+    } else {
+        Err(Error::invalid(faults))
+    }
 }
 
 /// The first global admin of a new tenant, with the password given for it, if one was.
 pub fn first_admin(admin: Option<FirstAdmin>) -> Result<(NewUser, String)> {
-    let FirstAdmin { given_name, family_name, user_name, recovery_email, password } =
-        admin.ok_or_else(|| Error::field("first_admin", "is required"))?;
-    Ok((NewUser { user_name, given_name, family_name, recovery_email, directory_roles: GLOBAL_ADMIN }, password))
+    let FirstAdmin {
+        given_name,
+        family_name,
+        user_name,
+        recovery_email,
+        password,
+    } = admin.ok_or_else(|| Error::field("first_admin", "is required"))?;
+    Ok((
+        NewUser {
+            user_name,
+            given_name,
+            family_name,
+            recovery_email,
+            directory_roles: GLOBAL_ADMIN,
+        },
+        password,
+    ))
 }
 
 /// What a new tenant is to be.
@@ -250,5 +300,9 @@ pub fn new_tenant(tenant: Option<Tenant>) -> Result<NewTenant> {
         update_time: _,
         etag: _,
     } = tenant.ok_or_else(|| Error::field("tenant", "is required"))?;
-    Ok(NewTenant { domain_prefix: fold(&domain_prefix), display_name, contact_email })
+    Ok(NewTenant {
+        domain_prefix: fold(&domain_prefix),
+        display_name,
+        contact_email,
+    })
 }

@@ -29,7 +29,12 @@ pub enum Template {
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::PasswordReset, Self::RightsAsleep, Self::RecoveryAddressChanged, Self::TenantCreated];
+    pub const ALL: [Self; 4] = [
+        Self::PasswordReset,
+        Self::RightsAsleep,
+        Self::RecoveryAddressChanged,
+        Self::TenantCreated,
+    ];
 
     /// Its name, as in files and in lists.
     #[must_use]
@@ -47,7 +52,13 @@ impl Template {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn queue(tx: &mut Tx, template: Template, to: &str, object: Name, values: &[(&str, String)]) -> Result<()> {
+pub async fn queue(
+    tx: &mut Tx,
+    template: Template,
+    to: &str,
+    object: Name,
+    values: &[(&str, String)],
+) -> Result<()> {
     if to.is_empty() || tx.validate_only() {
         return Ok(());
     }
@@ -69,7 +80,13 @@ pub async fn queue(tx: &mut Tx, template: Template, to: &str, object: Name, valu
         Value::Bytes(Some(sealed)),
         tx.now().into(),
     ];
-    tx.db().execute_raw(Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values)).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     Ok(())
 }
 
@@ -79,5 +96,9 @@ fn place(id: Uuid) -> String {
 }
 
 fn language_of(tag: &str) -> Language {
-    if tag == "fr" { Language::French } else { Language::English }
+    if tag == "fr" {
+        Language::French
+    } else {
+        Language::English
+    }
 }

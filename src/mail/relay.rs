@@ -5,7 +5,10 @@ use std::{fs, io::Write as _, path::Path};
 
 use lettre::{
     Message,
-    message::{Mailbox, MultiPart, header::{HeaderName, HeaderValue}},
+    message::{
+        Mailbox, MultiPart,
+        header::{HeaderName, HeaderValue},
+    },
 };
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 use uuid::Uuid;
@@ -64,18 +67,39 @@ pub async fn send_due(app: &App) -> Result<usize> {
 async fn claim(app: &App, lease: Uuid, now: Micros) -> Result<Vec<Due>> {
     // A look without a lock first: mostly nothing is due.
     let sql = "SELECT 1 AS one FROM mails WHERE state = 1 AND next_attempt_time <= $1 LIMIT 1";
-    let any = app.db.read.query_one_raw(Statement::from_sql_and_values(app.db.backend, sql, [now.into()])).await?;
+    let any = app
+        .db
+        .read
+        .query_one_raw(Statement::from_sql_and_values(
+            app.db.backend,
+            sql,
+            [now.into()],
+        ))
+        .await?;
     if any.is_none() {
         return Ok(Vec::new());
     }
-    let skip = if app.db.backend == DbBackend::Postgres { " FOR UPDATE SKIP LOCKED" } else { "" };
+    let skip = if app.db.backend == DbBackend::Postgres {
+        " FOR UPDATE SKIP LOCKED"
+    } else {
+        ""
+    };
     let sql = format!(
         "UPDATE mails SET lease_id = $1, next_attempt_time = $2 WHERE id IN \
          (SELECT id FROM mails WHERE state = 1 AND next_attempt_time <= $3 ORDER BY next_attempt_time LIMIT $4{skip}) \
          RETURNING id, recipient, template, language, sealed_values, attempt_count, create_time"
     );
-    let values: [Value; 4] = [lease.into(), (now + LEASE_US).into(), now.into(), BATCH.into()];
-    Ok(Due::find_by_statement(Statement::from_sql_and_values(app.db.backend, sql, values)).all(&app.db.write).await?)
+    let values: [Value; 4] = [
+        lease.into(),
+        (now + LEASE_US).into(),
+        now.into(),
+        BATCH.into(),
+    ];
+    Ok(
+        Due::find_by_statement(Statement::from_sql_and_values(app.db.backend, sql, values))
+            .all(&app.db.write)
+            .await?,
+    )
 }
 
 async fn done(app: &App, mail: &Due, lease: Uuid, outcome: Result<()>) -> Result<()> {
@@ -87,17 +111,32 @@ async fn done(app: &App, mail: &Due, lease: Uuid, outcome: Result<()>) -> Result
             // Sent mails keep no secrets.
             let sql = "UPDATE mails SET state = 2, send_time = $1, attempt_count = $2, last_error = '', sealed_values = $3, lease_id = NULL, \
                        version = version + 1 WHERE id = $4 AND lease_id = $5";
-            let values: [Value; 5] = [now.into(), attempts.into(), Value::Bytes(Some(Vec::new())), mail.id.into(), lease.into()];
+            let values: [Value; 5] = [
+                now.into(),
+                attempts.into(),
+                Value::Bytes(Some(Vec::new())),
+                mail.id.into(),
+                lease.into(),
+            ];
             Statement::from_sql_and_values(backend, sql, values)
         }
         Err(error) => {
             tracing::warn!(mail = %mail.id, attempts, %error, "a mail could not be sent");
-            let pause = FIRST_PAUSE_US.saturating_mul(1 << attempts.clamp(0, 20)).min(LONGEST_PAUSE_US);
+            let pause = FIRST_PAUSE_US
+                .saturating_mul(1 << attempts.clamp(0, 20))
+                .min(LONGEST_PAUSE_US);
             let state: i64 = if attempts >= MOST_ATTEMPTS { 3 } else { 1 };
             let text: String = error.to_string().chars().take(500).collect();
             let sql = "UPDATE mails SET state = $1, next_attempt_time = $2, attempt_count = $3, last_error = $4, lease_id = NULL, \
                        version = version + 1 WHERE id = $5 AND lease_id = $6";
-            let values: [Value; 6] = [state.into(), (now + pause).into(), attempts.into(), text.into(), mail.id.into(), lease.into()];
+            let values: [Value; 6] = [
+                state.into(),
+                (now + pause).into(),
+                attempts.into(),
+                text.into(),
+                mail.id.into(),
+                lease.into(),
+            ];
             Statement::from_sql_and_values(backend, sql, values)
         }
     };
@@ -111,8 +150,15 @@ fn hand_over(app: &App, mail: &Due) -> Result<()> {
     let values = serde_json::from_slice(&plain).map_err(|e| Error::internal(e.to_string()))?;
     let rendered = render(&mail.template, language_of(&mail.language), &values)?;
     let fault = |e: &dyn std::fmt::Display| Error::internal(format!("mail {}: {e}", mail.id));
-    let to: Mailbox = mail.recipient.parse().map_err(|e: lettre::address::AddressError| fault(&e))?;
-    let from: Mailbox = app.config.mail_from.parse().map_err(|e: lettre::address::AddressError| fault(&e))?;
+    let to: Mailbox = mail
+        .recipient
+        .parse()
+        .map_err(|e: lettre::address::AddressError| fault(&e))?;
+    let from: Mailbox = app
+        .config
+        .mail_from
+        .parse()
+        .map_err(|e: lettre::address::AddressError| fault(&e))?;
     let domain = from.email.domain().to_owned();
     let seconds = u64::try_from(mail.create_time / SECOND_US).unwrap_or(0);
     let mut message = Message::builder()
@@ -121,17 +167,30 @@ fn hand_over(app: &App, mail: &Due) -> Result<()> {
         .subject(rendered.subject)
         .message_id(Some(format!("<{}@{domain}>", mail.id)))
         .date(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
-        .multipart(MultiPart::alternative_plain_html(rendered.text, rendered.html))
+        .multipart(MultiPart::alternative_plain_html(
+            rendered.text,
+            rendered.html,
+        ))
         .map_err(|e| fault(&e))?;
     let auto = HeaderName::new_from_ascii_str("Auto-Submitted");
-    message.headers_mut().insert_raw(HeaderValue::new(auto, "auto-generated".to_owned()));
-    write_eml(&app.config.data_dir.join("mails"), mail.id, &message.formatted()).map_err(|e| fault(&e))
+    message
+        .headers_mut()
+        .insert_raw(HeaderValue::new(auto, "auto-generated".to_owned()));
+    write_eml(
+        &app.config.data_dir.join("mails"),
+        mail.id,
+        &message.formatted(),
+    )
+    .map_err(|e| fault(&e))
 }
 
 /// Writes the file whole or not at all.
 fn write_eml(folder: &Path, id: Uuid, bytes: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
-    let (temporary, whole) = (folder.join(format!(".{id}.part")), folder.join(format!("{id}.eml")));
+    let (temporary, whole) = (
+        folder.join(format!(".{id}.part")),
+        folder.join(format!("{id}.eml")),
+    );
     let mut file = fs::File::create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;

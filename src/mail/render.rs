@@ -15,18 +15,34 @@ macro_rules! sources {
     };
 }
 
-const SOURCES: &[(&str, &str)] = sources!["password_reset", "rights_asleep", "recovery_address_changed", "tenant_created"];
+const SOURCES: &[(&str, &str)] = sources![
+    "password_reset",
+    "rights_asleep",
+    "recovery_address_changed",
+    "tenant_created"
+];
 
-static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> = LazyLock::new(|| {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|name| if name.ends_with(".html") { AutoEscape::Html } else { AutoEscape::None });
-    for (name, source) in SOURCES {
-        environment.add_template(name, source).map_err(|e| e.to_string())?;
-    }
-    environment.add_template("frame.html", include_str!("templates/frame.html")).map_err(|e| e.to_string())?;
-    Ok(environment)
-});
+static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
+    LazyLock::new(|| {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_auto_escape_callback(|name| {
+            if name.ends_with(".html") {
+                AutoEscape::Html
+            } else {
+                AutoEscape::None
+            }
+        });
+        for (name, source) in SOURCES {
+            environment
+                .add_template(name, source)
+                .map_err(|e| e.to_string())?;
+        }
+        environment
+            .add_template("frame.html", include_str!("templates/frame.html"))
+            .map_err(|e| e.to_string())?;
+        Ok(environment)
+    });
 
 /// A rendered mail.
 #[derive(Debug)]
@@ -43,10 +59,24 @@ pub struct Rendered {
 ///
 /// # Errors
 /// Internal, if the template is unknown or a value is missing.
-pub fn render(template: &str, language: Language, values: &serde_json::Map<String, serde_json::Value>) -> Result<Rendered> {
+pub fn render(
+    template: &str,
+    language: Language,
+    values: &serde_json::Map<String, serde_json::Value>,
+) -> Result<Rendered> {
     let fault = |e: minijinja::Error| Error::internal(format!("mail {template}: {e}"));
-    let environment = ENVIRONMENT.as_ref().map_err(|e| Error::internal(e.clone()))?;
-    let plain = values.iter().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default().replace(['\r', '\n'], " ")));
+    let environment = ENVIRONMENT
+        .as_ref()
+        .map_err(|e| Error::internal(e.clone()))?;
+    let plain = values.iter().map(|(key, value)| {
+        (
+            key.as_str(),
+            value
+                .as_str()
+                .unwrap_or_default()
+                .replace(['\r', '\n'], " "),
+        )
+    });
     let values = minijinja::Value::from_pairs(plain);
     let whole = environment
         .get_template(&format!("{}/{template}", language.tag()))
@@ -54,12 +84,20 @@ pub fn render(template: &str, language: Language, values: &serde_json::Map<Strin
         .map_err(fault)?;
     let (first, body) = whole.split_once('\n').unwrap_or((&whole, ""));
     let subject = first.strip_prefix("Subject: ").unwrap_or(first).to_owned();
-    let paragraphs: Vec<String> = body.split("\n\n").map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect();
+    let paragraphs: Vec<String> = body
+        .split("\n\n")
+        .map(|p| p.trim().to_owned())
+        .filter(|p| !p.is_empty())
+        .collect();
     let html = environment
         .get_template("frame.html")
         .and_then(|t| t.render(context! { language => language.tag(), subject => subject.clone(), paragraphs => paragraphs.clone() }))
         .map_err(fault)?;
-    Ok(Rendered { subject, text: format!("{}\n", paragraphs.join("\n\n")), html })
+    Ok(Rendered {
+        subject,
+        text: format!("{}\n", paragraphs.join("\n\n")),
+        html,
+    })
 }
 
 #[cfg(test)]
@@ -68,11 +106,19 @@ mod tests {
     use crate::mail::Template;
 
     fn values(name: &str) -> serde_json::Map<String, serde_json::Value> {
-        ["organisation", "by", "sign_in_name", "until", "scope", "domain", "origin"]
-            .iter()
-            .map(|k| ((*k).to_owned(), format!("<{k}>").into()))
-            .chain([("name".to_owned(), name.into())])
-            .collect()
+        [
+            "organisation",
+            "by",
+            "sign_in_name",
+            "until",
+            "scope",
+            "domain",
+            "origin",
+        ]
+        .iter()
+        .map(|k| ((*k).to_owned(), format!("<{k}>").into()))
+        .chain([("name".to_owned(), name.into())])
+        .collect()
     }
 
     // proves COM-15
@@ -83,14 +129,23 @@ mod tests {
             let french = render(template.name(), Language::French, &values("Ann")).unwrap();
             assert_ne!(english.subject, french.subject);
             assert!(english.text.len() > 80 && english.html.contains("<p>"));
-            assert!(!english.html.contains("<organisation>") && !english.html.contains("<sign_in_name>"), "values are escaped");
+            assert!(
+                !english.html.contains("<organisation>")
+                    && !english.html.contains("<sign_in_name>"),
+                "values are escaped"
+            );
         }
     }
 
     // proves ATK-5
     #[test]
     fn values_make_no_headers() {
-        let rendered = render("password_reset", Language::English, &values("Ann\r\nBcc: thief@example.com")).unwrap();
+        let rendered = render(
+            "password_reset",
+            Language::English,
+            &values("Ann\r\nBcc: thief@example.com"),
+        )
+        .unwrap();
         assert!(!rendered.subject.contains('\n') && !rendered.text.contains("\nBcc:"));
     }
 }

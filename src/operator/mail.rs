@@ -30,13 +30,39 @@ const STATES: &[(&str, i64)] = &[("QUEUED", QUEUED), ("SENT", SENT), ("FAILED", 
 /// What lists of mails can be asked.
 static LISTING: Listing = Listing {
     fields: &[
-        Field { name: "recipient", column: ("mails", "recipient"), kind: Kind::Exact },
-        Field { name: "template", column: ("mails", "template"), kind: Kind::Exact },
-        Field { name: "object", column: ("mails", "object"), kind: Kind::Exact },
-        Field { name: "state", column: ("mails", "state"), kind: Kind::Enum(STATES) },
-        Field { name: "create_time", column: ("mails", "create_time"), kind: Kind::Instant { parse: parse_rfc3339 } },
+        Field {
+            name: "recipient",
+            column: ("mails", "recipient"),
+            kind: Kind::Exact,
+        },
+        Field {
+            name: "template",
+            column: ("mails", "template"),
+            kind: Kind::Exact,
+        },
+        Field {
+            name: "object",
+            column: ("mails", "object"),
+            kind: Kind::Exact,
+        },
+        Field {
+            name: "state",
+            column: ("mails", "state"),
+            kind: Kind::Enum(STATES),
+        },
+        Field {
+            name: "create_time",
+            column: ("mails", "create_time"),
+            kind: Kind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
     ],
-    orders: &[OrderField { name: "create_time", column: ("mails", "create_time"), descending: false }],
+    orders: &[OrderField {
+        name: "create_time",
+        column: ("mails", "create_time"),
+        descending: false,
+    }],
     id: ("mails", "id"),
 };
 
@@ -44,8 +70,17 @@ static LISTING: Listing = Listing {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad filter, order or token.
-pub async fn list_mails(rd: &Read, _scope: OperatorScope, req: ListMailsRequest) -> Result<ListMailsResponse> {
-    let ListMailsRequest { page_size, page_token, filter, order_by } = req;
+pub async fn list_mails(
+    rd: &Read,
+    _scope: OperatorScope,
+    req: ListMailsRequest,
+) -> Result<ListMailsResponse> {
+    let ListMailsRequest {
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
     let caller = rd.caller().key();
     let query = Query {
         keys: &rd.app().keys,
@@ -56,32 +91,62 @@ pub async fn list_mails(rd: &Read, _scope: OperatorScope, req: ListMailsRequest)
         filter: &filter,
         order_by: &order_by,
     };
-    let page = query.page(rd.db(), Entity::find(), &LISTING, |row: &Model, _| Key::Number(row.create_time, row.id)).await?;
-    Ok(ListMailsResponse { mails: page.rows.into_iter().map(wire::mail).collect(), next_page_token: page.next_page_token })
+    let page = query
+        .page(rd.db(), Entity::find(), &LISTING, |row: &Model, _| {
+            Key::Number(row.create_time, row.id)
+        })
+        .await?;
+    Ok(ListMailsResponse {
+        mails: page.rows.into_iter().map(wire::mail).collect(),
+        next_page_token: page.next_page_token,
+    })
 }
 
 /// Queues a failed mail anew, with all its tries.
 ///
 /// # Errors
 /// `NOT_FOUND`; `ABORTED`, `ETAG_MISMATCH`; `FAILED_PRECONDITION`, `WRONG_STATE` unless it has failed.
-pub async fn resend_mail(tx: &mut Tx, _scope: OperatorScope, req: ResendMailRequest) -> Result<Mail> {
-    let ResendMailRequest { name, etag, request_id: _, validate_only: _ } = req;
+pub async fn resend_mail(
+    tx: &mut Tx,
+    _scope: OperatorScope,
+    req: ResendMailRequest,
+) -> Result<Mail> {
+    let ResendMailRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let missing = || Error::not_found("entente.dev/Mail", name.as_str());
-    let Some(Name::Mail(id)) = Name::parse(&name) else { return Err(missing()) };
+    let Some(Name::Mail(id)) = Name::parse(&name) else {
+        return Err(missing());
+    };
     let row = mail::find(tx.db(), id).await?.ok_or_else(missing)?;
     update::check_etag(&etag, row.version)?;
     if row.state != FAILED {
-        let state = STATES.iter().find(|(_, number)| *number == row.state).map_or("", |(name, _)| name);
+        let state = STATES
+            .iter()
+            .find(|(_, number)| *number == row.state)
+            .map_or("", |(name, _)| name);
         return Err(Error::precondition(Reason::WrongState).with("state", state));
     }
     let sql = "UPDATE mails SET state = $1, attempt_count = 0, next_attempt_time = $2, lease_id = NULL, version = version + 1 \
                WHERE id = $3 AND state = $4 AND version = $5";
-    let values: [Value; 5] = [QUEUED.into(), tx.now().into(), id.into(), FAILED.into(), row.version.into()];
+    let values: [Value; 5] = [
+        QUEUED.into(),
+        tx.now().into(),
+        id.into(),
+        FAILED.into(),
+        row.version.into(),
+    ];
     let statement = Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values);
     if tx.db().execute_raw(statement).await?.rows_affected() == 0 {
         return Err(Error::aborted(Reason::Conflict));
     }
-    tx.emit(Event::new("entente.operator.v1.MailResent", Name::Mail(id)).change("state", "FAILED", "QUEUED"));
+    tx.emit(
+        Event::new("entente.operator.v1.MailResent", Name::Mail(id))
+            .change("state", "FAILED", "QUEUED"),
+    );
     let row = mail::find(tx.db(), id).await?.ok_or_else(missing)?;
     Ok(wire::mail(row))
 }

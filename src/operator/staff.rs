@@ -18,8 +18,8 @@ use crate::{
     error::{Error, Reason, Result},
     names::Name,
     proto::operator::{
-        AssignOperatorRolesRequest, ListStaffRequest, ListStaffResponse, OperatorRole, RemoveOperatorRolesRequest,
-        RemoveOperatorRolesResponse, Staff,
+        AssignOperatorRolesRequest, ListStaffRequest, ListStaffResponse, OperatorRole,
+        RemoveOperatorRolesRequest, RemoveOperatorRolesResponse, Staff,
     },
     store::{
         filter::{Field, Kind, OrderField},
@@ -34,19 +34,39 @@ use crate::{
 /// What callers call the roles, and their bits.
 const ROLES: &[(&str, i64)] = &[
     ("OPERATOR_ADMIN", grants::OPERATOR_ADMIN),
-    ("OPERATOR_REVIEWER", 1 << OperatorRole::OperatorReviewer as i64),
+    (
+        "OPERATOR_REVIEWER",
+        1 << OperatorRole::OperatorReviewer as i64,
+    ),
     ("OPERATOR_FINANCE", grants::OPERATOR_FINANCE),
-    ("OPERATOR_SUPPORT", 1 << OperatorRole::OperatorSupport as i64),
+    (
+        "OPERATOR_SUPPORT",
+        1 << OperatorRole::OperatorSupport as i64,
+    ),
     ("OPERATOR_SERVICE", OPERATOR_SERVICE),
 ];
 
 /// What lists of staff can be asked.
 static LISTING: Listing = Listing {
     fields: &[
-        Field { name: "roles", column: ("grants", "roles"), kind: Kind::Flags(ROLES) },
-        Field { name: "create_time", column: ("grants", "create_time"), kind: Kind::Instant { parse: parse_rfc3339 } },
+        Field {
+            name: "roles",
+            column: ("grants", "roles"),
+            kind: Kind::Flags(ROLES),
+        },
+        Field {
+            name: "create_time",
+            column: ("grants", "create_time"),
+            kind: Kind::Instant {
+                parse: parse_rfc3339,
+            },
+        },
     ],
-    orders: &[OrderField { name: "create_time", column: ("grants", "create_time"), descending: false }],
+    orders: &[OrderField {
+        name: "create_time",
+        column: ("grants", "create_time"),
+        descending: false,
+    }],
     id: ("grants", "principal_id"),
 };
 
@@ -56,16 +76,33 @@ static LISTING: Listing = Listing {
 /// `PERMISSION_DENIED` without `directory_roles.assign` in the operator tenant too; `NOT_FOUND` for a principal that doesn't exist;
 /// `FAILED_PRECONDITION`, `NOT_ASSIGNABLE` for one that lies elsewhere, isn't active or can't hold such a role; `INVALID_ARGUMENT` for a
 /// ceiling without `OPERATOR_SERVICE`; `ABORTED`, `ETAG_MISMATCH`; those of `grants::set`.
-pub async fn assign_operator_roles(tx: &mut Tx, _scope: OperatorScope, req: AssignOperatorRolesRequest) -> Result<Staff> {
-    let AssignOperatorRolesRequest { principal, roles, on_behalf_ceiling, etag, request_id: _, validate_only: _ } = req;
+pub async fn assign_operator_roles(
+    tx: &mut Tx,
+    _scope: OperatorScope,
+    req: AssignOperatorRolesRequest,
+) -> Result<Staff> {
+    let AssignOperatorRolesRequest {
+        principal,
+        roles,
+        on_behalf_ceiling,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let home = demand_home(tx).await?;
     let to = Name::parse(&principal)
         .and_then(Principal::of)
         .ok_or_else(|| Error::field("principal", "is no name of a user or application"))?;
     let bits = roles::bits_of(OPERATOR_ROLES, &roles);
-    let ceiling: Permissions = on_behalf_ceiling.iter().filter_map(|name| Permission::parse(name)).collect();
+    let ceiling: Permissions = on_behalf_ceiling
+        .iter()
+        .filter_map(|name| Permission::parse(name))
+        .collect();
     if !ceiling.is_empty() && bits & OPERATOR_SERVICE == 0 {
-        return Err(Error::field("on_behalf_ceiling", "is for OPERATOR_SERVICE only"));
+        return Err(Error::field(
+            "on_behalf_ceiling",
+            "is for OPERATOR_SERVICE only",
+        ));
     }
     check_assignable(tx, to, home, bits).await?;
     let old = staff::find(tx.db(), to.id).await?;
@@ -76,13 +113,26 @@ pub async fn assign_operator_roles(tx: &mut Tx, _scope: OperatorScope, req: Assi
     }
     grants::set(tx, ScopeKey::Operator, to, Set::of_roles(bits), By::Caller).await?;
     grants::set_ceiling(tx, to.id, ceiling).await?;
-    let event = Event::new("entente.operator.v1.OperatorRolesAssigned", Name::Staff(to.id))
-        .also_in(ScopeKey::Tenant(home))
-        .change("roles", old_roles(old.as_ref()), roles::names_of(OPERATOR_ROLES, bits))
-        .change("on_behalf_ceiling", old.as_ref().map_or_else(Vec::new, ceiling_of), wire::permission_names(ceiling))
-        .touches(to.id);
+    let event = Event::new(
+        "entente.operator.v1.OperatorRolesAssigned",
+        Name::Staff(to.id),
+    )
+    .also_in(ScopeKey::Tenant(home))
+    .change(
+        "roles",
+        old_roles(old.as_ref()),
+        roles::names_of(OPERATOR_ROLES, bits),
+    )
+    .change(
+        "on_behalf_ceiling",
+        old.as_ref().map_or_else(Vec::new, ceiling_of),
+        wire::permission_names(ceiling),
+    )
+    .touches(to.id);
     tx.emit(event);
-    let new = staff::find(tx.db(), to.id).await?.ok_or_else(|| Error::internal("a grant is gone that was just made"))?;
+    let new = staff::find(tx.db(), to.id)
+        .await?
+        .ok_or_else(|| Error::internal("a grant is gone that was just made"))?;
     Ok(wire::staff(new))
 }
 
@@ -96,10 +146,17 @@ pub async fn remove_operator_roles(
     _scope: OperatorScope,
     req: RemoveOperatorRolesRequest,
 ) -> Result<RemoveOperatorRolesResponse> {
-    let RemoveOperatorRolesRequest { name, etag, request_id: _, validate_only: _ } = req;
+    let RemoveOperatorRolesRequest {
+        name,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
     let home = demand_home(tx).await?;
     let missing = || Error::not_found("entente.dev/Staff", name.as_str());
-    let Some(Name::Staff(id)) = Name::parse(&name) else { return Err(missing()) };
+    let Some(Name::Staff(id)) = Name::parse(&name) else {
+        return Err(missing());
+    };
     let old = staff::find(tx.db(), id).await?.ok_or_else(missing)?;
     update::check_etag(&etag, old.grant.version)?;
     grants::remove(tx, ScopeKey::Operator, id).await?;
@@ -109,15 +166,27 @@ pub async fn remove_operator_roles(
         .touches(id);
     tx.emit(event);
     let resource = wire::staff(old);
-    Ok(RemoveOperatorRolesResponse { losses: resource.roles.clone(), resources: vec![resource] })
+    Ok(RemoveOperatorRolesResponse {
+        losses: resource.roles.clone(),
+        resources: vec![resource],
+    })
 }
 
 /// Who holds operator roles.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad filter, order or token.
-pub async fn list_staff(rd: &Read, _scope: OperatorScope, req: ListStaffRequest) -> Result<ListStaffResponse> {
-    let ListStaffRequest { page_size, page_token, filter, order_by } = req;
+pub async fn list_staff(
+    rd: &Read,
+    _scope: OperatorScope,
+    req: ListStaffRequest,
+) -> Result<ListStaffResponse> {
+    let ListStaffRequest {
+        page_size,
+        page_token,
+        filter,
+        order_by,
+    } = req;
     let caller = rd.caller().key();
     let query = Query {
         keys: &rd.app().keys,
@@ -128,15 +197,20 @@ pub async fn list_staff(rd: &Read, _scope: OperatorScope, req: ListStaffRequest)
         filter: &filter,
         order_by: &order_by,
     };
-    let key = |row: &Row, _: &'static str| Key::Number(row.grant.create_time, row.grant.principal_id);
+    let key =
+        |row: &Row, _: &'static str| Key::Number(row.grant.create_time, row.grant.principal_id);
     let page = query.page(rd.db(), staff::all(), &LISTING, key).await?;
-    Ok(ListStaffResponse { staff: page.rows.into_iter().map(wire::staff).collect(), next_page_token: page.next_page_token })
+    Ok(ListStaffResponse {
+        staff: page.rows.into_iter().map(wire::staff).collect(),
+        next_page_token: page.next_page_token,
+    })
 }
 
 /// Demands that the caller may give roles in the operator tenant too; gives that tenant. It is locked from here on.
 async fn demand_home(tx: &mut Tx) -> Result<uuid::Uuid> {
     let home = tx.app().operator_tenant();
-    tx.demand(Permission::DirectoryRolesAssign, Name::Tenant(home)).await?;
+    tx.demand(Permission::DirectoryRolesAssign, Name::Tenant(home))
+        .await?;
     Ok(home)
 }
 
@@ -157,7 +231,8 @@ async fn check_assignable(tx: &Tx, to: Principal, home: uuid::Uuid, bits: i64) -
         PrincipalKind::User | PrincipalKind::Identity => ("users", "entente.dev/User"),
     };
     // State 3 is deleted.
-    let sql = format!("SELECT 1 AS one FROM {table} WHERE id = $1 AND tenant_id = $2 AND state <> 3");
+    let sql =
+        format!("SELECT 1 AS one FROM {table} WHERE id = $1 AND tenant_id = $2 AND state <> 3");
     let values: [Value; 2] = [to.id.into(), to.tenant.into()];
     let statement = Statement::from_sql_and_values(tx.db().get_database_backend(), sql, values);
     if tx.db().query_one_raw(statement).await?.is_none() {
@@ -168,7 +243,9 @@ async fn check_assignable(tx: &Tx, to: Principal, home: uuid::Uuid, bits: i64) -
 
 /// The roles held before, by name; null if none were.
 fn old_roles(old: Option<&Row>) -> Json {
-    old.map_or(Json::Null, |old| roles::names_of(OPERATOR_ROLES, old.grant.roles).into())
+    old.map_or(Json::Null, |old| {
+        roles::names_of(OPERATOR_ROLES, old.grant.roles).into()
+    })
 }
 
 fn ceiling_of(old: &Row) -> Vec<String> {
@@ -181,7 +258,10 @@ mod tests {
 
     #[test]
     fn every_role_can_be_filtered_by() {
-        let all: Vec<_> = OPERATOR_ROLES.iter().map(|role| (role.name, role.bit())).collect();
+        let all: Vec<_> = OPERATOR_ROLES
+            .iter()
+            .map(|role| (role.name, role.bit()))
+            .collect();
         assert_eq!(ROLES, all);
     }
 }

@@ -30,7 +30,11 @@ const LATEST_US: Micros = 221_845_392_000 * SECOND_US;
 ///
 /// # Errors
 /// `FAILED_PRECONDITION`, `TEST_CLOCK_OFF`.
-pub async fn get_time(rd: &Read, _scope: OperatorScope, req: GetTimeRequest) -> Result<ServiceTime> {
+pub async fn get_time(
+    rd: &Read,
+    _scope: OperatorScope,
+    req: GetTimeRequest,
+) -> Result<ServiceTime> {
     let GetTimeRequest {} = req;
     check_on(rd.app())?;
     Ok(wire::service_time(rd.now(), offset(rd.db()).await?))
@@ -40,13 +44,27 @@ pub async fn get_time(rd: &Read, _scope: OperatorScope, req: GetTimeRequest) -> 
 ///
 /// # Errors
 /// `FAILED_PRECONDITION`, `TEST_CLOCK_OFF`; `INVALID_ARGUMENT` for a time that isn't after now and within 100 years.
-pub async fn set_time(tx: &mut Tx, _scope: OperatorScope, req: SetTimeRequest) -> Result<ServiceTime> {
-    let SetTimeRequest { now: wanted, request_id: _, validate_only: _ } = req;
+pub async fn set_time(
+    tx: &mut Tx,
+    _scope: OperatorScope,
+    req: SetTimeRequest,
+) -> Result<ServiceTime> {
+    let SetTimeRequest {
+        now: wanted,
+        request_id: _,
+        validate_only: _,
+    } = req;
     check_on(tx.app())?;
     let wanted = wanted.map_or(Micros::MIN, |at| micros(&at));
     let now = Moment::read(tx).await?;
     if wanted <= now.service() || wanted.saturating_sub(now.service()) > FARTHEST_SET_US {
-        return Err(Error::field("now", format!("is not after {} and within 100 years of it", rfc3339(now.service()))));
+        return Err(Error::field(
+            "now",
+            format!(
+                "is not after {} and within 100 years of it",
+                rfc3339(now.service())
+            ),
+        ));
     }
     move_to(tx, now, wanted, "now").await
 }
@@ -55,19 +73,34 @@ pub async fn set_time(tx: &mut Tx, _scope: OperatorScope, req: SetTimeRequest) -
 ///
 /// # Errors
 /// `FAILED_PRECONDITION`, `TEST_CLOCK_OFF`; `INVALID_ARGUMENT` for a duration that isn't more than nothing and at most 10 years.
-pub async fn advance(tx: &mut Tx, _scope: OperatorScope, req: AdvanceRequest) -> Result<ServiceTime> {
-    let AdvanceRequest { by, request_id: _, validate_only: _ } = req;
+pub async fn advance(
+    tx: &mut Tx,
+    _scope: OperatorScope,
+    req: AdvanceRequest,
+) -> Result<ServiceTime> {
+    let AdvanceRequest {
+        by,
+        request_id: _,
+        validate_only: _,
+    } = req;
     check_on(tx.app())?;
     let by = by.map_or(0, |by| duration_micros(&by));
     if !(1..=FARTHEST_ADVANCE_US).contains(&by) {
-        return Err(Error::field("by", "is not more than nothing and at most 10 years; the clock counts microseconds"));
+        return Err(Error::field(
+            "by",
+            "is not more than nothing and at most 10 years; the clock counts microseconds",
+        ));
     }
     let now = Moment::read(tx).await?;
     move_to(tx, now, now.service() + by, "by").await
 }
 
 fn check_on(app: &App) -> Result<()> {
-    if app.config.enable_test_clock { Ok(()) } else { Err(Error::precondition(Reason::TestClockOff)) }
+    if app.config.enable_test_clock {
+        Ok(())
+    } else {
+        Err(Error::precondition(Reason::TestClockOff))
+    }
 }
 
 /// An instant by the machine's clock, and how far the service's is ahead.
@@ -81,7 +114,10 @@ impl Moment {
     /// Now. The operator's scope is locked, so nobody else moves the clock; who did while this transaction waited for the lock is seen,
     /// though the transaction's own instant is older.
     async fn read(tx: &Tx) -> Result<Self> {
-        Ok(Self { machine: tx.app().env.now(), offset: offset(tx.db()).await? })
+        Ok(Self {
+            machine: tx.app().env.now(),
+            offset: offset(tx.db()).await?,
+        })
     }
 
     fn service(self) -> Micros {
@@ -91,23 +127,41 @@ impl Moment {
 
 async fn offset<C: ConnectionTrait>(db: &C) -> Result<Micros> {
     let sql = "SELECT value FROM meta WHERE key = 'clock_offset'";
-    match db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await? {
+    match db
+        .query_one_raw(Statement::from_string(db.get_database_backend(), sql))
+        .await?
+    {
         Some(row) => {
             let text: String = row.try_get("", "value")?;
-            text.parse().map_err(|_| Error::internal("clock_offset is no number"))
+            text.parse()
+                .map_err(|_| Error::internal("clock_offset is no number"))
         }
         None => Ok(0),
     }
 }
 
-async fn move_to(tx: &mut Tx, from: Moment, to: Micros, field: &'static str) -> Result<ServiceTime> {
+async fn move_to(
+    tx: &mut Tx,
+    from: Moment,
+    to: Micros,
+    field: &'static str,
+) -> Result<ServiceTime> {
     if to > LATEST_US {
-        return Err(Error::field(field, format!("leads beyond {}", rfc3339(LATEST_US))));
+        return Err(Error::field(
+            field,
+            format!("leads beyond {}", rfc3339(LATEST_US)),
+        ));
     }
     let offset = to - from.machine;
     let sql = "INSERT INTO meta (key, value) VALUES ('clock_offset', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     let backend = tx.db().get_database_backend();
-    tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, [offset.to_string().into()])).await?;
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            backend,
+            sql,
+            [offset.to_string().into()],
+        ))
+        .await?;
     let event = Event::new("entente.operator.v1.ClockMoved", Name::Operator);
     tx.emit(event.change("now", rfc3339(from.service()), rfc3339(to)));
     Ok(wire::service_time(to, offset))

@@ -15,7 +15,10 @@ use crate::{
 };
 
 pub(super) fn staff(row: staff::Staff) -> Staff {
-    let staff::Staff { grant, display_name } = row;
+    let staff::Staff {
+        grant,
+        display_name,
+    } = row;
     let principal = grant.principal().name();
     let Grant {
         principal_id,
@@ -78,12 +81,21 @@ pub(super) fn mail(row: mail::Model) -> Mail {
 
 /// The state of a number in the database, which is that of the proto.
 pub(super) fn mail_state(number: i64) -> MailState {
-    i32::try_from(number).ok().and_then(|n| MailState::try_from(n).ok()).unwrap_or(MailState::Unspecified)
+    i32::try_from(number)
+        .ok()
+        .and_then(|n| MailState::try_from(n).ok())
+        .unwrap_or(MailState::Unspecified)
 }
 
 pub(super) fn service_time(now: Micros, offset: Micros) -> ServiceTime {
     let nanos = i32::try_from(offset % SECOND_US * 1_000).unwrap_or(0);
-    ServiceTime { now: timestamp(now), offset: Some(Duration { seconds: offset / SECOND_US, nanos }) }
+    ServiceTime {
+        now: timestamp(now),
+        offset: Some(Duration {
+            seconds: offset / SECOND_US,
+            nanos,
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +129,19 @@ mod tests {
     #[test]
     fn offsets_keep_their_microseconds() {
         let time = service_time(5_000_001, 3_600_000_007);
-        assert_eq!(time.offset, Some(Duration { seconds: 3_600, nanos: 7_000 }));
-        assert_eq!(time.now, Some(prost_types::Timestamp { seconds: 5, nanos: 1_000 }));
+        assert_eq!(
+            time.offset,
+            Some(Duration {
+                seconds: 3_600,
+                nanos: 7_000
+            })
+        );
+        assert_eq!(
+            time.now,
+            Some(prost_types::Timestamp {
+                seconds: 5,
+                nanos: 1_000
+            })
+        );
     }
 }

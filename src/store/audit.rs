@@ -73,14 +73,31 @@ pub struct Row {
 #[must_use]
 pub fn hash(keys: &Keys, scope: ScopeKey, seq: i64, previous: &[u8], body: &[u8]) -> Vec<u8> {
     let id = scope.id();
-    keys.mac(Purpose::Audit, &[&scope.kind().to_be_bytes(), id.as_bytes(), &seq.to_be_bytes(), previous, body]).to_vec()
+    keys.mac(
+        Purpose::Audit,
+        &[
+            &scope.kind().to_be_bytes(),
+            id.as_bytes(),
+            &seq.to_be_bytes(),
+            previous,
+            body,
+        ],
+    )
+    .to_vec()
 }
 
 /// Inserts an event; the caller holds the scope's head.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn insert<C: ConnectionTrait>(db: &C, scope: ScopeKey, seq: i64, body: &Body, event_id: Uuid, hash: &[u8]) -> Result<()> {
+pub async fn insert<C: ConnectionTrait>(
+    db: &C,
+    scope: ScopeKey,
+    seq: i64,
+    body: &Body,
+    event_id: Uuid,
+    hash: &[u8],
+) -> Result<()> {
     let sql = "INSERT INTO audit_events (scope_kind, scope_id, seq, event_id, create_time, action, actor, outcome, body, hash) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     db.execute_raw(Statement::from_sql_and_values(
@@ -107,11 +124,27 @@ pub async fn insert<C: ConnectionTrait>(db: &C, scope: ScopeKey, seq: i64, body:
 ///
 /// # Errors
 /// Those of the database.
-pub async fn after<C: ConnectionTrait>(db: &C, scope: ScopeKey, seq: i64, limit: u64) -> Result<Vec<Row>> {
+pub async fn after<C: ConnectionTrait>(
+    db: &C,
+    scope: ScopeKey,
+    seq: i64,
+    limit: u64,
+) -> Result<Vec<Row>> {
     let sql = "SELECT seq, event_id, create_time, action, actor, outcome, body, hash FROM audit_events \
                WHERE scope_kind = $1 AND scope_id = $2 AND seq > $3 ORDER BY seq LIMIT $4";
-    let values: [Value; 4] = [scope.kind().into(), scope.id().into(), seq.into(), i64::try_from(limit).unwrap_or(i64::MAX).into()];
-    Ok(Row::find_by_statement(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).all(db).await?)
+    let values: [Value; 4] = [
+        scope.kind().into(),
+        scope.id().into(),
+        seq.into(),
+        i64::try_from(limit).unwrap_or(i64::MAX).into(),
+    ];
+    Ok(Row::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await?)
 }
 
 /// What a verification found.
@@ -134,9 +167,14 @@ const CHUNK: u64 = 1_000;
 ///
 /// # Errors
 /// Those of the database.
-pub async fn verify<C: ConnectionTrait>(db: &C, keys: &Keys, scope: ScopeKey, since: Option<(i64, Vec<u8>)>) -> Result<Verdict> {
+pub async fn verify<C: ConnectionTrait>(
+    db: &C,
+    keys: &Keys,
+    scope: ScopeKey,
+    since: Option<(i64, Vec<u8>)>,
+) -> Result<Verdict> {
     let mut verdict = Verdict::default();
-    let mut find = |text: String, findings: &mut Vec<String>| {
+    let find = |text: String, findings: &mut Vec<String>| {
         if findings.len() < MOST_FINDINGS {
             findings.push(text);
         }
@@ -146,13 +184,24 @@ pub async fn verify<C: ConnectionTrait>(db: &C, keys: &Keys, scope: ScopeKey, si
     let mut passed_since = since.is_none();
     loop {
         let rows = after(db, scope, at, CHUNK).await?;
-        let Some(last) = rows.last().map(|r| r.seq) else { break };
+        let Some(last) = rows.last().map(|r| r.seq) else {
+            break;
+        };
         for row in &rows {
             if row.seq != at + 1 {
-                find(format!("{scope}: events {} to {} are missing", at + 1, row.seq - 1), &mut verdict.findings);
+                find(
+                    format!("{scope}: events {} to {} are missing", at + 1, row.seq - 1),
+                    &mut verdict.findings,
+                );
             }
             if row.hash != hash(keys, scope, row.seq, &previous, &row.body) {
-                find(format!("{scope}: event {} was altered, or the one before it", row.seq), &mut verdict.findings);
+                find(
+                    format!(
+                        "{scope}: event {} was altered, or the one before it",
+                        row.seq
+                    ),
+                    &mut verdict.findings,
+                );
             }
             match Body::decode(row.body.as_slice()) {
                 Ok(b)
@@ -161,14 +210,23 @@ pub async fn verify<C: ConnectionTrait>(db: &C, keys: &Keys, scope: ScopeKey, si
                         && b.outcome == row.outcome
                         && b.create_time == row.create_time
                         && b.event_id == row.event_id.as_bytes() => {}
-                _ => find(format!("{scope}: the columns of event {} don't agree with it", row.seq), &mut verdict.findings),
+                _ => find(
+                    format!(
+                        "{scope}: the columns of event {} don't agree with it",
+                        row.seq
+                    ),
+                    &mut verdict.findings,
+                ),
             }
             if let Some((seq, hash)) = &since
                 && row.seq == *seq
             {
                 passed_since = true;
                 if row.hash != *hash {
-                    find(format!("{scope}: event {seq} is not the one of the checkpoint"), &mut verdict.findings);
+                    find(
+                        format!("{scope}: event {seq} is not the one of the checkpoint"),
+                        &mut verdict.findings,
+                    );
                 }
             }
             verdict.checked += 1;
@@ -179,14 +237,23 @@ pub async fn verify<C: ConnectionTrait>(db: &C, keys: &Keys, scope: ScopeKey, si
     }
     match head {
         Some((count, hash)) if count == at && hash == previous => {}
-        Some((count, _)) => find(format!("{scope}: the head counts {count} events, the chain ends at {at}"), &mut verdict.findings),
+        Some((count, _)) => find(
+            format!("{scope}: the head counts {count} events, the chain ends at {at}"),
+            &mut verdict.findings,
+        ),
         None if at == 0 => {}
-        None => find(format!("{scope}: the chain has no head"), &mut verdict.findings),
+        None => find(
+            format!("{scope}: the chain has no head"),
+            &mut verdict.findings,
+        ),
     }
     if let (false, Some((seq, _))) = (passed_since, &since)
         && *seq > 0
     {
-        find(format!("{scope}: the tail after event {at} was cut; the checkpoint knows {seq}"), &mut verdict.findings);
+        find(
+            format!("{scope}: the tail after event {at} was cut; the checkpoint knows {seq}"),
+            &mut verdict.findings,
+        );
     }
     verdict.checkpoint = format!("{scope}:{at}:{}", hex(&previous));
     Ok(verdict)
@@ -195,10 +262,17 @@ pub async fn verify<C: ConnectionTrait>(db: &C, keys: &Keys, scope: ScopeKey, si
 async fn head<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<Option<(i64, Vec<u8>)>> {
     let sql = "SELECT audit_count, audit_hash FROM heads WHERE scope_kind = $1 AND scope_id = $2";
     let row = db
-        .query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, [scope.kind().into(), scope.id().into()]))
+        .query_one_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            [scope.kind().into(), scope.id().into()],
+        ))
         .await?;
     Ok(match row {
-        Some(row) => Some((row.try_get("", "audit_count")?, row.try_get("", "audit_hash")?)),
+        Some(row) => Some((
+            row.try_get("", "audit_count")?,
+            row.try_get("", "audit_hash")?,
+        )),
         None => None,
     })
 }
@@ -211,7 +285,13 @@ pub async fn scopes<C: ConnectionTrait>(db: &C, after: Option<ScopeKey>) -> Resu
     let (kind, id) = after.map_or((-1, Uuid::nil()), |s| (s.kind(), s.id()));
     let sql = "SELECT scope_kind, scope_id FROM heads WHERE (scope_kind > $1 OR (scope_kind = $1 AND scope_id > $2)) \
                ORDER BY scope_kind, scope_id LIMIT 1000";
-    let rows = db.query_all_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, [kind.into(), id.into()])).await?;
+    let rows = db
+        .query_all_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            [kind.into(), id.into()],
+        ))
+        .await?;
     let mut out = Vec::with_capacity(rows.len());
     for row in rows {
         let kind: i16 = row.try_get("", "scope_kind")?;
@@ -224,7 +304,11 @@ pub async fn scopes<C: ConnectionTrait>(db: &C, after: Option<ScopeKey>) -> Resu
 #[must_use]
 pub fn parse_checkpoint(text: &str) -> Option<(ScopeKey, i64, Vec<u8>)> {
     let mut parts = text.trim().splitn(3, ':');
-    let (scope, seq, hash) = (parts.next()?, parts.next()?.parse().ok()?, unhex(parts.next()?)?);
+    let (scope, seq, hash) = (
+        parts.next()?,
+        parts.next()?.parse().ok()?,
+        unhex(parts.next()?)?,
+    );
     let scope = match scope.split_once('/') {
         None if scope == "operator" => ScopeKey::Operator,
         Some(("tenants", id)) => ScopeKey::Tenant(id.parse().ok()?),
@@ -245,5 +329,8 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     if text.len() % 2 != 0 || !text.is_ascii() {
         return None;
     }
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
+        .collect()
 }

@@ -48,7 +48,11 @@ impl Db {
     pub async fn sqlite(folder: &Path) -> Result<Self> {
         let fault = |e: std::io::Error| Error::internal(format!("{}: {e}", folder.display()));
         std::fs::create_dir_all(folder).map_err(fault)?;
-        let lock = File::options().create(true).append(true).open(folder.join("entente.lock")).map_err(fault)?;
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(folder.join("entente.lock"))
+            .map_err(fault)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -63,7 +67,12 @@ impl Db {
         // The writer comes first and alone: several connections at once on a fresh WAL file fail now and then.
         let write = Database::connect(sqlite_options(&url, 1)).await?;
         let read = Database::connect(sqlite_options(&url, SQLITE_READERS)).await?;
-        Ok(Self { write, read, backend: DbBackend::Sqlite, _lock: Some(Arc::new(lock)) })
+        Ok(Self {
+            write,
+            read,
+            backend: DbBackend::Sqlite,
+            _lock: Some(Arc::new(lock)),
+        })
     }
 
     /// Connects to PostgreSQL 15 or newer.
@@ -82,18 +91,32 @@ impl Db {
             .set_application_name("entente")
             .sqlx_logging(false)
             .map_sqlx_postgres_opts(|o| {
-                o.options([("lock_timeout", "10000"), ("idle_in_transaction_session_timeout", "60000")])
+                o.options([
+                    ("lock_timeout", "10000"),
+                    ("idle_in_transaction_session_timeout", "60000"),
+                ])
             });
         let pool = Database::connect(options).await?;
         let row = pool
-            .query_one_raw(Statement::from_string(DbBackend::Postgres, "SELECT current_setting('server_version_num')::int AS v"))
+            .query_one_raw(Statement::from_string(
+                DbBackend::Postgres,
+                "SELECT current_setting('server_version_num')::int AS v",
+            ))
             .await?
             .ok_or_else(|| Error::internal("PostgreSQL gave no version"))?;
         let version: i32 = row.try_get("", "v")?;
         if version < 150_000 {
-            return Err(Error::internal(format!("PostgreSQL 15 or newer is needed; this is {}", version / 10_000)));
+            return Err(Error::internal(format!(
+                "PostgreSQL 15 or newer is needed; this is {}",
+                version / 10_000
+            )));
         }
-        Ok(Self { write: pool.clone(), read: pool, backend: DbBackend::Postgres, _lock: None })
+        Ok(Self {
+            write: pool.clone(),
+            read: pool,
+            backend: DbBackend::Postgres,
+            _lock: None,
+        })
     }
 
     /// Runs the migrations that are missing; replicas that start at once take turns.
@@ -106,11 +129,20 @@ impl Db {
         }
         // A session's advisory lock needs one session: a pool of a single connection, ended with it.
         let pool = self.write.get_postgres_connection_pool();
-        let mut guard = pool.acquire().await.map_err(|e| Error::unavailable(Reason::DatabaseUnavailable, e.to_string()))?;
-        let locked = sea_orm::sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK).execute(&mut *guard).await;
+        let mut guard = pool
+            .acquire()
+            .await
+            .map_err(|e| Error::unavailable(Reason::DatabaseUnavailable, e.to_string()))?;
+        let locked = sea_orm::sqlx::query("SELECT pg_advisory_lock($1)")
+            .bind(MIGRATION_LOCK)
+            .execute(&mut *guard)
+            .await;
         locked.map_err(|e| Error::unavailable(Reason::DatabaseUnavailable, e.to_string()))?;
         let outcome = Migrator::up(&self.write, None).await;
-        let unlocked = sea_orm::sqlx::query("SELECT pg_advisory_unlock($1)").bind(MIGRATION_LOCK).execute(&mut *guard).await;
+        let unlocked = sea_orm::sqlx::query("SELECT pg_advisory_unlock($1)")
+            .bind(MIGRATION_LOCK)
+            .execute(&mut *guard)
+            .await;
         outcome?;
         unlocked.map_err(|e| Error::internal(e.to_string()))?;
         Ok(())
@@ -121,7 +153,9 @@ impl Db {
     /// # Errors
     /// If the database can't be asked.
     pub async fn is_current(&self) -> Result<bool> {
-        Ok(Migrator::get_pending_migrations(&self.write).await?.is_empty())
+        Ok(Migrator::get_pending_migrations(&self.write)
+            .await?
+            .is_empty())
     }
 
     /// Whether the database answers and takes writes.
@@ -130,15 +164,27 @@ impl Db {
     /// If it doesn't.
     pub async fn ping(&self) -> Result<()> {
         let sql = match self.backend {
-            DbBackend::Postgres => "SELECT CASE WHEN pg_is_in_recovery() THEN 1 ELSE 0 END AS standby",
+            DbBackend::Postgres => {
+                "SELECT CASE WHEN pg_is_in_recovery() THEN 1 ELSE 0 END AS standby"
+            }
             _ => "SELECT 0 AS standby",
         };
-        let row = self.read.query_one_raw(Statement::from_string(self.backend, sql)).await?;
+        let row = self
+            .read
+            .query_one_raw(Statement::from_string(self.backend, sql))
+            .await?;
         let standby: i32 = match row {
             Some(row) => row.try_get("", "standby")?,
             None => 1,
         };
-        if standby == 0 { Ok(()) } else { Err(Error::unavailable(Reason::DatabaseUnavailable, "the database is a standby")) }
+        if standby == 0 {
+            Ok(())
+        } else {
+            Err(Error::unavailable(
+                Reason::DatabaseUnavailable,
+                "the database is a standby",
+            ))
+        }
     }
 }
 

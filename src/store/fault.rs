@@ -79,23 +79,31 @@ impl From<DbErr> for Error {
         }
         match &error {
             DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return lost(&error),
-            DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) => match &**e {
-                SqlxError::Database(e) => match e.code().as_deref() {
-                    // Serialisation failure, deadlock, lock timeout; SQLITE_BUSY and its kin.
-                    Some("40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517") => {
-                        return Self::contended(e.to_string());
+            DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) => {
+                match &**e {
+                    SqlxError::Database(e) => match e.code().as_deref() {
+                        // Serialisation failure, deadlock, lock timeout; SQLITE_BUSY and its kin.
+                        Some("40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517") => {
+                            return Self::contended(e.to_string());
+                        }
+                        // A standby, a server going down or starting, a connection that was ended.
+                        Some(
+                            "25006" | "57P01" | "57P02" | "57P03" | "08006" | "08003" | "08000",
+                        ) => return lost(&error),
+                        // The statement timeout, which lies beyond every deadline.
+                        Some("57014") => return Self::late(),
+                        _ => {}
+                    },
+                    SqlxError::Io(_)
+                    | SqlxError::PoolTimedOut
+                    | SqlxError::PoolClosed
+                    | SqlxError::WorkerCrashed
+                    | SqlxError::Protocol(_) => {
+                        return lost(&error);
                     }
-                    // A standby, a server going down or starting, a connection that was ended.
-                    Some("25006" | "57P01" | "57P02" | "57P03" | "08006" | "08003" | "08000") => return lost(&error),
-                    // The statement timeout, which lies beyond every deadline.
-                    Some("57014") => return Self::late(),
                     _ => {}
-                },
-                SqlxError::Io(_) | SqlxError::PoolTimedOut | SqlxError::PoolClosed | SqlxError::WorkerCrashed | SqlxError::Protocol(_) => {
-                    return lost(&error);
                 }
-                _ => {}
-            },
+            }
             _ => {}
         }
         Self::internal(error.to_string())

@@ -61,7 +61,13 @@ pub async fn claim<C: ConnectionTrait>(db: &C, claim: &Claim, now: Micros) -> Re
         (now + KEPT_US).into(),
         now.into(),
     ];
-    let done = db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    let done = db
+        .execute_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     if done.rows_affected() == 1 {
         return Ok(Claimed::New);
     }
@@ -76,28 +82,62 @@ pub async fn claim<C: ConnectionTrait>(db: &C, claim: &Claim, now: Micros) -> Re
 ///
 /// # Errors
 /// `REQUEST_ID_REUSED` if the ID was used for another request; those of the database.
-pub async fn look_up<C: ConnectionTrait>(db: &C, claim: &Claim, now: Micros) -> Result<Option<Stored>> {
+pub async fn look_up<C: ConnectionTrait>(
+    db: &C,
+    claim: &Claim,
+    now: Micros,
+) -> Result<Option<Stored>> {
     let sql = "SELECT method, request, reply, ended_right FROM claims WHERE caller = $1 AND request_id = $2 AND expire_time > $3";
     let values: [Value; 3] = [bytes(&claim.caller), claim.request_id.into(), now.into()];
-    let Some(row) = db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await? else {
+    let Some(row) = db
+        .query_one_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?
+    else {
         return Ok(None);
     };
     let method: String = row.try_get("", "method")?;
     let request: Vec<u8> = row.try_get("", "request")?;
     if method != claim.method || request != claim.request {
-        return Err(Error::argument(Reason::RequestIdReused, "request_id", "was used with another request"));
+        return Err(Error::argument(
+            Reason::RequestIdReused,
+            "request_id",
+            "was used with another request",
+        ));
     }
-    Ok(Some(Stored { reply: row.try_get("", "reply")?, ended_right: row.try_get("", "ended_right")? }))
+    Ok(Some(Stored {
+        reply: row.try_get("", "reply")?,
+        ended_right: row.try_get("", "ended_right")?,
+    }))
 }
 
 /// Stores the answer of a claim, in the transaction that made it.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn settle<C: ConnectionTrait>(db: &C, claim: &Claim, reply: &[u8], ended_right: bool) -> Result<()> {
-    let sql = "UPDATE claims SET reply = $1, ended_right = $2 WHERE caller = $3 AND request_id = $4";
-    let values: [Value; 4] = [bytes(reply), ended_right.into(), bytes(&claim.caller), claim.request_id.into()];
-    db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+pub async fn settle<C: ConnectionTrait>(
+    db: &C,
+    claim: &Claim,
+    reply: &[u8],
+    ended_right: bool,
+) -> Result<()> {
+    let sql =
+        "UPDATE claims SET reply = $1, ended_right = $2 WHERE caller = $3 AND request_id = $4";
+    let values: [Value; 4] = [
+        bytes(reply),
+        ended_right.into(),
+        bytes(&claim.caller),
+        claim.request_id.into(),
+    ];
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .await?;
     Ok(())
 }
 
@@ -112,6 +152,11 @@ fn bytes(of: &[u8]) -> Value {
 pub async fn give_up<C: ConnectionTrait>(db: &C, claim: &Claim) -> Result<()> {
     let sql = "DELETE FROM claims WHERE caller = $1 AND request_id = $2";
     let values: [Value; 2] = [bytes(&claim.caller), claim.request_id.into()];
-    db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .await?;
     Ok(())
 }

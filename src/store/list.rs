@@ -4,8 +4,8 @@
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message;
 use sea_orm::{
-    ConnectionTrait, EntityTrait, FromQueryResult, Order as Direction, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, Select, Value,
+    ConnectionTrait, EntityTrait, FromQueryResult, Order as Direction, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, Select, Value,
     sea_query::{Alias, Expr, ExprTrait, SimpleExpr},
 };
 use uuid::Uuid;
@@ -72,7 +72,10 @@ impl<T> Page<T> {
     /// An empty last page.
     #[must_use]
     pub fn empty() -> Self {
-        Self { rows: Vec::new(), next_page_token: String::new() }
+        Self {
+            rows: Vec::new(),
+            next_page_token: String::new(),
+        }
     }
 }
 
@@ -110,12 +113,22 @@ impl Query<'_> {
             0 => DEFAULT_PAGE_SIZE,
             n => n.min(MAX_PAGE_SIZE),
         };
-        let condition = filter::parse(self.filter, listing.fields).map_err(|e| fault("filter", &e))?;
-        let order = filter::parse_order(self.order_by, listing.orders).map_err(|e| fault("order_by", &e))?;
+        let condition =
+            filter::parse(self.filter, listing.fields).map_err(|e| fault("filter", &e))?;
+        let order = filter::parse_order(self.order_by, listing.orders)
+            .map_err(|e| fault("order_by", &e))?;
         let tuple = || -> SimpleExpr { Expr::tuple([column(order.column), column(listing.id)]) };
-        let direction = || if order.descending { Direction::Desc } else { Direction::Asc };
+        let direction = || {
+            if order.descending {
+                Direction::Desc
+            } else {
+                Direction::Asc
+            }
+        };
         let ordered = |select: Select<E>| {
-            select.order_by(column(order.column), direction()).order_by(column(listing.id), direction())
+            select
+                .order_by(column(order.column), direction())
+                .order_by(column(listing.id), direction())
         };
 
         let mut select = select;
@@ -127,7 +140,8 @@ impl Query<'_> {
         if let Some(condition) = condition {
             // The window: at most so many rows from here on are looked at; its end is found on the index alone.
             let mut end = ordered(select.clone()).select_only().into_query();
-            end.expr_as(column(order.column), Alias::new("k")).expr_as(column(listing.id), Alias::new("i"));
+            end.expr_as(column(order.column), Alias::new("k"))
+                .expr_as(column(listing.id), Alias::new("i"));
             end.limit(1).offset(MAX_ROWS_READ - 1);
             if let Some(row) = db.query_one(&end).await? {
                 let id: Uuid = row.try_get("", "i")?;
@@ -140,15 +154,31 @@ impl Query<'_> {
             }
             select = select.filter(condition);
         }
-        let mut rows: Vec<M> = ordered(select).limit(size as u64 + 1).into_model::<M>().all(db).await?;
+        let mut rows: Vec<M> = ordered(select)
+            .limit(size as u64 + 1)
+            .into_model::<M>()
+            .all(db)
+            .await?;
         let more = rows.len() > size;
         rows.truncate(size);
-        let next = if more { rows.last().map(|row| position(key(row, order.field))) } else { window_end };
-        Ok(Page { rows, next_page_token: next.map_or_else(String::new, |p| self.seal(&p)) })
+        let next = if more {
+            rows.last().map(|row| position(key(row, order.field)))
+        } else {
+            window_end
+        };
+        Ok(Page {
+            rows,
+            next_page_token: next.map_or_else(String::new, |p| self.seal(&p)),
+        })
     }
 
     fn mac(&self, payload: &[u8]) -> [u8; 32] {
-        let mut parts: Vec<&[u8]> = vec![self.caller, self.filter.as_bytes(), self.order_by.as_bytes(), payload];
+        let mut parts: Vec<&[u8]> = vec![
+            self.caller,
+            self.filter.as_bytes(),
+            self.order_by.as_bytes(),
+            payload,
+        ];
         parts.extend(self.about.iter().map(|a| a.as_bytes()));
         self.keys.mac(Purpose::Page, &parts)
     }
@@ -161,8 +191,16 @@ impl Query<'_> {
     }
 
     fn open(&self, token: &str) -> Result<Position> {
-        let refused = || Error::argument(Reason::PageTokenInvalid, "page_token", "is not one of this query");
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| refused())?;
+        let refused = || {
+            Error::argument(
+                Reason::PageTokenInvalid,
+                "page_token",
+                "is not one of this query",
+            )
+        };
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(token)
+            .map_err(|_| refused())?;
         let (mac, payload) = bytes.split_at_checked(16).ok_or_else(refused)?;
         if !bool::from(subtle::ConstantTimeEq::ct_eq(mac, &self.mac(payload)[..16])) {
             return Err(refused());
@@ -177,8 +215,16 @@ impl Query<'_> {
 
 fn position(key: Key) -> Position {
     match key {
-        Key::Text(text, id) => Position { text: Some(text), number: None, id: id.as_bytes().to_vec() },
-        Key::Number(number, id) => Position { text: None, number: Some(number), id: id.as_bytes().to_vec() },
+        Key::Text(text, id) => Position {
+            text: Some(text),
+            number: None,
+            id: id.as_bytes().to_vec(),
+        },
+        Key::Number(number, id) => Position {
+            text: None,
+            number: Some(number),
+            id: id.as_bytes().to_vec(),
+        },
     }
 }
 

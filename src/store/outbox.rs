@@ -46,7 +46,13 @@ impl Event {
     /// An event in the resource's own scope.
     #[must_use]
     pub fn new(kind: &'static str, resource: Name) -> Self {
-        Self { kind, resource, scopes: vec![resource.scope()], changes: Vec::new(), touches: Vec::new() }
+        Self {
+            kind,
+            resource,
+            scopes: vec![resource.scope()],
+            changes: Vec::new(),
+            touches: Vec::new(),
+        }
     }
 
     /// Also seen in this scope.
@@ -60,7 +66,12 @@ impl Event {
 
     /// A field's old and new value; nothing if they are equal.
     #[must_use]
-    pub fn change(mut self, field: &'static str, old: impl Into<serde_json::Value>, new: impl Into<serde_json::Value>) -> Self {
+    pub fn change(
+        mut self,
+        field: &'static str,
+        old: impl Into<serde_json::Value>,
+        new: impl Into<serde_json::Value>,
+    ) -> Self {
         let (old, new) = (old.into(), new.into());
         if old != new {
             self.changes.push(Change { field, old, new });
@@ -82,22 +93,25 @@ pub(super) async fn insert<C: ConnectionTrait>(
     event: &Event,
     scope: ScopeKey,
     seq: i64,
-    leading: bool,
+    is_first: bool,
     actor: &str,
     now: Micros,
     event_id: Uuid,
 ) -> Result<()> {
-    let changes: Map<_, _> =
-        event.changes.iter().map(|c| (c.field.to_owned(), json!({ "old": c.old, "new": c.new }))).collect();
+    let changes: Map<_, _> = event
+        .changes
+        .iter()
+        .map(|c| (c.field.to_owned(), json!({ "old": c.old, "new": c.new })))
+        .collect();
     let scopes: Vec<_> = event.scopes.iter().map(ToString::to_string).collect();
-    let sql = "INSERT INTO outbox (scope_kind, scope_id, scope_seq, event_id, leading, type, resource, scopes, actor, changes, create_time) \
+    let sql = "INSERT INTO outbox (scope_kind, scope_id, scope_seq, event_id, is_first, type, resource, scopes, actor, changes, create_time) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
     let values: [Value; 11] = [
         scope.kind().into(),
         scope.id().into(),
         seq.into(),
         event_id.into(),
-        leading.into(),
+        is_first.into(),
         event.kind.into(),
         event.resource.to_string().into(),
         scopes.join(" ").into(),
@@ -105,7 +119,12 @@ pub(super) async fn insert<C: ConnectionTrait>(
         serde_json::Value::Object(changes).to_string().into(),
         now.into(),
     ];
-    db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    db.execute_raw(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .await?;
     Ok(())
 }
 
@@ -134,11 +153,18 @@ pub struct Row {
 ///
 /// # Errors
 /// Those of the database.
-pub async fn after<C: ConnectionTrait>(db: &C, scope: ScopeKey, seq: i64, limit: i64) -> Result<Vec<Row>> {
+pub async fn after<C: ConnectionTrait>(
+    db: &C,
+    scope: ScopeKey,
+    seq: i64,
+    limit: i64,
+) -> Result<Vec<Row>> {
     let columns = "event_id, type, resource, scopes, actor, changes, create_time";
     let (sql, values): (String, Vec<Value>) = if scope == ScopeKey::Operator {
         (
-            format!("SELECT global_seq AS seq, {columns} FROM outbox WHERE global_seq > $1 ORDER BY global_seq LIMIT $2"),
+            format!(
+                "SELECT global_seq AS seq, {columns} FROM outbox WHERE global_seq > $1 ORDER BY global_seq LIMIT $2"
+            ),
             vec![seq.into(), limit.into()],
         )
     } else {
@@ -147,10 +173,21 @@ pub async fn after<C: ConnectionTrait>(db: &C, scope: ScopeKey, seq: i64, limit:
                 "SELECT scope_seq AS seq, {columns} FROM outbox WHERE scope_kind = $1 AND scope_id = $2 AND scope_seq > $3 \
                  ORDER BY scope_seq LIMIT $4"
             ),
-            vec![scope.kind().into(), scope.id().into(), seq.into(), limit.into()],
+            vec![
+                scope.kind().into(),
+                scope.id().into(),
+                seq.into(),
+                limit.into(),
+            ],
         )
     };
-    Ok(Row::find_by_statement(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).all(db).await?)
+    Ok(Row::find_by_statement(Statement::from_sql_and_values(
+        db.get_database_backend(),
+        sql,
+        values,
+    ))
+    .all(db)
+    .await?)
 }
 
 /// The oldest number that is kept, and the newest given.
@@ -160,7 +197,11 @@ pub async fn after<C: ConnectionTrait>(db: &C, scope: ScopeKey, seq: i64, limit:
 pub async fn bounds<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<(Option<i64>, i64)> {
     let backend = db.get_database_backend();
     let (oldest, newest, values): (&str, &str, Vec<Value>) = if scope == ScopeKey::Operator {
-        ("SELECT MIN(global_seq) AS n FROM outbox", "SELECT CAST(value AS bigint) AS n FROM meta WHERE key = 'global_seq'", vec![])
+        (
+            "SELECT MIN(global_seq) AS n FROM outbox",
+            "SELECT CAST(value AS bigint) AS n FROM meta WHERE key = 'global_seq'",
+            vec![],
+        )
     } else {
         (
             "SELECT MIN(scope_seq) AS n FROM outbox WHERE scope_kind = $1 AND scope_id = $2",
@@ -169,10 +210,15 @@ pub async fn bounds<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<(Opti
         )
     };
     let read = async |sql: &str| -> Result<Option<i64>> {
-        Ok(match db.query_one_raw(Statement::from_sql_and_values(backend, sql, values.clone())).await? {
-            Some(row) => row.try_get("", "n")?,
-            None => None,
-        })
+        Ok(
+            match db
+                .query_one_raw(Statement::from_sql_and_values(backend, sql, values.clone()))
+                .await?
+            {
+                Some(row) => row.try_get("", "n")?,
+                None => None,
+            },
+        )
     };
     Ok((read(oldest).await?, read(newest).await?.unwrap_or(0)))
 }
@@ -183,24 +229,44 @@ pub async fn bounds<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<(Opti
 /// Those of the database.
 pub async fn number<C: ConnectionTrait>(db: &C, most: i64) -> Result<u64> {
     let backend = db.get_database_backend();
-    let lock = if backend == sea_orm::DbBackend::Postgres { " FOR UPDATE" } else { "" };
+    let lock = if backend == sea_orm::DbBackend::Postgres {
+        " FOR UPDATE"
+    } else {
+        ""
+    };
     let sql = format!("SELECT value FROM meta WHERE key = 'global_seq'{lock}");
-    let row = db.query_one_raw(Statement::from_string(backend, sql)).await?;
+    let row = db
+        .query_one_raw(Statement::from_string(backend, sql))
+        .await?;
     let last: String = match row {
         Some(row) => row.try_get("", "value")?,
         None => return Err(Error::internal("the database has no global_seq")),
     };
-    let last: i64 = last.parse().map_err(|_| Error::internal("global_seq is no number"))?;
+    let last: i64 = last
+        .parse()
+        .map_err(|_| Error::internal("global_seq is no number"))?;
     // Within a scope `scope_seq` is the order of commits, and an event's id and time follow it.
     let sql = "UPDATE outbox SET global_seq = $1 + n.rank FROM ( \
                  SELECT scope_kind AS k, scope_id AS i, scope_seq AS s, ROW_NUMBER() OVER (ORDER BY create_time, scope_kind, scope_id, scope_seq) AS rank \
-                 FROM outbox WHERE leading AND global_seq IS NULL ORDER BY create_time, scope_kind, scope_id, scope_seq LIMIT $2 \
+                 FROM outbox WHERE is_first AND global_seq IS NULL ORDER BY create_time, scope_kind, scope_id, scope_seq LIMIT $2 \
                ) AS n WHERE outbox.scope_kind = n.k AND outbox.scope_id = n.i AND outbox.scope_seq = n.s";
-    let done = db.execute_raw(Statement::from_sql_and_values(backend, sql, [last.into(), most.into()])).await?.rows_affected();
+    let done = db
+        .execute_raw(Statement::from_sql_and_values(
+            backend,
+            sql,
+            [last.into(), most.into()],
+        ))
+        .await?
+        .rows_affected();
     if done > 0 {
         let next = last + i64::try_from(done).unwrap_or(0);
         let sql = "UPDATE meta SET value = $1 WHERE key = 'global_seq'";
-        db.execute_raw(Statement::from_sql_and_values(backend, sql, [next.to_string().into()])).await?;
+        db.execute_raw(Statement::from_sql_and_values(
+            backend,
+            sql,
+            [next.to_string().into()],
+        ))
+        .await?;
     }
     Ok(done)
 }
@@ -223,7 +289,9 @@ pub fn parse_cursor(text: &str, epoch: &str, scope: ScopeKey) -> Result<i64> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| expired())?;
     let plain = String::from_utf8(bytes).map_err(|_| expired())?;
     let mut parts = plain.split(' ');
-    let (Some(e), Some(s), Some(n), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(e), Some(s), Some(n), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(expired());
     };
     if e != epoch || s != scope.to_string() {

@@ -16,13 +16,17 @@ pub fn timestamp(at: Micros) -> Option<Timestamp> {
 /// An instant from the wire, cut to microseconds.
 #[must_use]
 pub fn micros(at: &Timestamp) -> Micros {
-    at.seconds.saturating_mul(SECOND_US).saturating_add(i64::from(at.nanos) / 1_000)
+    at.seconds
+        .saturating_mul(SECOND_US)
+        .saturating_add(i64::from(at.nanos) / 1_000)
 }
 
 /// A duration from the wire, cut to microseconds.
 #[must_use]
 pub fn duration_micros(of: &Duration) -> Micros {
-    of.seconds.saturating_mul(SECOND_US).saturating_add(i64::from(of.nanos) / 1_000)
+    of.seconds
+        .saturating_mul(SECOND_US)
+        .saturating_add(i64::from(of.nanos) / 1_000)
 }
 
 /// An instant as RFC 3339 in UTC, to the second.

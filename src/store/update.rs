@@ -20,10 +20,18 @@ pub trait Resource {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` with every path that is unknown, fixed, or would empty a required field.
-pub fn fields<R: Resource>(mask: Option<&FieldMask>, resource: &R, message: &str) -> Result<Vec<&'static str>> {
+pub fn fields<R: Resource>(
+    mask: Option<&FieldMask>,
+    resource: &R,
+    message: &str,
+) -> Result<Vec<&'static str>> {
     let paths = mask.map(|m| m.paths.as_slice()).unwrap_or_default();
     if paths.is_empty() {
-        return Ok(R::MUTABLE.iter().copied().filter(|f| resource.is_set(f)).collect());
+        return Ok(R::MUTABLE
+            .iter()
+            .copied()
+            .filter(|f| resource.is_set(f))
+            .collect());
     }
     let mut faults = Vec::new();
     let mut fields = Vec::new();
@@ -36,20 +44,33 @@ pub fn fields<R: Resource>(mask: Option<&FieldMask>, resource: &R, message: &str
             Some(field) if !fields.contains(field) => fields.push(*field),
             Some(_) => {}
             None if R::FIXED.contains(&path.as_str()) => {
-                faults.push(("update_mask".to_owned(), format!("{path} can't be changed by callers")));
+                faults.push((
+                    "update_mask".to_owned(),
+                    format!("{path} can't be changed by callers"),
+                ));
             }
             None => faults.push((
                 "update_mask".to_owned(),
-                format!("{path} is no field of {message}; these can be changed: {}", R::MUTABLE.join(", ")),
+                format!(
+                    "{path} is no field of {message}; these can be changed: {}",
+                    R::MUTABLE.join(", ")
+                ),
             )),
         }
     }
     for field in &fields {
         if R::REQUIRED.contains(field) && !resource.is_set(field) {
-            faults.push((format!("{message}.{field}"), "is required and can't be emptied".to_owned()));
+            faults.push((
+                format!("{message}.{field}"),
+                "is required and can't be emptied".to_owned(),
+            ));
         }
     }
-    if faults.is_empty() { Ok(fields) } else { Err(Error::invalid(faults)) }
+    if faults.is_empty() {
+        Ok(fields)
+    } else {
+        Err(Error::invalid(faults))
+    }
 }
 
 /// The etag of a row's version.
@@ -63,5 +84,9 @@ pub fn etag(version: i64) -> String {
 /// # Errors
 /// `ABORTED`, `ETAG_MISMATCH`.
 pub fn check_etag(sent: &str, version: i64) -> Result<()> {
-    if sent.is_empty() || sent == etag(version) { Ok(()) } else { Err(Error::aborted(Reason::EtagMismatch)) }
+    if sent.is_empty() || sent == etag(version) {
+        Ok(())
+    } else {
+        Err(Error::aborted(Reason::EtagMismatch))
+    }
 }

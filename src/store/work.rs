@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, IntoActiveModel, Statement, Value,
+    ActiveModelTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait,
+    IntoActiveModel, Statement, Value,
 };
 use uuid::Uuid;
 
@@ -103,10 +104,6 @@ impl Work {
         self.snapshot.now
     }
 
-    pub(crate) fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
-    }
-
     pub(crate) fn into_db(self) -> DatabaseTransaction {
         self.snapshot.db
     }
@@ -117,9 +114,18 @@ impl Work {
     /// # Errors
     /// Those of the database, and the wish to begin again.
     pub async fn lock(&mut self, scopes: impl IntoIterator<Item = ScopeKey>) -> Result<()> {
-        let wanted: BTreeSet<_> = scopes.into_iter().filter(|s| !self.heads.contains_key(s)).collect();
-        let Some(first) = wanted.first() else { return Ok(()) };
-        if self.heads.last_key_value().is_some_and(|(last, _)| first < last) {
+        let wanted: BTreeSet<_> = scopes
+            .into_iter()
+            .filter(|s| !self.heads.contains_key(s))
+            .collect();
+        let Some(first) = wanted.first() else {
+            return Ok(());
+        };
+        if self
+            .heads
+            .last_key_value()
+            .is_some_and(|(last, _)| first < last)
+        {
             let all: BTreeSet<_> = self.heads.keys().copied().chain(wanted).collect();
             return Err(Error::needs_scopes(all.into_iter().collect()));
         }
@@ -134,10 +140,21 @@ impl Work {
     async fn read_head(&self, scope: ScopeKey) -> Result<Option<Head>> {
         let db = self.db();
         let backend = db.get_database_backend();
-        let lock = if backend == DbBackend::Postgres { " FOR UPDATE" } else { "" };
-        let sql = format!("SELECT audit_count, audit_hash, event_count FROM heads WHERE scope_kind = $1 AND scope_id = $2{lock}");
-        let row =
-            db.query_one_raw(Statement::from_sql_and_values(backend, sql, [scope.kind().into(), scope.id().into()])).await?;
+        let lock = if backend == DbBackend::Postgres {
+            " FOR UPDATE"
+        } else {
+            ""
+        };
+        let sql = format!(
+            "SELECT audit_count, audit_hash, event_count FROM heads WHERE scope_kind = $1 AND scope_id = $2{lock}"
+        );
+        let row = db
+            .query_one_raw(Statement::from_sql_and_values(
+                backend,
+                sql,
+                [scope.kind().into(), scope.id().into()],
+            ))
+            .await?;
         Ok(match row {
             Some(row) => Some(Head {
                 audit_count: row.try_get("", "audit_count")?,
@@ -154,9 +171,26 @@ impl Work {
     /// Those of the database.
     pub async fn open_scope(&mut self, scope: ScopeKey) -> Result<()> {
         let sql = "INSERT INTO heads (scope_kind, scope_id, audit_count, audit_hash, event_count) VALUES ($1, $2, 0, $3, 0)";
-        let values = [scope.kind().into(), scope.id().into(), Value::Bytes(Some(Vec::new()))];
-        self.db().execute_raw(Statement::from_sql_and_values(self.db().get_database_backend(), sql, values)).await?;
-        self.heads.insert(scope, Head { audit_count: 0, audit_hash: Vec::new(), event_count: 0 });
+        let values = [
+            scope.kind().into(),
+            scope.id().into(),
+            Value::Bytes(Some(Vec::new())),
+        ];
+        self.db()
+            .execute_raw(Statement::from_sql_and_values(
+                self.db().get_database_backend(),
+                sql,
+                values,
+            ))
+            .await?;
+        self.heads.insert(
+            scope,
+            Head {
+                audit_count: 0,
+                audit_hash: Vec::new(),
+                event_count: 0,
+            },
+        );
         Ok(())
     }
 
@@ -170,7 +204,9 @@ impl Work {
         A: ActiveModelTrait + Send,
         <A::Entity as EntityTrait>::Model: Sync,
     {
-        A::Entity::insert(model.into_active_model()).exec_without_returning(self.db()).await?;
+        A::Entity::insert(model.into_active_model())
+            .exec_without_returning(self.db())
+            .await?;
         Ok(())
     }
 
@@ -182,7 +218,8 @@ impl Work {
     /// Tells what changed.
     pub fn emit(&mut self, event: Event) {
         self.touched.extend(event.scopes.iter().copied());
-        self.changed_fields.extend(event.changes.iter().map(|c| c.field));
+        self.changed_fields
+            .extend(event.changes.iter().map(|c| c.field));
         let resource = event.resource.to_string();
         if !self.resources.contains(&resource) {
             self.resources.push(resource);
@@ -200,17 +237,36 @@ impl Work {
     ///
     /// # Errors
     /// Those of the database, and the wish to begin again if a scope told of wasn't locked.
-    pub(crate) async fn finish(&mut self, keys: &Keys, origin: &Origin, outcome: &str, event_id: Uuid, with_events: bool) -> Result<()> {
+    pub(crate) async fn finish(
+        &mut self,
+        keys: &Keys,
+        origin: &Origin,
+        outcome: &str,
+        event_id: Uuid,
+        with_events: bool,
+    ) -> Result<()> {
         let touched: Vec<_> = self.touched.iter().copied().collect();
         self.lock(touched.iter().copied()).await?;
         let events = std::mem::take(&mut self.events);
         if with_events {
             for event in &events {
                 for (i, scope) in event.scopes.iter().enumerate() {
-                    let Some(head) = self.heads.get_mut(scope) else { continue };
+                    let Some(head) = self.heads.get_mut(scope) else {
+                        continue;
+                    };
                     head.event_count += 1;
                     let seq = head.event_count;
-                    outbox::insert(self.db(), event, *scope, seq, i == 0, &origin.actor, self.now(), event_id).await?;
+                    outbox::insert(
+                        self.db(),
+                        event,
+                        *scope,
+                        seq,
+                        i == 0,
+                        &origin.actor,
+                        self.now(),
+                        event_id,
+                    )
+                    .await?;
                 }
             }
         }
@@ -218,7 +274,9 @@ impl Work {
         // One event stays readable whatever a batch did; the domain events name each resource.
         resources.truncate(MOST_AUDITED_RESOURCES);
         for scope in touched {
-            let Some(head) = self.heads.get(&scope) else { continue };
+            let Some(head) = self.heads.get(&scope) else {
+                continue;
+            };
             let body = Body {
                 create_time: self.now(),
                 action: origin.action.clone(),
@@ -226,19 +284,32 @@ impl Work {
                 via: origin.via.clone(),
                 resources: resources.clone(),
                 outcome: outcome.to_owned(),
-                changed_fields: self.changed_fields.iter().map(|f| (*f).to_owned()).collect(),
+                changed_fields: self
+                    .changed_fields
+                    .iter()
+                    .map(|f| (*f).to_owned())
+                    .collect(),
                 client_address: origin.client_address.clone(),
                 trace_id: origin.trace_id.clone(),
                 count: 1,
                 event_id: event_id.as_bytes().to_vec(),
             };
-            let head = self.append(keys, scope, head.clone(), &body, event_id).await?;
+            let head = self
+                .append(keys, scope, head.clone(), &body, event_id)
+                .await?;
             self.heads.insert(scope, head);
         }
         Ok(())
     }
 
-    async fn append(&self, keys: &Keys, scope: ScopeKey, mut head: Head, body: &Body, event_id: Uuid) -> Result<Head> {
+    async fn append(
+        &self,
+        keys: &Keys,
+        scope: ScopeKey,
+        mut head: Head,
+        body: &Body,
+        event_id: Uuid,
+    ) -> Result<Head> {
         use prost::Message as _;
         let seq = head.audit_count + 1;
         let hash = audit::hash(keys, scope, seq, &head.audit_hash, &body.encode_to_vec());
@@ -253,7 +324,13 @@ impl Work {
             scope.kind().into(),
             scope.id().into(),
         ];
-        self.db().execute_raw(Statement::from_sql_and_values(self.db().get_database_backend(), sql, values)).await?;
+        self.db()
+            .execute_raw(Statement::from_sql_and_values(
+                self.db().get_database_backend(),
+                sql,
+                values,
+            ))
+            .await?;
         Ok(head)
     }
 
@@ -261,7 +338,13 @@ impl Work {
     ///
     /// # Errors
     /// Those of the database.
-    pub(crate) async fn note(&mut self, keys: &Keys, scope: ScopeKey, body: &Body, event_id: Uuid) -> Result<()> {
+    pub(crate) async fn note(
+        &mut self,
+        keys: &Keys,
+        scope: ScopeKey,
+        body: &Body,
+        event_id: Uuid,
+    ) -> Result<()> {
         self.lock([scope]).await?;
         if let Some(head) = self.heads.get(&scope).cloned() {
             let head = self.append(keys, scope, head, body, event_id).await?;

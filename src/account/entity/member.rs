@@ -35,11 +35,23 @@ pub enum Relation {}
 impl ActiveModelBehavior for ActiveModel {}
 
 /// The member of an account.
-pub async fn find<C: ConnectionTrait>(db: &C, scope: AccountScope, principal: Uuid) -> Result<Option<Model>, Error> {
+pub async fn find<C: ConnectionTrait>(
+    db: &C,
+    scope: AccountScope,
+    principal: Uuid,
+) -> Result<Option<Model>, Error> {
     find_in(db, scope.id(), principal).await
 }
 
 /// The caller's own membership of an account that it names, or one that a row reached by a proof names.
-pub async fn find_in<C: ConnectionTrait>(db: &C, account: Uuid, principal: Uuid) -> Result<Option<Model>, Error> {
-    Ok(Entity::find().filter(Column::AccountId.eq(account)).filter(Column::PrincipalId.eq(principal)).one(db).await?)
+pub async fn find_in<C: ConnectionTrait>(
+    db: &C,
+    account: Uuid,
+    principal: Uuid,
+) -> Result<Option<Model>, Error> {
+    Ok(Entity::find()
+        .filter(Column::AccountId.eq(account))
+        .filter(Column::PrincipalId.eq(principal))
+        .one(db)
+        .await?)
 }

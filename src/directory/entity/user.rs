@@ -35,10 +35,17 @@ pub enum Relation {}
 impl ActiveModelBehavior for ActiveModel {}
 
 /// The user of an ID that a proof reaches, deleted ones too.
-pub async fn find<C: ConnectionTrait>(db: &C, reach: impl Into<Reach>, id: Uuid) -> Result<Option<Model>, Error> {
+pub async fn find<C: ConnectionTrait>(
+    db: &C,
+    reach: impl Into<Reach>,
+    id: Uuid,
+) -> Result<Option<Model>, Error> {
     let reach = reach.into();
     if !reach.covers(id) {
         return Ok(None);
     }
-    Ok(Entity::find_by_id(id).filter(Column::TenantId.eq(reach.tenant())).one(db).await?)
+    Ok(Entity::find_by_id(id)
+        .filter(Column::TenantId.eq(reach.tenant()))
+        .one(db)
+        .await?)
 }

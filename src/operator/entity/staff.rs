@@ -1,6 +1,9 @@
 //! The rows of `grants` that lie on the operator, read with the names of who holds them. They are written in `access/grants.rs` alone.
 
-use sea_orm::{FromQueryResult, QueryFilter as _, QueryResult, QuerySelect as _, entity::prelude::*, sea_query::Expr};
+use sea_orm::{
+    FromQueryResult, QueryFilter as _, QueryResult, QuerySelect as _, entity::prelude::*,
+    sea_query::Expr,
+};
 
 use crate::{access::grants::Grant, store::scope_key::ScopeKey};
 
@@ -39,7 +42,10 @@ pub struct Staff {
 impl FromQueryResult for Staff {
     fn from_query_result(row: &QueryResult, prefix: &str) -> Result<Self, DbErr> {
         let grant = Grant::from_query_result(row, prefix)?;
-        Ok(Self { grant, display_name: row.try_get(prefix, "display_name")? })
+        Ok(Self {
+            grant,
+            display_name: row.try_get(prefix, "display_name")?,
+        })
     }
 }
 
@@ -55,5 +61,9 @@ pub fn all() -> Select<Entity> {
 
 /// The staff of an ID, which is that of the user or application.
 pub async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<Staff>, DbErr> {
-    all().filter(Column::PrincipalId.eq(id)).into_model().one(db).await
+    all()
+        .filter(Column::PrincipalId.eq(id))
+        .into_model()
+        .one(db)
+        .await
 }

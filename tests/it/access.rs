@@ -1,0 +1,1 @@
+//! The access matrix: every RPC × every kind of caller.

@@ -1,0 +1,1 @@
+//! TenantAssociationService and AccountService.

@@ -1,0 +1,1 @@
+//! Attacks that systems of this kind fell to.

@@ -1,0 +1,1 @@
+//! Audit chains: COM-10, COM-11.

@@ -1,0 +1,1 @@
+//! Bad input: limits, malformed bytes, wrong tokens.

@@ -1,0 +1,1 @@
+//! Domain events: COM-12.

@@ -1,0 +1,1 @@
+//! Dropped awaits, failed statements, deadlines.

@@ -1,0 +1,1 @@
+//! Pages, filters, masks, etags, validate_only: COM-5 to COM-8.

@@ -1,0 +1,1 @@
+//! The real binary: kill -9, replicas, commands.

@@ -1,0 +1,1 @@
+//! Rights: ROL-4 to ROL-13.

@@ -1,0 +1,1 @@
+//! Every rule that the documents mark as built is named by a test.

@@ -1,0 +1,1 @@
+//! Timed work and the clock: COM-14, COM-21.

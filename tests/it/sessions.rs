@@ -1,0 +1,1 @@
+//! SessionService: sign-in, tokens, passwords, sessions.

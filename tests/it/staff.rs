@@ -1,0 +1,1 @@
+//! StaffService, on-behalf, looks by the operator.

@@ -1,0 +1,1 @@
+//! The README's tour and the cookbook, run with grpcurl.
