@@ -53,6 +53,8 @@ use crate::{
 const REPLACED_US: Micros = 60 * SECOND_US;
 /// The prefix of refresh tokens, for secret scanners.
 const REFRESH_PREFIX: &str = "entr_";
+/// Sessions that a person has at once; a further sign-in ends the oldest.
+const MOST_SESSIONS: i64 = 50;
 
 const LISTING: Listing = Listing {
     fields: &[Field {
@@ -232,6 +234,16 @@ async fn open_session(tx: &mut Tx, user: &users::Model, temporary: bool) -> Resu
         version: 1,
     };
     tx.insert(row.clone()).await?;
+    let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE id IN (SELECT id FROM sessions WHERE user_id = $2 \
+               AND end_time IS NULL AND expire_time > $1 ORDER BY create_time DESC, id DESC LIMIT 1000 OFFSET $3)";
+    let values: [Value; 3] = [now.into(), user.id.into(), MOST_SESSIONS.into()];
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     token_set(&app, user.tenant_id, &row, refresh_token, temporary, now)
 }
 

@@ -1,5 +1,10 @@
 //! The tests of the whole: the production stack, layers included, on both databases. Only `env` and the database differ.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't go on fails by panicking"
+)]
+
 mod access;
 mod api_style;
 mod applications;
