@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{language_of, place, render::render};
 use crate::{
     app::App,
-    env::{HOUR_US, MINUTE_US, Micros, SECOND_US},
+    env::{HOUR_US, MINUTE_US, MailTransport, Micros, SECOND_US},
     error::{Error, Result},
 };
 
@@ -176,12 +176,14 @@ fn hand_over(app: &App, mail: &Due) -> Result<()> {
     message
         .headers_mut()
         .insert_raw(HeaderValue::new(auto, "auto-generated".to_owned()));
-    write_eml(
-        &app.config.data_dir.join("mails"),
-        mail.id,
-        &message.formatted(),
-    )
-    .map_err(|e| fault(&e))
+    match app.env.mail {
+        MailTransport::Folder => write_eml(
+            &app.config.data_dir.join("mails"),
+            mail.id,
+            &message.formatted(),
+        )
+        .map_err(|e| fault(&e)),
+    }
 }
 
 /// Writes the file whole or not at all.
