@@ -98,6 +98,11 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
         operator,
         committed: Notify::new(),
         draining: CancellationToken::new(),
+        turns: moka::sync::Cache::builder()
+            .max_capacity(100_000)
+            .time_to_idle(std::time::Duration::from_secs(600))
+            .build(),
+        streams: moka::sync::Cache::new(100_000),
         healthy: AtomicBool::new(false),
         env,
         keys,

@@ -289,6 +289,9 @@ pub async fn demand_of_token(
     if who.principal.kind != Kind::User {
         return Err(Error::denied(permission.name()));
     }
+    if grants::standing(db, &who, now).await?.must_change_password {
+        return Err(Error::precondition(Reason::PasswordChangeRequired));
+    }
     let second = super::principal::Caller {
         who: Some(who),
         via: None,

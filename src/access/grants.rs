@@ -435,7 +435,8 @@ pub enum By {
 /// # Errors
 /// `CANNOT_GRANT_WHAT_YOU_LACK`, `NOT_ASSIGNABLE`, `LAST_MANAGER`, `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
 pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) -> Result<()> {
-    tx.lock([scope]).await?;
+    // The principal's own tenant too: who disables or deletes it there must see all that it holds.
+    tx.lock([scope, to.home()]).await?;
     let old_grant = find(tx.db(), scope, to.id).await?;
     let old = old_grant.as_ref().map(Set::of_grant).unwrap_or_default();
     check_holdable(scope, to, new, old)?;

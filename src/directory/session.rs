@@ -169,9 +169,10 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
     let counted = sign_in::counted(tx, &checked.target, &network).await?;
     counted.check(tx.now())?;
     let refused = || Error::unauthenticated(Reason::SignInFailed);
-    let Target::User(id) = checked.target else {
-        sign_in::failed(tx, &checked.target, &network, counted).await?;
-        return Ok(Outcome::Refuse(refused()));
+    // Whoever it is, or isn't: the same statements.
+    let id = match &checked.target {
+        Target::User(id) => *id,
+        Target::Stranger(_) => Uuid::nil(),
     };
     let row = credentials::Entity::find_by_id(id).one(tx.db()).await?;
     if row.as_ref().map(|r| &r.hash) != checked.stored.as_ref() {
@@ -209,6 +210,8 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
     }
     let tokens = open_session(tx, &user, row.temporary).await?;
     tx.touch(ScopeKey::Tenant(user.tenant_id));
+    tx.act_as(user_change::name(&user).to_string());
+    tx.about(tokens.session.clone());
     Ok(Outcome::Done(tokens))
 }
 
@@ -308,6 +311,8 @@ async fn sign_in_application(
         .min(key.expire_time - tx.now());
     let (access_token, expire) = app.tokens.sign(&who, tx.now(), lifetime)?;
     tx.touch(ScopeKey::Tenant(key.tenant_id));
+    tx.act_as(principal.name());
+    tx.about(Name::Key(key.tenant_id, id, key.key_id).to_string());
     Ok(Outcome::Done(TokenSet {
         access_token,
         access_expire_time: timestamp(expire),
@@ -424,6 +429,8 @@ pub async fn refresh_session(
     row.version = Set(session.version + 1);
     let row = row.update(tx.db()).await?;
     tx.touch(ScopeKey::Tenant(tenant));
+    tx.act_as(Name::User(tenant, session.user_id).to_string());
+    tx.about(Name::Session(tenant, session.user_id, session.id).to_string());
     token_set(
         &app,
         tenant,
@@ -762,6 +769,7 @@ pub async fn end_user_sessions(
         .await?
         .ok_or_else(|| Error::not_found("entente.dev/User", name))?;
     update::check_etag(&etag, user.version)?;
+    super::user::demand_over(tx, &user).await?;
     let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
     tx.emit(
         Event::new(

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
 use crate::{
@@ -74,6 +74,22 @@ struct TotalRow {
 }
 
 impl Target {
+    fn lock_key(&self, tx: &Tx) -> i64 {
+        let mac = match self {
+            Self::User(id) => tx
+                .app()
+                .keys
+                .mac(Purpose::Secret, &[b"guess", id.as_bytes()]),
+            Self::Stranger(name) => tx
+                .app()
+                .keys
+                .mac(Purpose::Secret, &[b"guess at nobody", name.as_bytes()]),
+        };
+        let mut first = [0; 8];
+        first.copy_from_slice(&mac[..8]);
+        i64::from_be_bytes(first)
+    }
+
     /// The slots of a name that doesn't exist: for its network, and for its total.
     fn slots(&self, tx: &Tx, network: &str) -> Option<(i64, i64)> {
         let Self::Stranger(name) = self else {
@@ -100,7 +116,17 @@ impl Target {
 pub async fn counted(tx: &Tx, target: &Target, network: &str) -> Result<Counted> {
     let db = tx.db();
     let backend = db.get_database_backend();
-    if let (Target::User(user), _) = (target, ()) {
+    if backend == DbBackend::Postgres {
+        // Guesses at one name take turns, so that none is counted over another's count.
+        let sql = "SELECT 1 AS one FROM pg_advisory_xact_lock($1)";
+        db.query_one_raw(Statement::from_sql_and_values(
+            backend,
+            sql,
+            [target.lock_key(tx).into()],
+        ))
+        .await?;
+    }
+    if let Target::User(user) = target {
         let sql = "SELECT failed, locked_until, last_success_time FROM sign_in_networks WHERE user_id = $1 AND network = $2";
         let values: [Value; 2] = [(*user).into(), network.into()];
         let row =

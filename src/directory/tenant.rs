@@ -192,6 +192,10 @@ pub async fn make(
         }
         None => credential::make_temporary(tx, user.id).await?,
     };
+    if is_operator {
+        // The first start is no case of ROL-13: nobody else could wake anything.
+        grants::set_asleep(tx, user.id, None).await?;
+    }
     let principal = Principal {
         kind: Kind::User,
         id: user.id,

@@ -290,6 +290,12 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
         ));
     }
     let recovery_changed = changed.recovery_email != old.recovery_email;
+    if recovery_changed && tx.caller().who.is_some_and(|w| w.principal.id == old.id) {
+        // One's own way back is set under a fresh sign-in only.
+        return Err(Error::denied(
+            "users.update on another person; set your own recovery address with UpdateOwnContact",
+        ));
+    }
     let row = store_names(tx, &old, &changed).await?;
     if recovery_changed {
         after_recovery_change(tx, &old, &row).await?;
@@ -464,6 +470,9 @@ pub async fn undelete_user(
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
     demand_state(&old, &[DELETED])?;
+    if old.purge_time.is_some_and(|at| at <= tx.now()) {
+        return Err(Error::not_found("entente.dev/User", name));
+    }
     let mut row = old.clone().into_active_model();
     if !user_name.is_empty() {
         row.user_name_fold = Set(fold(&user_name));
@@ -472,7 +481,7 @@ pub async fn undelete_user(
     row.state = Set(ACTIVE);
     row.delete_time = Set(None);
     row.purge_time = Set(None);
-    row.rights_asleep_until = Set(None);
+    row.rights_asleep_until = Set(Some(tx.now() + grants::ASLEEP_US));
     row.update_time = Set(tx.now());
     row.version = Set(old.version + 1);
     let row = row.update(tx.db()).await?;
@@ -518,15 +527,7 @@ pub async fn reset_password(
             "users.reset_password on another person; change your own with ChangePassword",
         ));
     }
-    let holds = grants::all_of(tx.db(), user.id)
-        .await?
-        .iter()
-        .any(|(_, g)| g.roles != 0 || !g.permissions.is_empty());
-    if holds {
-        // A helpdesk admin resets only who holds nothing; those who may change users are global admins.
-        tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id))
-            .await?;
-    }
+    demand_over(tx, &user).await?;
     let temporary_password = credential::make_temporary(tx, user.id).await?;
     let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
     let prefix = tenant::find(tx.db(), scope).await?;
@@ -567,6 +568,22 @@ pub async fn reset_password(
         secret_omitted: false,
         ended_session_count,
     })
+}
+
+/// A helpdesk admin may only over people who hold nothing anywhere (PWD-5); over others it takes who may change users.
+///
+/// # Errors
+/// `PERMISSION_DENIED`.
+pub(super) async fn demand_over(tx: &mut Tx, user: &Model) -> Result<()> {
+    let held = grants::all_of(tx.db(), user.id).await?;
+    if held
+        .iter()
+        .any(|(_, g)| g.roles != 0 || !g.permissions.is_empty())
+    {
+        tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id))
+            .await?;
+    }
+    Ok(())
 }
 
 async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
@@ -747,6 +764,7 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
     if scope.principal().id == id {
         return Err(refused());
     }
+    tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
     let held = grants::all_of(tx.db(), id).await?;
     let mut demanded = false;
     tx.lock(held.iter().map(|(s, _)| *s)).await?;
