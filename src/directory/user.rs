@@ -55,12 +55,18 @@ const LISTING: Listing = Listing {
         Field {
             name: "user_name",
             column: ("users", "user_name_fold"),
-            kind: FilterKind::Text { fold },
+            kind: FilterKind::Indexed {
+                fold,
+                search: "users_search",
+            },
         },
         Field {
             name: "display_name",
             column: ("users", "display_name_fold"),
-            kind: FilterKind::Text { fold },
+            kind: FilterKind::Indexed {
+                fold,
+                search: "users_search",
+            },
         },
         Field {
             name: "directory_roles",
@@ -924,12 +930,18 @@ const CANDIDATES: Listing = Listing {
         Field {
             name: "display_name",
             column: ("users", "display_name_fold"),
-            kind: FilterKind::Text { fold },
+            kind: FilterKind::Indexed {
+                fold,
+                search: "users_search",
+            },
         },
         Field {
             name: "user_name",
             column: ("users", "user_name_fold"),
-            kind: FilterKind::Text { fold },
+            kind: FilterKind::Indexed {
+                fold,
+                search: "users_search",
+            },
         },
     ],
     orders: &[OrderField {

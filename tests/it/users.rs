@@ -1,6 +1,8 @@
 //! UserService.
 
-use entente::proto::directory::{DirectoryRole, GetUserRequest, UpdateUserRequest, User};
+use entente::proto::directory::{
+    DirectoryRole, GetUserRequest, ListUsersRequest, UpdateUserRequest, User,
+};
 use tonic::Code;
 
 use crate::harness::{both, fields, new_user, refused};
@@ -105,6 +107,51 @@ async fn user_name_is_unique_ignoring_case_and_renaming_shows_at_once() {
             .create_user(new_user(&contoso.name, "bob"))
             .await
             .unwrap();
+    })
+    .await;
+}
+
+// proves COM-7, USR-7
+#[tokio::test]
+async fn users_are_found_by_a_part_of_their_name() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        for name in ["marguerite", "margaret", "o'hara", "Zoë"] {
+            contoso
+                .admin
+                .caller
+                .users()
+                .create_user(new_user(&contoso.name, name))
+                .await
+                .unwrap();
+        }
+        let find = async |filter: &str| {
+            let request = ListUsersRequest {
+                parent: contoso.name.clone(),
+                filter: filter.to_owned(),
+                ..ListUsersRequest::default()
+            };
+            let users = contoso
+                .admin
+                .caller
+                .users()
+                .list_users(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .users;
+            users.into_iter().map(|u| u.user_name).collect::<Vec<_>>()
+        };
+        assert_eq!(find("user_name:ARG").await, ["marguerite", "margaret"]);
+        assert_eq!(find("display_name:garet").await, ["margaret"]);
+        assert_eq!(find("user_name:\"'hara\"").await, ["o'hara"]);
+        assert_eq!(find("user_name:zoë").await, ["Zoë"]);
+        assert_eq!(
+            find("NOT user_name:arg AND NOT user_name:ann").await,
+            ["o'hara", "Zoë"]
+        );
+        assert_eq!(find("user_name:\"arg OR\"").await, Vec::<String>::new());
+        assert_eq!(find("user_name=marg*").await, ["marguerite", "margaret"]);
     })
     .await;
 }
