@@ -390,7 +390,13 @@ impl App {
                 }
             };
         check(&mut request)?;
-        let looked: Vec<Name> = if proven.by_operator() {
+        let looked: Vec<Name> = if proven.by_operator()
+            && proven.masked()
+            && named.iter().all(|(_, names)| names.is_empty())
+        {
+            // A list of what belongs to others is a look at all of it.
+            vec![Name::Operator]
+        } else if proven.by_operator() {
             named.iter().flat_map(|(_, names)| names).copied().collect()
         } else {
             Vec::new()

@@ -525,6 +525,16 @@ async fn check_may_change(
     old: Set,
     new: Set,
 ) -> Result<()> {
+    if matches!(scope, ScopeKey::Account(_))
+        && (old.roles ^ new.roles) & FINANCE != 0
+        && !tx.method().ends_with("Finance")
+    {
+        // ROL-4: only by who holds it, only to people who are members already; GrantFinance and RevokeFinance see to that.
+        return Err(Error::precondition(Reason::NotAssignable).with(
+            "lacking",
+            "FINANCE by other than GrantFinance and RevokeFinance",
+        ));
+    }
     let mine = tx.caller_permissions(scope).await?;
     let changed_single = new
         .single

@@ -831,7 +831,7 @@ fn demand_state(user: &Model, states: &[i64]) -> Result<()> {
     }
 }
 
-fn state_name(state: i64) -> &'static str {
+pub(super) fn state_name(state: i64) -> &'static str {
     match state {
         ACTIVE => "ACTIVE",
         DISABLED => "DISABLED",

@@ -235,7 +235,7 @@ pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
     let row = row.update(tx.db()).await?;
     tx.emit(
         Event::new("entente.directory.v1.UserDeleted", name(&user))
-            .change("state", "ACTIVE", "DELETED")
+            .change("state", super::user::state_name(user.state), "DELETED")
             .touches(user.id),
     );
     Ok((row, losses))

@@ -281,7 +281,9 @@ impl Work {
         self.lock(touched.iter().copied()).await?;
         let events = std::mem::take(&mut self.events);
         if with_events {
-            for event in &events {
+            for (n, event) in events.iter().enumerate() {
+                // One ID an event, the same in all its scopes; the call's own is that of its audit.
+                let event_id = Uuid::from_u128(event_id.as_u128() ^ (n as u128 + 1));
                 for (i, scope) in event.scopes.iter().enumerate() {
                     let Some(head) = self.heads.get_mut(scope) else {
                         continue;
