@@ -2,6 +2,8 @@
 
 /// The fewest characters.
 pub const MIN_CHARS: usize = 12;
+/// A word that is found with fewer guesses is a common one.
+const COMMON_WORD_GUESSES: u64 = 20_000;
 
 /// What is wrong with a password; None if it may be used.
 #[must_use]
@@ -18,8 +20,12 @@ pub fn fault(password: &str, user_name: &str) -> Option<&'static str> {
     if name.chars().count() >= 3 && lower.contains(&name) {
         return Some("must not contain the user name");
     }
-    // Lists of leaked passwords, words, names, dates and rows of keys, and what people do to them.
-    if zxcvbn::zxcvbn(password, &[user_name]).score() < zxcvbn::Score::Three {
+    // Lists of leaked passwords, words, names, dates and rows of keys, and what people do to them; and one common word with digits and
+    // punctuation around it, which counts for more there than it is worth.
+    let core = lower.trim_matches(|c: char| !c.is_alphabetic());
+    let is_common_word = core.chars().count() < MIN_CHARS
+        && zxcvbn::zxcvbn(core, &[user_name]).guesses() < COMMON_WORD_GUESSES;
+    if is_common_word || zxcvbn::zxcvbn(password, &[user_name]).score() < zxcvbn::Score::Three {
         return Some("is among known common passwords, or easily made of them");
     }
     None
