@@ -304,12 +304,20 @@ impl App {
             },
         };
         let pool = if write { &self.db.write } else { &self.db.read };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the one place where transactions begin"
-        )]
-        let begun = pool.begin_with_options(options).await?;
-        Ok(begun)
+        let pool = pool.clone();
+        // A caller may leave at any await. Left between BEGIN and its answer, a connection would go back to the pool with a transaction
+        // open that nobody knows of, and swallow what is written next. So it begins in a task of its own, which is never left: whoever
+        // waited being gone, the transaction is dropped when it has begun, and rolled back.
+        let begun = tokio::spawn(async move {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "this is the one place where transactions begin"
+            )]
+            pool.begin_with_options(options).await
+        });
+        Ok(begun
+            .await
+            .map_err(|e| Error::internal(format!("a transaction did not begin: {e}")))??)
     }
 
     async fn snapshot(&self, write: bool) -> Result<Snapshot> {

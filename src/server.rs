@@ -265,9 +265,17 @@ where
         let fresh = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, fresh);
         let around = self.around.clone();
+        let mut request = request;
+        if request.extensions().get::<Begun>().is_none() {
+            request.extensions_mut().insert(Begun(Instant::now()));
+        }
         Box::pin(async move { around.around(request, inner).await })
     }
 }
+
+/// When the outermost layer was called, before the framework's own timer of `grpc-timeout` was made.
+#[derive(Clone, Copy)]
+struct Begun(Instant);
 
 /// One span a call, under the caller's trace or a new one.
 #[derive(Clone)]
@@ -439,6 +447,10 @@ struct Timed;
 
 /// What a late unary call gets beyond its deadline, so that its own answer comes first if it is about to.
 const GRACE: Duration = Duration::from_millis(50);
+/// The framework keeps the client's deadline too, with a bare answer: work stops, and ours is given, so long before it. Its timers count
+/// milliseconds, so less would be a tie.
+const WORK_STOPS_BEFORE: Duration = Duration::from_millis(2);
+const ANSWER_BEFORE: Duration = Duration::from_millis(1);
 
 impl Around for Timed {
     async fn around<S>(
@@ -466,10 +478,20 @@ impl Around for Timed {
             (None, false) => DEFAULT_DEADLINE,
             (asked, true) => asked.unwrap_or(STREAM_DEADLINE).min(STREAM_DEADLINE),
         };
-        let deadline = Instant::now() + within;
+        let begun = request
+            .extensions()
+            .get::<Begun>()
+            .map_or_else(Instant::now, |b| b.0);
+        let end = begun + within;
+        let earlier = |by| end.checked_sub(by).unwrap_or(end);
+        let (deadline, answer) = if asked == Some(within) && !streams {
+            (earlier(WORK_STOPS_BEFORE), earlier(ANSWER_BEFORE))
+        } else {
+            (end, end + GRACE)
+        };
         request.extensions_mut().insert(Deadline(deadline));
         let language = language(request.headers());
-        match tokio::time::timeout_at(deadline + GRACE, inner.call(request)).await {
+        match tokio::time::timeout_at(answer, inner.call(request)).await {
             Ok(response) => response,
             Err(_) => Ok(Error::late().to_status(language).into_http()),
         }
