@@ -525,16 +525,6 @@ async fn check_may_change(
     old: Set,
     new: Set,
 ) -> Result<()> {
-    if matches!(scope, ScopeKey::Account(_))
-        && (old.roles ^ new.roles) & FINANCE != 0
-        && !tx.method().ends_with("Finance")
-    {
-        // ROL-4: only by who holds it, only to people who are members already; GrantFinance and RevokeFinance see to that.
-        return Err(Error::precondition(Reason::NotAssignable).with(
-            "lacking",
-            "FINANCE by other than GrantFinance and RevokeFinance",
-        ));
-    }
     let mine = tx.caller_permissions(scope).await?;
     let changed_single = new
         .single
@@ -558,12 +548,22 @@ async fn check_may_change(
         }
         lacking.push(role.name.to_owned());
     }
-    // FINANCE has its own way (ROL-4): who may give it need not hold all of it, and who holds all of it needs no other right.
-    if lacking.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", ")))
+    if !lacking.is_empty() {
+        return Err(
+            Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", "))
+        );
     }
+    if matches!(scope, ScopeKey::Account(_))
+        && (old.roles ^ new.roles) & FINANCE != 0
+        && !tx.method().ends_with("Finance")
+    {
+        // ROL-4: only by who holds it, only to people who are members already; GrantFinance and RevokeFinance see to that.
+        return Err(Error::precondition(Reason::NotAssignable).with(
+            "lacking",
+            "FINANCE by other than GrantFinance and RevokeFinance",
+        ));
+    }
+    Ok(())
 }
 
 /// Whether the table of exceptions lets this caller give this role here.

@@ -74,22 +74,6 @@ struct TotalRow {
 }
 
 impl Target {
-    fn lock_key(&self, tx: &Tx) -> i64 {
-        let mac = match self {
-            Self::User(id) => tx
-                .app()
-                .keys
-                .mac(Purpose::Secret, &[b"guess", id.as_bytes()]),
-            Self::Stranger(name) => tx
-                .app()
-                .keys
-                .mac(Purpose::Secret, &[b"guess at nobody", name.as_bytes()]),
-        };
-        let mut first = [0; 8];
-        first.copy_from_slice(&mac[..8]);
-        i64::from_be_bytes(first)
-    }
-
     /// The slots of a name that doesn't exist: for its network, and for its total.
     fn slots(&self, tx: &Tx, network: &str) -> Option<(i64, i64)> {
         let Self::Stranger(name) = self else {
@@ -109,23 +93,38 @@ impl Target {
     }
 }
 
-/// Reads what was counted: two statements, for whomever.
+/// Guesses at one target at once take turns, so that none goes uncounted. SQLite's writers do so by themselves.
+async fn take_turns(tx: &Tx, target: &Target) -> Result<()> {
+    let db = tx.db();
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let keys = &tx.app().keys;
+    let mac = match target {
+        Target::User(user) => keys.mac(Purpose::Secret, &[b"guessed user", user.as_bytes()]),
+        Target::Stranger(name) => keys.mac(Purpose::Secret, &[b"guessed name", name.as_bytes()]),
+    };
+    let mut first = [0; 8];
+    first.copy_from_slice(&mac[..8]);
+    let values: [Value; 1] = [i64::from_be_bytes(first).into()];
+    let sql = "SELECT pg_advisory_xact_lock($1)";
+    db.execute_raw(Statement::from_sql_and_values(
+        DbBackend::Postgres,
+        sql,
+        values,
+    ))
+    .await?;
+    Ok(())
+}
+
+/// Reads what was counted: as many statements for whomever.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn counted(tx: &Tx, target: &Target, network: &str) -> Result<Counted> {
     let db = tx.db();
     let backend = db.get_database_backend();
-    if backend == DbBackend::Postgres {
-        // Guesses at one name take turns, so that none is counted over another's count.
-        let sql = "SELECT 1 AS one FROM pg_advisory_xact_lock($1)";
-        db.query_one_raw(Statement::from_sql_and_values(
-            backend,
-            sql,
-            [target.lock_key(tx).into()],
-        ))
-        .await?;
-    }
+    take_turns(tx, target).await?;
     if let Target::User(user) = target {
         let sql = "SELECT failed, locked_until, last_success_time FROM sign_in_networks WHERE user_id = $1 AND network = $2";
         let values: [Value; 2] = [(*user).into(), network.into()];

@@ -255,7 +255,7 @@ pub async fn list_users(
 /// Changes names or the recovery address (USR-3).
 ///
 /// # Errors
-/// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted user.
+/// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted user; `PERMISSION_DENIED` for one's own recovery address.
 pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest) -> Result<User> {
     let UpdateUserRequest {
         user,
@@ -297,9 +297,9 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
     }
     let recovery_changed = changed.recovery_email != old.recovery_email;
     if recovery_changed && tx.caller().who.is_some_and(|w| w.principal.id == old.id) {
-        // One's own way back is set under a fresh sign-in only.
+        // A fresh sign-in is what protects one's own: no other verb does the same without it.
         return Err(Error::denied(
-            "users.update on another person; set your own recovery address with UpdateOwnContact",
+            "users.update on another person's recovery address; change your own with UpdateOwnContact",
         ));
     }
     let row = store_names(tx, &old, &changed).await?;
@@ -425,7 +425,11 @@ async fn change_state(tx: &mut Tx, old: &Model, state: i64, kind: &'static str) 
     let row = row.update(tx.db()).await?;
     tx.emit(
         Event::new(kind, user_change::name(old))
-            .change("state", state_name(old.state), state_name(state))
+            .change(
+                "state",
+                user_change::state_name(old.state),
+                user_change::state_name(state),
+            )
             .touches(old.id),
     );
     Ok(row)
@@ -806,7 +810,22 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
         event = event.also_in(*on);
     }
     tx.emit(event);
-    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
+    let whole = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
+    let home = ScopeKey::Tenant(tenant_id);
+    if tx
+        .caller_permissions(home)
+        .await?
+        .has(Permission::UsersRead)
+    {
+        return Ok(whole);
+    }
+    // A holder from another tenant gets to see names, no more (ROL-8).
+    Ok(User {
+        recovery_email: String::new(),
+        directory_roles: Vec::new(),
+        created_through_account: String::new(),
+        ..whole
+    })
 }
 
 /// The user of a name that a proof reaches.
@@ -827,16 +846,8 @@ fn demand_state(user: &Model, states: &[i64]) -> Result<()> {
     if states.contains(&user.state) {
         Ok(())
     } else {
-        Err(Error::precondition(Reason::WrongState).with("state", state_name(user.state)))
-    }
-}
-
-pub(super) fn state_name(state: i64) -> &'static str {
-    match state {
-        ACTIVE => "ACTIVE",
-        DISABLED => "DISABLED",
-        DELETED => "DELETED",
-        _ => "UNKNOWN",
+        Err(Error::precondition(Reason::WrongState)
+            .with("state", user_change::state_name(user.state)))
     }
 }
 

@@ -6,7 +6,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, DELETED, RESTORABLE_US, credential,
+    ACTIVE, DELETED, DISABLED, RESTORABLE_US, credential,
     entity::user::Model,
     wire::{self, NewUser},
 };
@@ -235,10 +235,21 @@ pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
     let row = row.update(tx.db()).await?;
     tx.emit(
         Event::new("entente.directory.v1.UserDeleted", name(&user))
-            .change("state", super::user::state_name(user.state), "DELETED")
+            .change("state", state_name(user.state), "DELETED")
             .touches(user.id),
     );
     Ok((row, losses))
+}
+
+/// What callers call a state.
+#[must_use]
+pub fn state_name(state: i64) -> &'static str {
+    match state {
+        ACTIVE => "ACTIVE",
+        DISABLED => "DISABLED",
+        DELETED => "DELETED",
+        _ => "UNKNOWN",
+    }
 }
 
 /// The state changes first: whoever is out doesn't count among those who remain (ROL-9).
