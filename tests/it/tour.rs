@@ -49,25 +49,25 @@ async fn run(blocks: Vec<String>) {
     let setting = Setting::new(None);
     let server = setting.serve(&["--enable-test-clock"]).await;
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    for block in blocks {
-        let mut bash = Command::new("bash");
-        bash.args(["-euo", "pipefail", "-c", &block])
-            .env("PATH", &path)
-            .env("TARGET", format!("127.0.0.1:{}", server.grpc))
-            .env("OPS", format!("http://127.0.0.1:{}", server.ops))
-            .env("DATA", setting.data())
-            .current_dir(setting.data());
-        let done = tokio::task::spawn_blocking(move || bash.output().unwrap())
-            .await
-            .unwrap();
-        assert_eq!(
-            done.status.code(),
-            Some(0),
-            "{block}\n{}{}",
-            String::from_utf8_lossy(&done.stdout),
-            String::from_utf8_lossy(&done.stderr)
-        );
-    }
+    // One shell for the page, as a reader has: what a block sets, later ones use.
+    let script = blocks.join("\n");
+    let mut bash = Command::new("bash");
+    bash.args(["-euo", "pipefail", "-c", &script])
+        .env("PATH", &path)
+        .env("TARGET", format!("127.0.0.1:{}", server.grpc))
+        .env("OPS", format!("http://127.0.0.1:{}", server.ops))
+        .env("DATA", setting.data())
+        .current_dir(setting.data());
+    let done = tokio::task::spawn_blocking(move || bash.output().unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        done.status.code(),
+        Some(0),
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 // proves COM-19
