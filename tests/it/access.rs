@@ -18,3 +18,28 @@ async fn rights_on_the_operator_can_be_asked_about() {
     })
     .await;
 }
+
+// proves COM-2
+#[tokio::test]
+async fn explanations_do_not_tell_whether_strangers_exist() {
+    use entente::proto::access::ExplainAccessRequest;
+    crate::harness::both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let there = contoso.admin.name.clone();
+        let (tenant, _) = there.rsplit_once('/').unwrap();
+        let not_there = format!("{tenant}/{}", crate::harness::request_id());
+        let mut told = Vec::new();
+        for principal in [there, not_there] {
+            let request = ExplainAccessRequest {
+                resource: fabrikam.name.clone(),
+                principal,
+                permission: "tenant.read".to_owned(),
+            };
+            let access = || fabrikam.admin.caller.access();
+            told.push(access().explain_access(request).await.unwrap().into_inner());
+        }
+        assert_eq!(told[0], told[1]);
+    })
+    .await;
+}
