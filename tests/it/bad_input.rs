@@ -695,3 +695,27 @@ async fn tokens_of_every_wrong_kind_are_refused_alike() {
     })
     .await;
 }
+
+// proves COM-9
+#[tokio::test]
+async fn only_grpc_is_spoken() {
+    both(async |site| {
+        for (kind, taken) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc; charset=utf-8", true),
+            ("application/grpc+json", false),
+            ("application/grpc-web", false),
+            ("application/json", false),
+            ("text/plain", false),
+        ] {
+            let status = send(&site, ROLE_TABLE, &[("content-type", kind)], frame(&[])).await;
+            if taken {
+                assert_eq!(status.code(), Code::Ok, "{kind}: {status:?}");
+            } else {
+                is(status, Code::InvalidArgument, "MALFORMED_MESSAGE", kind);
+            }
+        }
+    })
+    .await;
+}
