@@ -727,7 +727,7 @@ fn place_names(places: &[Place]) -> Vec<&Place> {
         .collect()
 }
 
-// proves COM-2, USR-4
+// proves COM-2
 #[tokio::test]
 async fn strangers_hear_the_same_of_what_exists_and_what_does_not() {
     both(async |site| {
@@ -810,7 +810,12 @@ async fn rights_on_the_operator_can_be_asked_about() {
         let operator = site.operator().await;
         let mine = operator.access().test_my_permissions(request.clone()).await;
         assert_eq!(mine.unwrap().into_inner().permissions, ["staff.manage"]);
-        let theirs = contoso.admin.caller.access().test_my_permissions(request).await;
+        let theirs = contoso
+            .admin
+            .caller
+            .access()
+            .test_my_permissions(request)
+            .await;
         assert!(theirs.unwrap().into_inner().permissions.is_empty());
     })
     .await;
