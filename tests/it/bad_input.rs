@@ -275,7 +275,9 @@ async fn send(site: &Site, path: &str, headers: &[(&str, &str)], body: Vec<u8>) 
         let streams =
             response.headers().get("grpc-status").is_none() && path.ends_with("WatchEvents");
         if streams {
-            return Status::ok("");
+            let opened =
+                [("grpc-status", "0")].map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()));
+            return Status::from_header_map(&opened.into_iter().collect()).unwrap();
         }
         let collected = response.into_body().collect().await.unwrap();
         collected
