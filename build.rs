@@ -364,7 +364,15 @@ impl<'a> Generator<'a> {
         let reference = message(options.get_extension(&self.reference).as_ref());
         let (kind, child) = (text(&reference, "type"), text(&reference, "child_type"));
         if kind == "*" {
-            return Some(self.scopes_of_types.keys().cloned().collect());
+            // The operator itself is no message, yet rights are held on it.
+            let operator = std::iter::once("entente.dev/Operator".to_owned());
+            return Some(
+                self.scopes_of_types
+                    .keys()
+                    .cloned()
+                    .chain(operator)
+                    .collect(),
+            );
         }
         if !kind.is_empty() {
             return Some(vec![kind]);

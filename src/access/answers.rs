@@ -111,7 +111,7 @@ pub async fn test_my_permissions(
 /// `INVALID_ARGUMENT` as for checks.
 pub async fn explain_access(
     rd: &Read,
-    _proof: Proof,
+    proven: Proof,
     req: ExplainAccessRequest,
 ) -> Result<ExplainAccessResponse> {
     let check = AccessCheck {
@@ -123,14 +123,20 @@ pub async fn explain_access(
         parse(&check).map_err(|(field, text)| Error::field(field, text))?;
     let facts = ask(rd, principal, scope).await?;
     let decision = decide(&facts, permission, scope);
-    let mut steps = vec![if facts.active {
-        format!("{} is active, and so is its tenant.", check.principal)
-    } else {
-        format!(
-            "{} is not active, or its tenant isn't; so it may nothing.",
-            check.principal
-        )
-    }];
+    // Whether somebody exists elsewhere is not told with the rights that they lack here (COM-2).
+    let known =
+        proven.by_operator() || facts.held.member || scope == ScopeKey::Tenant(principal.tenant);
+    let mut steps = Vec::new();
+    if known {
+        steps.push(if facts.active {
+            format!("{} is active, and so is its tenant.", check.principal)
+        } else {
+            format!(
+                "{} is not active, or its tenant isn't; so it may nothing.",
+                check.principal
+            )
+        });
+    }
     if facts.held.member {
         let names = grants::Set {
             roles: facts.held.roles,
@@ -145,7 +151,7 @@ pub async fn explain_access(
     } else {
         steps.push(format!("On {scope} it holds nothing."));
     }
-    if let Some(until) = facts.asleep_until {
+    if let Some(until) = facts.asleep_until.filter(|_| known) {
         steps.push(format!(
             "Some of its rights sleep until {}.",
             crate::store::time::rfc3339(until)

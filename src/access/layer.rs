@@ -104,10 +104,24 @@ pub fn stands_outside(path: &str) -> bool {
     path.starts_with("/grpc.health.v1.Health/") || path.starts_with("/grpc.reflection.")
 }
 
+/// Whether the content is gRPC with protobuf messages, the only one spoken here.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.split(';').next())
+        .unwrap_or("")
+        .trim();
+    matches!(kind, "application/grpc" | "application/grpc+proto")
+}
+
 async fn enter(app: &App, parts: &Parts) -> Result<Call> {
     let path = parts.uri.path();
     let rule = rules::of_path(path).ok_or_else(|| Error::unimplemented(path))?;
     let (headers, extensions) = (&parts.headers, &parts.extensions);
+    if !is_grpc(headers) {
+        return Err(Error::malformed("the content-type isn't application/grpc"));
+    }
     let peer = extensions
         .get::<TcpConnectInfo>()
         .and_then(TcpConnectInfo::remote_addr)

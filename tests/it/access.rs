@@ -1,1 +1,847 @@
-//! The access matrix: every RPC × every kind of caller.
+//! Who may call what: every method of ours times every kind of caller, on both databases, held against `access.txt`.
+//! `ENTENTE_BLESS=1` writes the table anew; read what changed before committing it.
+
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use entente::proto::{
+    access::AccountRole,
+    account::{Account, AddMembersRequest, ImportAccountRequest},
+    directory::{
+        Application, CreateApplicationRequest, CreateKeyRequest, CreateUserRequest, DirectoryRole,
+        KeyCredential, ResetPasswordRequest, SignInRequest, WhoAmIRequest,
+        sign_in_request::Credential,
+    },
+    operator::{AssignOperatorRolesRequest, ListMailsRequest, OperatorRole},
+};
+use prost::Message as _;
+use prost_reflect::MethodDescriptor;
+use sea_orm::{ConnectionTrait as _, Statement, Value};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
+
+use crate::{
+    dynamic::{self, Names, Place},
+    harness::{
+        ADMINISTRATOR, Caller, PASSWORD, Person, Site, TenantSite, both, membership, new_user,
+        request_id, rights,
+    },
+};
+
+/// Kinds of callers, by the heading of their column.
+const COLUMNS: &[(&str, &str)] = &[
+    ("nobody", "nobody: no token"),
+    (
+        "stranger",
+        "global admin of another tenant and manager of that tenant's account",
+    ),
+    (
+        "elsewhere",
+        "user of the tenant, manager of another of its accounts",
+    ),
+    ("plain", "user of the tenant without roles"),
+    ("global", "GLOBAL_ADMIN of the tenant"),
+    ("billing", "BILLING_ADMIN of the tenant"),
+    ("helpdesk", "HELPDESK_ADMIN of the tenant"),
+    ("manager", "member with MANAGER"),
+    ("develop", "member with DEVELOPER"),
+    ("finance", "member with FINANCE"),
+    ("agent", "member with ADMIN_AGENT"),
+    ("hagent", "member with HELPDESK_AGENT"),
+    ("owner", "member with OWNER"),
+    ("member", "member without roles"),
+    (
+        "opadmin",
+        "OPERATOR_ADMIN who is GLOBAL_ADMIN of the operator tenant",
+    ),
+    ("opadmin2", "OPERATOR_ADMIN without directory role"),
+    ("reviewer", "OPERATOR_REVIEWER"),
+    ("opfin", "OPERATOR_FINANCE"),
+    ("support", "OPERATOR_SUPPORT"),
+    ("service", "application with OPERATOR_SERVICE"),
+    ("app", "application of the tenant without rights"),
+    ("temp", "user with a temporary password"),
+    (
+        "behalf",
+        "application with OPERATOR_SERVICE on behalf of the GLOBAL_ADMIN",
+    ),
+    (
+        "posing",
+        "application without rights on behalf of the GLOBAL_ADMIN",
+    ),
+];
+
+/// A tenant with everything in it that requests name, and whoever calls.
+pub struct World {
+    pub names: Names,
+    /// What the stranger has of its own.
+    pub own: Names,
+    pub callers: BTreeMap<&'static str, Caller>,
+}
+
+const OPERATOR: &str = "operator";
+
+fn last(name: &str) -> &str {
+    name.rsplit('/').next().unwrap()
+}
+
+/// A claim of an access token.
+pub fn claim(token: &str, claim: &str) -> String {
+    let payload = token.split('.').nth(1).unwrap();
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    claims[claim].as_str().unwrap().to_owned()
+}
+
+fn session_of(token: &str) -> String {
+    format!(
+        "tenants/{}/users/{}/sessions/{}",
+        claim(token, "tid"),
+        claim(token, "sub"),
+        claim(token, "sid")
+    )
+}
+
+async fn application(
+    site: &Site,
+    tenant: &TenantSite,
+    display_name: &str,
+) -> (String, String, Caller) {
+    let admin = || tenant.admin.caller.applications();
+    let request = CreateApplicationRequest {
+        parent: tenant.name.clone(),
+        application: Some(Application {
+            display_name: display_name.to_owned(),
+            ..Application::default()
+        }),
+        ..CreateApplicationRequest::default()
+    };
+    let made = admin()
+        .create_application(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let request = CreateKeyRequest {
+        parent: made.name.clone(),
+        ..CreateKeyRequest::default()
+    };
+    let key = admin().create_key(request).await.unwrap().into_inner();
+    let credential = KeyCredential {
+        client_id: made.client_id,
+        secret: key.secret,
+    };
+    let request = SignInRequest {
+        credential: Some(Credential::Key(credential)),
+        request_id: String::new(),
+    };
+    let tokens = site
+        .nobody()
+        .sessions()
+        .sign_in(request)
+        .await
+        .unwrap()
+        .into_inner();
+    (
+        made.name,
+        key.key.unwrap().name,
+        site.with_token(&tokens.access_token),
+    )
+}
+
+async fn account(site: &Site, tenant: &TenantSite, publisher: &str, manager: &Person) -> String {
+    let request = ImportAccountRequest {
+        account: Some(Account {
+            publisher_display_name: publisher.to_owned(),
+            legal_name: format!("{publisher} Ltd"),
+            country_code: "FR".to_owned(),
+            ..Account::default()
+        }),
+        tenant: tenant.name.clone(),
+        first_manager: manager.name.clone(),
+        ..ImportAccountRequest::default()
+    };
+    let operator = site.operator().await;
+    operator
+        .accounts()
+        .import_account(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .name
+}
+
+/// Everything of a tenant that a request can name; `target` is whom things are done to.
+fn named(
+    tenant: &str,
+    target: &Person,
+    application: &str,
+    key: &str,
+    account: &str,
+    staff: &str,
+    mail: &str,
+) -> Names {
+    let token = target.caller.token.as_deref().unwrap();
+    Names::default()
+        .with("entente.dev/Tenant", tenant)
+        .with("child of entente.dev/AuditEvent", tenant)
+        .with("resource", tenant)
+        .with("checks.resource", tenant)
+        .with("entente.dev/User", &target.name)
+        .with("*", &target.name)
+        .with("entente.dev/Session", session_of(token))
+        .with("entente.dev/Application", application)
+        .with("entente.dev/Key", key)
+        .with("entente.dev/Account", account)
+        .with("entente.dev/Member", target.member_of(account))
+        .with(
+            "entente.dev/TenantAssociation",
+            format!("{account}/tenantAssociations/{}", last(tenant)),
+        )
+        .with("entente.dev/Staff", staff)
+        .with("entente.dev/Mail", mail)
+}
+
+pub async fn world(site: &Site) -> World {
+    let mut callers = BTreeMap::new();
+    callers.insert("nobody", site.nobody());
+
+    let contoso = site.tenant("contoso").await;
+    let mia = site.person(&contoso, "mia").await;
+    let target = site
+        .person_with(&contoso, "target", |r| {
+            r.user.as_mut().unwrap().recovery_email = "target@contoso.example".to_owned();
+        })
+        .await;
+    let home = account(site, &contoso, "Contoso", &mia).await;
+    let (app, key, app_caller) = application(site, &contoso, "Reporter").await;
+    callers.insert("app", app_caller);
+
+    for (column, role) in [
+        ("manager", Some(AccountRole::Manager)),
+        ("develop", Some(AccountRole::Developer)),
+        ("finance", None),
+        ("agent", Some(AccountRole::AdminAgent)),
+        ("hagent", Some(AccountRole::HelpdeskAgent)),
+        ("owner", None),
+        ("member", None),
+        ("target", None),
+    ] {
+        let person = if column == "target" {
+            target.clone()
+        } else {
+            site.person(&contoso, column).await
+        };
+        let request = AddMembersRequest {
+            parent: home.clone(),
+            principals: vec![person.name.clone()],
+            rights: Some(rights(role.as_slice())),
+            ..AddMembersRequest::default()
+        };
+        mia.caller.members().add_members(request).await.unwrap();
+        let bit = match column {
+            "finance" => AccountRole::Finance,
+            "owner" => AccountRole::Owner,
+            _ => AccountRole::Unspecified,
+        };
+        if bit != AccountRole::Unspecified {
+            // No method gives these to a first holder yet.
+            let sql = "UPDATE grants SET roles = $1 WHERE scope_id = $2 AND principal_id = $3";
+            let id = |name: &str| Value::from(last(name).parse::<Uuid>().unwrap());
+            let values = [
+                Value::from(1_i64 << bit as i64),
+                id(&home),
+                id(&person.name),
+            ];
+            let statement = Statement::from_sql_and_values(site.app.db.backend, sql, values);
+            let done = site.app.db.write.execute_raw(statement).await.unwrap();
+            assert_eq!(done.rows_affected(), 1);
+        }
+        if column != "target" {
+            callers.insert(column, person.caller);
+        }
+    }
+
+    let mallory = site.person(&contoso, "mallory").await;
+    account(site, &contoso, "Contoso Two", &mallory).await;
+    callers.insert("elsewhere", mallory.caller);
+    callers.insert("plain", site.person(&contoso, "plain").await.caller);
+    callers.insert(
+        "global",
+        site.sign_in(&contoso.admin.sign_in_name, PASSWORD).await,
+    );
+    for (column, role) in [
+        ("billing", DirectoryRole::BillingAdmin),
+        ("helpdesk", DirectoryRole::HelpdeskAdmin),
+    ] {
+        let person = site
+            .person_with(&contoso, column, |r| {
+                r.user.as_mut().unwrap().directory_roles = vec![role as i32];
+            })
+            .await;
+        callers.insert(column, person.caller);
+    }
+    let fresh = contoso.admin.caller.users();
+    let fresh = { fresh }
+        .create_user(new_user(&contoso.name, "temp"))
+        .await
+        .unwrap()
+        .into_inner();
+    let sign_in_name = fresh.user.unwrap().sign_in_name;
+    callers.insert(
+        "temp",
+        site.sign_in(&sign_in_name, &fresh.temporary_password).await,
+    );
+
+    let operator = site.operator().await;
+    let me = operator
+        .sessions()
+        .who_am_i(WhoAmIRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let staff_tenant = TenantSite {
+        name: me.tenant.unwrap().name,
+        admin: Person {
+            name: me.principal,
+            sign_in_name: ADMINISTRATOR.to_owned(),
+            caller: operator.clone(),
+        },
+    };
+    callers.insert("opadmin", site.operator().await);
+    let assign = async |principal: &str, role: OperatorRole| {
+        let request = AssignOperatorRolesRequest {
+            principal: principal.to_owned(),
+            roles: vec![role as i32],
+            ..AssignOperatorRolesRequest::default()
+        };
+        operator
+            .staff()
+            .assign_operator_roles(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .name
+    };
+    let mut staff = String::new();
+    for (column, role) in [
+        ("opadmin2", OperatorRole::OperatorAdmin),
+        ("reviewer", OperatorRole::OperatorReviewer),
+        ("opfin", OperatorRole::OperatorFinance),
+        ("support", OperatorRole::OperatorSupport),
+    ] {
+        let person = site.person(&staff_tenant, column).await;
+        staff = assign(&person.name, role).await;
+        callers.insert(column, person.caller);
+    }
+    let (service, _, service_caller) = application(site, &staff_tenant, "Portal").await;
+    assign(&service, OperatorRole::OperatorService).await;
+    let global = site.sign_in(&contoso.admin.sign_in_name, PASSWORD).await;
+    callers.insert("behalf", site.on_behalf(&service_caller, &global));
+    let global = site.sign_in(&contoso.admin.sign_in_name, PASSWORD).await;
+    let posing = site.on_behalf(&callers["app"], &global);
+    callers.insert("posing", posing);
+    callers.insert("service", service_caller);
+
+    // What a mail is about doesn't matter.
+    let mails = operator
+        .mails()
+        .list_mails(ListMailsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let mail = mails.mails.first().map_or_else(
+        || format!("operator/mails/{}", request_id()),
+        |m| m.name.clone(),
+    );
+    let candidate = site.person(&contoso, "candidate").await;
+    let helper = site.person(&staff_tenant, "helper").await;
+    let sleeper = site.person(&contoso, "sleeper").await;
+    let request = AddMembersRequest {
+        parent: home.clone(),
+        principals: vec![sleeper.name.clone()],
+        rights: Some(rights(&[AccountRole::AdminAgent])),
+        ..AddMembersRequest::default()
+    };
+    mia.caller.members().add_members(request).await.unwrap();
+    let request = ResetPasswordRequest {
+        name: sleeper.name.clone(),
+        ..ResetPasswordRequest::default()
+    };
+    contoso
+        .admin
+        .caller
+        .users()
+        .reset_password(request)
+        .await
+        .unwrap();
+    let second = site.tenant("adatum").await;
+    let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
+        .with("AddMembers.principals", &candidate.name)
+        .with("AssignOperatorRoles.principal", &helper.name)
+        .with("ReplaceGlobalAdmin.name", &contoso.admin.name)
+        .with("WakeRights.name", &sleeper.name)
+        .with(
+            "tenant_admin_token",
+            second.admin.caller.token.as_deref().unwrap(),
+        );
+
+    let fabrikam = site.tenant("fabrikam").await;
+    let theirs = account(site, &fabrikam, "Fabrikam", &fabrikam.admin).await;
+    let (their_app, their_key, _) = application(site, &fabrikam, "Theirs").await;
+    let own = named(
+        &fabrikam.name,
+        &fabrikam.admin,
+        &their_app,
+        &their_key,
+        &theirs,
+        &format!("operator/staff/{}", request_id()),
+        &format!("operator/mails/{}", request_id()),
+    )
+    .with(
+        "tenant_admin_token",
+        second.admin.caller.token.as_deref().unwrap(),
+    );
+    callers.insert(
+        "stranger",
+        site.sign_in(&fabrikam.admin.sign_in_name, PASSWORD).await,
+    );
+    World {
+        names,
+        own,
+        callers,
+    }
+}
+
+/// One line of the table: a method, and what its request names.
+struct Row {
+    method: MethodDescriptor,
+    about: String,
+    what: What,
+}
+
+enum What {
+    /// Resources by path that differ from those usual.
+    Names(Vec<(String, String)>),
+    /// A field that names the caller itself.
+    Oneself(String),
+    /// A request of its own.
+    Message(Vec<u8>),
+}
+
+/// A method's own names go before those of all methods.
+pub fn names_for(method: &MethodDescriptor, names: &Names) -> Names {
+    let prefix = format!("{}.", method.name());
+    let mut all = names.clone();
+    for (key, name) in &names.0 {
+        if let Some(path) = key.strip_prefix(&prefix) {
+            all.0.insert(path.to_owned(), name.clone());
+        }
+    }
+    all
+}
+
+fn rows(world: &World) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (path, method) in dynamic::methods() {
+        let rule = entente::access::rules::of_path(&path).unwrap();
+        let mut add = |about: &str, what: What| {
+            rows.push(Row {
+                method: method.clone(),
+                about: about.to_owned(),
+                what,
+            });
+        };
+        let selves: Vec<_> = rule
+            .declared
+            .any_of
+            .iter()
+            .filter(|a| !a.self_.is_empty() && a.self_ != "@caller")
+            .map(|a| a.self_.clone())
+            .collect();
+        let scopes = dynamic::places(&method).into_iter().find(|p| {
+            let many = dynamic::reference_of(p.field())
+                .is_some_and(|k| k == "*" || k.starts_with("child of"));
+            many && (p.path == "parent" || p.path == "resource")
+                && dynamic::takes(p.field()).format == 7
+        });
+        if let Some(place) = scopes {
+            for (about, name) in [
+                ("tenant", &world.names.0["entente.dev/Tenant"]),
+                ("account", &world.names.0["entente.dev/Account"]),
+                (OPERATOR, &OPERATOR.to_owned()),
+            ] {
+                add(about, What::Names(vec![(place.path.clone(), name.clone())]));
+            }
+        } else {
+            add("", What::Names(Vec::new()));
+        }
+        for field in selves {
+            add("oneself", What::Oneself(field));
+        }
+        let (tenant, account) = (
+            &world.names.0["entente.dev/Tenant"],
+            &world.names.0["entente.dev/Account"],
+        );
+        match method.name() {
+            "CreateUser" => {
+                let bare = CreateUserRequest {
+                    validate_only: true,
+                    ..new_user(tenant, "newcomer")
+                };
+                let mut with_role = bare.clone();
+                with_role.user.as_mut().unwrap().directory_roles =
+                    vec![DirectoryRole::HelpdeskAdmin as i32];
+                add(
+                    "with directory role",
+                    What::Message(with_role.encode_to_vec()),
+                );
+                let joined = CreateUserRequest {
+                    memberships: vec![membership(account, &[])],
+                    ..bare
+                };
+                add("with membership", What::Message(joined.encode_to_vec()));
+            }
+            "CreateApplication" => {
+                let joined = CreateApplicationRequest {
+                    parent: tenant.clone(),
+                    application: Some(Application {
+                        display_name: "New".to_owned(),
+                        ..Application::default()
+                    }),
+                    memberships: vec![membership(account, &[])],
+                    validate_only: true,
+                    ..CreateApplicationRequest::default()
+                };
+                add("with membership", What::Message(joined.encode_to_vec()));
+            }
+            _ => {}
+        }
+    }
+    rows
+}
+
+/// The name by which a caller is what a field names; None if it can't be.
+pub fn oneself(
+    caller: &Caller,
+    method: &MethodDescriptor,
+    field: &str,
+    world: &World,
+) -> Option<String> {
+    let token = caller.on_behalf.as_deref().or(caller.token.as_deref())?;
+    let place = dynamic::places(method)
+        .into_iter()
+        .find(|p| p.path == field)?;
+    let (tenant, id) = (claim(token, "tid"), claim(token, "sub"));
+    let user = claim(token, "knd") == "user";
+    match dynamic::reference_of(place.field())?.as_str() {
+        "entente.dev/User" if user => Some(format!("tenants/{tenant}/users/{id}")),
+        "entente.dev/Application" if !user => Some(format!("tenants/{tenant}/applications/{id}")),
+        "entente.dev/Session" if user => Some(session_of(token)),
+        "entente.dev/Member" => Some(format!(
+            "{}/members/{id}",
+            world.names.0["entente.dev/Account"]
+        )),
+        _ => None,
+    }
+}
+
+pub fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    let info = info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
+    assert_eq!(info.domain, "entente");
+    info.reason
+}
+
+/// A cell of the table.
+pub fn cell(method: &MethodDescriptor, answer: &Result<Vec<u8>, Status>) -> &'static str {
+    let Err(status) = answer else {
+        return "yes";
+    };
+    match reason(status).as_str() {
+        // A token in a public request is not the caller's.
+        "CREDENTIALS_MISSING" | "TOKEN_INVALID" if method.name() != "RefreshSession" => "who",
+        "PERMISSION_MISSING" => "no",
+        "PASSWORD_CHANGE_REQUIRED" => "pwd",
+        "RECENT_SIGN_IN_REQUIRED" => "old",
+        "RIGHTS_ASLEEP" => "asleep",
+        "ON_BEHALF_REFUSED" => "posing",
+        other => {
+            assert!(
+                !matches!(
+                    status.code(),
+                    Code::Internal | Code::Unknown | Code::Unavailable
+                ),
+                "{status:?}"
+            );
+            assert_ne!(other, "TOO_MANY_CALLS");
+            "past"
+        }
+    }
+}
+
+async fn table(site: &Site) -> String {
+    let world = world(site).await;
+    let rows = rows(&world);
+    let mut lines = vec![String::new(); rows.len()];
+    for (column, _) in COLUMNS {
+        let caller = &world.callers[column];
+        // Signing out comes last: it ends what the caller calls with.
+        let (outs, others): (Vec<_>, Vec<_>) =
+            (0..rows.len()).partition(|i| rows[*i].method.name() == "SignOut");
+        for i in others.into_iter().chain(outs) {
+            let row = &rows[i];
+            let usual = names_for(&row.method, &world.names);
+            let message = match &row.what {
+                What::Message(bytes) => Some(bytes.clone()),
+                What::Names(changed) => {
+                    let names = changed
+                        .iter()
+                        .fold(usual, |n, (path, name)| n.with(path, name));
+                    Some(dynamic::bytes(&dynamic::request(&row.method, &names)))
+                }
+                What::Oneself(field) => oneself(caller, &row.method, field, &world).map(|name| {
+                    dynamic::bytes(&dynamic::request(&row.method, &usual.with(field, name)))
+                }),
+            };
+            let told = match message {
+                Some(message) => {
+                    let answer = dynamic::call(caller, &row.method, message).await;
+                    if std::env::var_os("ENTENTE_TOLD").is_some()
+                        && let Err(status) = &answer
+                    {
+                        println!("{column} {} {}: {status:?}", row.method.name(), row.about);
+                    }
+                    cell(&row.method, &answer)
+                }
+                None => ".",
+            };
+            write!(lines[i], " {told:9}").unwrap();
+        }
+    }
+    let mut text = String::from(
+        "# Every method, and what each kind of caller gets; written by the test access_matrix with ENTENTE_BLESS=1.\n\
+         # yes: allowed   past: allowed, then refused for another reason than rights   no: PERMISSION_MISSING   who: UNAUTHENTICATED\n\
+         # pwd: PASSWORD_CHANGE_REQUIRED   old: RECENT_SIGN_IN_REQUIRED   asleep: RIGHTS_ASLEEP   posing: ON_BEHALF_REFUSED   .: can't be\n#\n",
+    );
+    for (column, what) in COLUMNS {
+        writeln!(text, "# {column:9} {what}").unwrap();
+    }
+    let head: String = COLUMNS.iter().map(|(c, _)| format!(" {c:9}")).collect();
+    writeln!(text, "#\n{:62}{}", "# method", head.trim_end()).unwrap();
+    for (row, line) in rows.iter().zip(lines) {
+        let service = row.method.parent_service();
+        let about = if row.about.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", row.about)
+        };
+        let label = format!("{}/{}{about}", service.name(), row.method.name());
+        writeln!(text, "{label:62}{}", line.trim_end()).unwrap();
+    }
+    text
+}
+
+// proves COM-1, COM-2, ROL-1, ROL-2, ROL-3
+#[tokio::test]
+async fn access_matrix() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/access.txt");
+    both(async |site| {
+        let told = table(&site).await;
+        if std::env::var_os("ENTENTE_BLESS").is_some() {
+            fs::write(&file, &told).unwrap();
+        }
+        // A request that nobody may make shows nothing about who may.
+        let mut somebody = BTreeMap::<&str, bool>::new();
+        for line in told.lines().filter(|l| !l.starts_with('#')) {
+            let method = line.split(' ').next().unwrap();
+            let may = line.contains(" yes") || line.contains(" past");
+            *somebody.entry(method).or_default() |= may;
+        }
+        let nobody: Vec<_> = somebody.iter().filter(|(_, may)| !**may).collect();
+        assert!(nobody.is_empty(), "nobody may: {nobody:?}");
+        let written = fs::read_to_string(&file).unwrap();
+        for (told, written) in told.lines().zip(written.lines()) {
+            assert_eq!(told, written, "access.txt says otherwise");
+        }
+        assert_eq!(told.lines().count(), written.lines().count());
+    })
+    .await;
+}
+
+/// A name of the same form, of nothing that exists; `within` keeps all but the last ID.
+fn unreal(name: &str, within: bool) -> String {
+    let last = name.split('/').count() - 1;
+    name.split('/')
+        .enumerate()
+        .map(|(i, part)| {
+            if part.parse::<Uuid>().is_ok() && (!within || i == last) {
+                request_id()
+            } else {
+                part.to_owned()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+/// The IDs of one name put in place of those of another, wherever they stand.
+fn swapped(text: &str, of: &str, instead: &str) -> String {
+    of.split('/')
+        .zip(instead.split('/'))
+        .fold(text.to_owned(), |text, (a, b)| {
+            if a.len() == 36 {
+                text.replace(a, b)
+            } else {
+                text
+            }
+        })
+}
+
+/// Everything that an answer says, with the IDs of one request put in place of the other's.
+fn heard(answer: Result<Vec<u8>, Status>, of: &str, instead: &str) -> (Code, String, String) {
+    let swap = |text: &str| swapped(text, of, instead);
+    match answer {
+        Ok(bytes) => (
+            Code::Ok,
+            String::new(),
+            swap(&String::from_utf8_lossy(&bytes)),
+        ),
+        Err(status) => (
+            status.code(),
+            swap(status.message()),
+            swap(&String::from_utf8_lossy(status.details())),
+        ),
+    }
+}
+
+fn place_names(places: &[Place]) -> Vec<&Place> {
+    places
+        .iter()
+        .filter(|p| {
+            p.field().kind() == prost_reflect::Kind::String
+                && dynamic::reference_of(p.field()).is_some()
+                && (dynamic::behaves(p.field(), dynamic::REQUIRED)
+                    || dynamic::behaves(p.field(), dynamic::IDENTIFIER))
+        })
+        .collect()
+}
+
+// proves COM-2
+#[tokio::test]
+async fn strangers_hear_the_same_of_what_exists_and_what_does_not() {
+    both(async |site| {
+        let world = world(&site).await;
+        let mut different = Vec::new();
+        for (_, method) in dynamic::methods() {
+            if method.name() == "SignOut" {
+                continue;
+            }
+            let all = dynamic::places(&method);
+            for place in place_names(&all) {
+                let kind = dynamic::reference_of(place.field()).unwrap();
+                let own = names_for(&method, &world.own);
+                let foreign = names_for(&method, &world.names);
+                let real = foreign
+                    .0
+                    .get(&place.path)
+                    .unwrap_or(&foreign.0[&kind])
+                    .clone();
+                for (column, within) in [
+                    ("nobody", false),
+                    ("stranger", false),
+                    ("stranger", true),
+                    ("plain", false),
+                    ("plain", true),
+                    ("elsewhere", true),
+                    ("app", true),
+                    ("temp", true),
+                ] {
+                    let fake = unreal(&real, within);
+                    // Once all else is the caller's own, once all else is the tenant's.
+                    for rest in [&own, &foreign] {
+                        let send = async |name: &str| {
+                            let names = rest
+                                .0
+                                .iter()
+                                .map(|(k, v)| (k.clone(), swapped(v, &real, name)))
+                                .collect();
+                            let names = Names(names).with(&place.path, name);
+                            let mut request = dynamic::request(&method, &names);
+                            if !dynamic::behaves(&place.way[0], dynamic::REQUIRED) {
+                                let value = prost_reflect::Value::String(name.to_owned());
+                                dynamic::set(&mut request, &place.way, &names, value);
+                            }
+                            let caller = &world.callers[column];
+                            dynamic::call(caller, &method, dynamic::bytes(&request)).await
+                        };
+                        let there = heard(send(&real).await, &real, &fake);
+                        // What one may see of one's own tenant may differ.
+                        if column != "stranger" && there.0 == Code::Ok {
+                            continue;
+                        }
+                        let not_there = heard(send(&fake).await, &fake, &fake);
+                        if there != not_there {
+                            different.push(format!(
+                                "{} {} as {column}:\n  {there:?}\n  {not_there:?}",
+                                method.full_name(),
+                                place.path
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        assert!(different.is_empty(), "{}", different.join("\n"));
+    })
+    .await;
+}
+
+// proves COM-17
+#[tokio::test]
+async fn rights_on_the_operator_can_be_asked_about() {
+    use entente::proto::access::TestMyPermissionsRequest;
+    crate::harness::both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let request = TestMyPermissionsRequest {
+            resource: "operator".to_owned(),
+            permissions: vec!["staff.manage".to_owned(), "ledger.record".to_owned()],
+        };
+        let operator = site.operator().await;
+        let mine = operator.access().test_my_permissions(request.clone()).await;
+        assert_eq!(mine.unwrap().into_inner().permissions, ["staff.manage"]);
+        let theirs = contoso
+            .admin
+            .caller
+            .access()
+            .test_my_permissions(request)
+            .await;
+        assert!(theirs.unwrap().into_inner().permissions.is_empty());
+    })
+    .await;
+}
+
+// proves COM-2
+#[tokio::test]
+async fn explanations_do_not_tell_whether_strangers_exist() {
+    use entente::proto::access::ExplainAccessRequest;
+    crate::harness::both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let there = contoso.admin.name.clone();
+        let (tenant, _) = there.rsplit_once('/').unwrap();
+        let not_there = format!("{tenant}/{}", crate::harness::request_id());
+        let mut told = Vec::new();
+        for principal in [there, not_there] {
+            let request = ExplainAccessRequest {
+                resource: fabrikam.name.clone(),
+                principal,
+                permission: "tenant.read".to_owned(),
+            };
+            let access = || fabrikam.admin.caller.access();
+            told.push(access().explain_access(request).await.unwrap().into_inner());
+        }
+        assert_eq!(told[0], told[1]);
+    })
+    .await;
+}
