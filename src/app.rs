@@ -45,6 +45,8 @@ use crate::{
 
 /// A transaction that lost against another is run again so often, then answered ABORTED.
 const MOST_ATTEMPTS: u32 = 10;
+/// Writers of one scope that hold a connection at once; they would only wait for each other.
+const WRITERS_A_SCOPE: usize = 4;
 /// The first pause before another attempt; doubled each time, with jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 
@@ -78,6 +80,10 @@ pub struct Inner {
     pub committed: Notify,
     /// Set when the server drains: streams end.
     pub draining: CancellationToken,
+    /// Writers of one scope that may hold connections at once, scope by scope: a hot scope must not take the whole pool.
+    pub turns: moka::sync::Cache<ScopeKey, Arc<tokio::sync::Semaphore>>,
+    /// Open streams, by caller.
+    pub streams: moka::sync::Cache<Vec<u8>, Arc<tokio::sync::Semaphore>>,
     /// Whether the database answered lately, for health.
     pub healthy: AtomicBool,
 }
@@ -298,12 +304,20 @@ impl App {
             },
         };
         let pool = if write { &self.db.write } else { &self.db.read };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the one place where transactions begin"
-        )]
-        let begun = pool.begin_with_options(options).await?;
-        Ok(begun)
+        let pool = pool.clone();
+        // A caller may leave at any await. Left between BEGIN and its answer, a connection would go back to the pool with a transaction
+        // open that nobody knows of, and swallow what is written next. So it begins in a task of its own, which is never left: whoever
+        // waited being gone, the transaction is dropped when it has begun, and rolled back.
+        let begun = tokio::spawn(async move {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "this is the one place where transactions begin"
+            )]
+            pool.begin_with_options(options).await
+        });
+        Ok(begun
+            .await
+            .map_err(|e| Error::internal(format!("a transaction did not begin: {e}")))??)
     }
 
     async fn snapshot(&self, write: bool) -> Result<Snapshot> {
@@ -384,14 +398,31 @@ impl App {
                 }
             };
         check(&mut request)?;
-        let looked = proven
-            .by_operator()
-            .then(|| named.iter().find_map(|(_, names)| names.first().copied()))
-            .flatten();
+        let looked: Vec<Name> = if proven.by_operator()
+            && proven.masked()
+            && named.iter().all(|(_, names)| names.is_empty())
+        {
+            // A list of what belongs to others is a look at all of it.
+            vec![Name::Operator]
+        } else if proven.by_operator() {
+            named.iter().flat_map(|(_, names)| names).copied().collect()
+        } else {
+            Vec::new()
+        };
         let answer = run(&rd, proven, request).await?;
         rd.snapshot.into_db().commit().await?;
-        if let Some(resource) = looked {
-            refusals::looked(self, call, resource).await?;
+        if !looked.is_empty() {
+            // Spawned: a caller that goes away can't take the trace of its look along.
+            let (app, call) = (self.clone(), call.clone());
+            let written = tokio::spawn(async move {
+                for resource in looked {
+                    refusals::looked(&app, &call, resource).await?;
+                }
+                Ok::<(), Error>(())
+            });
+            written
+                .await
+                .map_err(|e| Error::internal(e.to_string()))??;
         }
         Ok(answer)
     }
@@ -462,6 +493,13 @@ impl App {
             }
         };
         check(request)?;
+        if call.rule.declared.prepare
+            && let Some(claim) = self.claim_of(call, request)
+            && let Some(stored) = idempotency::look_up(rd.db(), &claim, rd.now()).await?
+        {
+            // What was prepared then may not be there any more; the answer is.
+            return Ok(Err(stored.reply));
+        }
         rd.snapshot.into_db().commit().await?;
         let outside = Outside {
             app: self.clone(),
@@ -524,12 +562,25 @@ impl App {
                     return Ok((answer, false));
                 }
                 Ok(Attempt::Replay(bytes)) => return replayed(bytes),
-                Ok(Attempt::Refused(error)) => return Err(error),
+                Ok(Attempt::Refused(error)) => {
+                    if error.code() == tonic::Code::Unauthenticated {
+                        refusals::unauthenticated(
+                            self,
+                            call.rule.method,
+                            reason_name(error.reason()),
+                            &call.caller,
+                        );
+                    }
+                    return Err(error);
+                }
                 Err(error) => {
                     let Some(needs) = error.again().map(<[ScopeKey]>::to_vec) else {
-                        return Err(match error.code() {
-                            tonic::Code::PermissionDenied => self.refuse(call, &named, error).await,
-                            _ => error,
+                        let late = error.code() == tonic::Code::PermissionDenied
+                            || error.reason() == Reason::RightsAsleep;
+                        return Err(if late {
+                            self.refuse(call, &named, error).await
+                        } else {
+                            error
                         });
                     };
                     if attempts >= MOST_ATTEMPTS {
@@ -569,6 +620,11 @@ impl App {
         F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>,
     {
         let work = async {
+            let scopes = proof::scopes(call.rule, named, &call.caller);
+            let _turn = match scopes.last() {
+                Some(scope) => Some(self.turn(*scope).await?),
+                None => None,
+            };
             let mut tx = Tx {
                 app: self.clone(),
                 caller: call.caller.clone(),
@@ -576,19 +632,28 @@ impl App {
                 work: Work::new(self.snapshot(true).await?),
                 validate_only: request.validate_only(),
             };
-            tx.lock(
-                proof::scopes(call.rule, named, &call.caller)
-                    .into_iter()
-                    .chain(extra.iter().copied()),
-            )
-            .await?;
+            tx.lock(scopes.into_iter().chain(extra.iter().copied()))
+                .await?;
             let now = tx.now();
-            let proven =
-                proof::prove(tx.db(), &call.caller, call.rule, named, request, now).await?;
+            let proven = match proof::prove(tx.db(), &call.caller, call.rule, named, request, now)
+                .await
+            {
+                Ok(proven) => proven,
+                Err(error) => {
+                    // The same call, a moment ago, may have ended the right: then its answer is given.
+                    if let Some(claim) = claim
+                        && let Ok(Some(stored)) = idempotency::look_up(tx.db(), claim, now).await
+                        && stored.ended_right
+                    {
+                        return Ok((tx, Attempt::Replay(stored.reply), Vec::new()));
+                    }
+                    return Err(error);
+                }
+            };
             if let Some(claim) = claim
                 && let Claimed::Replay(reply) = idempotency::claim(tx.db(), claim, now).await?
             {
-                return Ok((tx, Attempt::Replay(reply)));
+                return Ok((tx, Attempt::Replay(reply), Vec::new()));
             }
             let touched: Vec<_> = proven.scopes().collect();
             for scope in touched {
@@ -603,7 +668,7 @@ impl App {
                     }
                 };
             if tx.validate_only {
-                return Ok((tx, answer));
+                return Ok((tx, answer, Vec::new()));
             }
             let event_id = tx.id();
             let origin = origin_of(call);
@@ -621,18 +686,20 @@ impl App {
             tx.work
                 .finish(&self.keys, &origin, outcome, event_id, with_events)
                 .await?;
+            let mut reply = Vec::new();
             match (claim, &answer) {
                 (Some(claim), Attempt::Done(answer)) => {
                     let mut stored = answer.clone();
                     stored.redact();
-                    idempotency::settle(tx.db(), claim, &stored.encode_to_vec(), ended).await?;
+                    reply = stored.encode_to_vec();
+                    idempotency::settle(tx.db(), claim, &reply, ended).await?;
                 }
                 (Some(claim), _) => idempotency::give_up(tx.db(), claim).await?,
                 (None, _) => {}
             }
-            Ok((tx, answer))
+            Ok((tx, answer, reply))
         };
-        let (tx, answer) = self.in_time(call, work).await?;
+        let (tx, answer, reply) = self.in_time(call, work).await?;
         if tx.validate_only {
             tx.work.into_db().rollback().await?;
             return Ok(match answer {
@@ -651,10 +718,15 @@ impl App {
             }
             // The connection broke while committing: the claim tells whether it was done.
             if let Some(claim) = claim
-                && let Ok(Some(_)) =
-                    idempotency::look_up(&self.db.read, claim, self.env.now()).await
+                && let Ok(now) = self.now().await
+                && let Ok(Some(stored)) = idempotency::look_up(&self.db.read, claim, now).await
             {
-                return Ok(answer);
+                // Ours, or that of a repetition which came between: only ours may show its secrets.
+                return Ok(if stored.reply == reply {
+                    answer
+                } else {
+                    Attempt::Replay(stored.reply)
+                });
             }
             return Err(Error::unavailable(
                 Reason::DatabaseUnavailable,
@@ -662,6 +734,16 @@ impl App {
             ));
         }
         Ok(answer)
+    }
+
+    async fn turn(&self, scope: ScopeKey) -> Result<tokio::sync::OwnedSemaphorePermit> {
+        let turns = self.turns.get_with(scope, || {
+            Arc::new(tokio::sync::Semaphore::new(WRITERS_A_SCOPE))
+        });
+        turns
+            .acquire_owned()
+            .await
+            .map_err(|e| Error::internal(e.to_string()))
     }
 
     /// Runs work until the deadline, or until the caller is gone; what it did is rolled back then.
@@ -690,18 +772,21 @@ impl App {
         F: for<'a> Fn(&'a mut Tx, JobScope) -> BoxFuture<'a, Result<T>>,
     {
         let mut attempts = 0;
+        let mut extra = Vec::new();
         loop {
             attempts += 1;
-            match self.job_once(name, &run).await {
-                Err(error) if error.again().is_some() && attempts < MOST_ATTEMPTS => {
-                    tokio::time::sleep(FIRST_PAUSE * attempts).await
-                }
+            match self.job_once(name, &extra, &run).await {
+                Err(error) if attempts < MOST_ATTEMPTS => match error.again() {
+                    None => return Err(error),
+                    Some([]) => tokio::time::sleep(FIRST_PAUSE * attempts).await,
+                    Some(needs) => extra = needs.to_vec(),
+                },
                 other => return other,
             }
         }
     }
 
-    async fn job_once<T, F>(&self, name: &'static str, run: &F) -> Result<T>
+    async fn job_once<T, F>(&self, name: &'static str, extra: &[ScopeKey], run: &F) -> Result<T>
     where
         F: for<'a> Fn(&'a mut Tx, JobScope) -> BoxFuture<'a, Result<T>>,
     {
@@ -718,7 +803,9 @@ impl App {
             work: Work::new(self.snapshot(true).await?),
             validate_only: false,
         };
+        tx.lock(extra.iter().copied()).await?;
         let answer = run(&mut tx, JobScope::new(name)).await?;
+        let news = tx.has_news();
         let event_id = tx.id();
         let origin = Origin {
             action: name.to_owned(),
@@ -729,7 +816,9 @@ impl App {
             .finish(&self.keys, &origin, "OK", event_id, true)
             .await?;
         tx.work.into_db().commit().await?;
-        self.committed.notify_waiters();
+        if news {
+            self.committed.notify_waiters();
+        }
         Ok(answer)
     }
 
@@ -749,9 +838,25 @@ impl App {
 
     /// Has a refusal audited where COM-10 asks for it; gives the error that is answered.
     async fn refuse(&self, call: &Call, named: &Named, error: Error) -> Error {
-        if let Err(fault) = refusals::refused(self, call, named, &error).await {
-            // Who may not gets to know that he may not, even while the refusal can't be written; the log keeps it.
-            tracing::error!(%fault, method = call.rule.method, "a refusal could not be audited");
+        let outcome = refusals::Refused::of(call, named, &error);
+        if let Some(outcome) = outcome {
+            // Spawned: a caller that goes away can't take the trace of its attempt along.
+            let app = self.clone();
+            let written = tokio::spawn(async move { outcome.write(&app).await }).await;
+            if let Err(fault) = written
+                .map_err(|e| Error::internal(e.to_string()))
+                .and_then(|r| r)
+            {
+                // Who may not gets to know that he may not, even while the refusal can't be written; the log keeps it.
+                tracing::error!(%fault, method = call.rule.method, "a refusal could not be audited");
+            }
+        } else if error.code() == tonic::Code::Unauthenticated {
+            refusals::unauthenticated(
+                self,
+                call.rule.method,
+                reason_name(error.reason()),
+                &call.caller,
+            );
         }
         error
     }

@@ -1,6 +1,6 @@
 //! The adapter of every method: decoding by a codec of ours, carrying out, answering. `build.rs` generates one line a method.
 
-use std::{marker::PhantomData, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use bytes::Buf as _;
 use futures_util::{Stream, future::BoxFuture};
@@ -30,6 +30,9 @@ pub const MAX_MESSAGE_BYTES: usize = 4 * 1_024 * 1_024;
 /// A stream without news looks for some so often, for changes made by other replicas; each look proves its right anew, well within the
 /// 5 seconds of COM-1.
 const LOOKS_ANEW: Duration = Duration::from_millis(500);
+
+/// Streams that one caller has open at once.
+const STREAMS_A_CALLER: usize = 20;
 
 /// The header that says that an answer was given before.
 pub const REPLAYED: &str = "entente-replayed";
@@ -301,6 +304,14 @@ where
         + 'static,
 {
     let named = proof::resolve(call.rule, &request)?;
+    let places = app.streams.get_with(call.caller.key(), || {
+        Arc::new(tokio::sync::Semaphore::new(STREAMS_A_CALLER))
+    });
+    let place = places.try_acquire_owned();
+    let place = place.map_err(|_| {
+        Error::exhausted(Reason::TooManyCalls, Some(Duration::from_secs(1)))
+            .with("method", call.rule.method)
+    })?;
     // The first batch is made before the stream opens, so that a refusal is the call's status.
     let mut state = T::default();
     let (rd, proven) = app.open_batch(&call, &named, &request).await?;
@@ -316,12 +327,18 @@ where
     }
     let (sender, receiver) = tokio::sync::mpsc::channel(2);
     tokio::spawn(async move {
+        let _place = place;
         let mut batch = first;
         loop {
-            if let Some(message) = batch.message
-                && sender.send(Ok(message)).await.is_err()
-            {
-                return;
+            if let Some(message) = batch.message {
+                // A client that stops reading doesn't hold the stream beyond its deadline.
+                let sent = tokio::select! {
+                    sent = tokio::time::timeout_at(call.deadline, sender.send(Ok(message))) => sent.is_ok_and(|s| s.is_ok()),
+                    () = app.draining.cancelled() => true,
+                };
+                if !sent {
+                    return;
+                }
             }
             let woken = app.committed.notified();
             match batch.then {

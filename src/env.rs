@@ -51,13 +51,22 @@ impl fmt::Debug for Random {
     }
 }
 
-/// Time, randomness, identifiers.
+/// How mails leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailTransport {
+    /// As `.eml` files in `mails` of the data folder.
+    Folder,
+}
+
+/// Time, randomness, identifiers, mail.
 #[derive(Clone, Debug)]
 pub struct Env {
     /// Time.
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
+    /// Mail.
+    pub mail: MailTransport,
 }
 
 impl Env {
@@ -67,6 +76,7 @@ impl Env {
         Self {
             clock: Clock::System,
             random: Random::System,
+            mail: MailTransport::Folder,
         }
     }
 
@@ -77,6 +87,7 @@ impl Env {
         Self {
             clock: Clock::Manual(Arc::new(AtomicI64::new(start))),
             random: Random::Seeded(Arc::new((key, AtomicU64::new(0)))),
+            mail: MailTransport::Folder,
         }
     }
 

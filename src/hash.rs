@@ -1,6 +1,9 @@
 //! Password hashes: Argon2id at OWASP's parameters, in a bounded pool of workers (PWD-2). Unbounded, 32 at once took 6 GB.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
@@ -22,12 +25,15 @@ const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 /// Hashes that may wait; a longer queue is shed, lest callers wait past their deadlines.
 const MOST_WAITING: usize = 256;
+/// Buffers that nobody used for so long are given back.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Hashes and verifies passwords, at most as many at once as there are cores; buffers are used again.
 pub struct Hasher {
     workers: Semaphore,
     waiting: Semaphore,
     buffers: Mutex<Vec<Vec<Block>>>,
+    last_used: Mutex<Instant>,
 }
 
 impl Hasher {
@@ -38,6 +44,7 @@ impl Hasher {
             workers: Semaphore::new(workers.max(1)),
             waiting: Semaphore::new(MOST_WAITING),
             buffers: Mutex::default(),
+            last_used: Mutex::new(Instant::now()),
         }
     }
 
@@ -122,17 +129,18 @@ impl Hasher {
         .await
         .map_err(|e| Error::internal(e.to_string()))?;
         let (out, blocks) = done.map_err(Error::internal)?;
-        if let Ok(mut buffers) = self.buffers.lock() {
+        if let (Ok(mut buffers), Ok(mut at)) = (self.buffers.lock(), self.last_used.lock()) {
             buffers.push(blocks);
+            *at = Instant::now();
         }
         Ok(out)
     }
 
-    /// Gives the buffers back to the system; called when no sign-in came for a while.
-    pub fn release(&self) {
-        if let Ok(mut buffers) = self.buffers.lock() {
-            buffers.clear();
-            buffers.shrink_to_fit();
+    /// Gives the buffers back to the system when no password came for a while.
+    pub fn release_if_idle(&self) {
+        let idle = self.last_used.lock().is_ok_and(|at| at.elapsed() >= IDLE);
+        if let (true, Ok(mut buffers)) = (idle, self.buffers.lock()) {
+            *buffers = Vec::new();
         }
     }
 }

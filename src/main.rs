@@ -263,7 +263,15 @@ async fn verify_audit(app: &App, since: Option<PathBuf>) -> Result<ExitCode> {
                 .find(|(s, ..)| *s == scope)
                 .map(|(_, seq, hash)| (*seq, hash.clone()));
             known.retain(|(s, ..)| *s != scope);
-            let verdict = audit::verify(&app.db.read, &app.keys, scope, since).await?;
+            // One snapshot a chain: calls go on meanwhile.
+            let (keys, since) = (app.clone(), since);
+            let verdict = app
+                .look(move |snapshot| {
+                    Box::pin(
+                        async move { audit::verify(snapshot.db(), &keys.keys, scope, since).await },
+                    )
+                })
+                .await?;
             checked += verdict.checked;
             findings += verdict.findings.len();
             for finding in verdict.findings {

@@ -21,6 +21,8 @@ use crate::{
 struct Job {
     name: &'static str,
     every_us: Micros,
+    /// What says that there is something to do; without it the job runs whenever it is due.
+    needed: Option<&'static str>,
     run: for<'a> fn(&'a mut Tx) -> BoxFuture<'a, Result<u64>>,
 }
 
@@ -38,36 +40,49 @@ const JOBS: &[Job] = &[
     Job {
         name: "number-events",
         every_us: SECOND_US / 4,
+        needed: Some("SELECT 1 AS one FROM outbox WHERE is_first AND global_seq IS NULL LIMIT 1"),
         run: |tx| Box::pin(number_events(tx)),
     },
     Job {
         name: "purge-claims",
         every_us: 10 * MINUTE_US,
+        needed: None,
         run: |tx| Box::pin(purge(tx, "claims", "caller, request_id", "expire_time", 0)),
     },
     Job {
         name: "purge-sessions",
         every_us: HOUR_US,
+        needed: None,
         run: |tx| Box::pin(purge(tx, "sessions", "id", "expire_time", 30 * DAY_US)),
     },
     Job {
         name: "purge-events",
         every_us: HOUR_US,
+        needed: None,
         run: |tx| Box::pin(purge_events(tx)),
     },
     Job {
         name: "purge-looks",
         every_us: HOUR_US,
+        needed: None,
         run: |tx| Box::pin(purge_looks(tx)),
     },
     Job {
         name: "purge-users",
         every_us: 10 * MINUTE_US,
+        needed: None,
         run: |tx| Box::pin(crate::directory::user::purge_users(tx)),
+    },
+    Job {
+        name: "purge-networks",
+        every_us: DAY_US,
+        needed: None,
+        run: |tx| Box::pin(purge_networks(tx)),
     },
     Job {
         name: "rotate-signing-keys",
         every_us: 10 * MINUTE_US,
+        needed: None,
         run: |tx| Box::pin(rotate_signing_keys(tx)),
     },
 ];
@@ -117,6 +132,7 @@ pub fn start(app: App) -> Running {
     let upkeep = tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
+            app.hasher.release_if_idle();
             if let Err(fault) = refusals::flush(&app, false).await {
                 tracing::warn!(%fault, "refusals could not be audited yet");
             }
@@ -176,6 +192,16 @@ async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
         if due > now || lease > now {
             return Ok(None);
         }
+    }
+    if let Some(needed) = job.needed
+        && app
+            .db
+            .read
+            .query_one_raw(Statement::from_string(app.db.backend, needed))
+            .await?
+            .is_none()
+    {
+        return Ok(None);
     }
     let lease = app.env.id(now);
     let sql = "INSERT INTO jobs (name, due_time, lease_id, lease_expire_time, attempt_count, last_error) VALUES ($1, $2, $3, $4, 1, '') \
@@ -269,8 +295,28 @@ async fn purge_looks(tx: &mut Tx) -> Result<u64> {
     Ok(0)
 }
 
+/// Networks that are neither known nor locked any more: strangers must not fill the disk.
+async fn purge_networks(tx: &mut Tx) -> Result<u64> {
+    let sql = "DELETE FROM sign_in_networks WHERE (user_id, network) IN (SELECT user_id, network FROM sign_in_networks \
+               WHERE last_success_time < $1 AND locked_until < $2 LIMIT $3)";
+    let values: [Value; 3] = [
+        (tx.now() - 30 * DAY_US).into(),
+        (tx.now() - DAY_US).into(),
+        CHUNK.into(),
+    ];
+    let backend = tx.db().get_database_backend();
+    Ok(tx
+        .db()
+        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?
+        .rows_affected())
+}
+
 async fn rotate_signing_keys(tx: &mut Tx) -> Result<u64> {
     let app = tx.app().clone();
+    // Replicas that start at the same time make keys under the same lock.
+    tx.lock([crate::store::scope_key::ScopeKey::Operator])
+        .await?;
     if crate::access::token::rotate(tx.db(), &app.keys, &app.env, tx.now(), false).await? {
         tx.touch(crate::store::scope_key::ScopeKey::Operator);
     }

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tonic::{
@@ -26,7 +26,7 @@ use crate::{
         refusals, rules, token,
     },
     app::App,
-    call::generated::dispatch,
+    call::{MAX_MESSAGE_BYTES, generated::dispatch},
     env::Env,
     error::{Error, Language, Reason, Result},
     proto::{FILE_DESCRIPTOR_SET, POOL, access::CallKind},
@@ -45,6 +45,10 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(120);
 /// A stream's deadline if the client names none.
 const STREAM_DEADLINE: Duration = Duration::from_secs(24 * 3_600);
+/// A request's body is there within so long, or the call is given up.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// What a frame adds to its message, and a little: the codec tells the exact limit.
+const FRAME_SLACK_BYTES: usize = 1_024;
 /// How often health asks the database.
 const HEALTH_EVERY: Duration = Duration::from_secs(2);
 
@@ -60,6 +64,12 @@ pub async fn serve(
 ) -> Result<()> {
     rules::all()?;
     let (health, health_service) = tonic_health::server::health_reporter();
+    for service in services() {
+        // Until the database has answered, nothing is promised.
+        health
+            .set_service_status(service, tonic_health::ServingStatus::NotServing)
+            .await;
+    }
     let watch = tokio::spawn(watch_health(app.clone(), health.clone()));
     let scheduler = schedule::start(app.clone());
     let ops = ops.map(|listener| tokio::spawn(serve_ops(app.clone(), listener)));
@@ -86,14 +96,14 @@ pub async fn serve(
         .layer(Layered(Traced { app: app.clone() }))
         // Bare errors of the framework are dressed as ours, whoever made them.
         .layer(Layered(Dressed))
-        // Shed before any work is done.
-        .layer(Layered(Bounded {
-            places: Arc::new(Semaphore::new(app.config.max_concurrent_calls)),
-        }))
         // The clock of the call runs from here, waiting for its body included.
         .layer(Layered(Timed))
         // Who may not gets no further, and no body is read for him.
         .layer(Gate(app.clone()))
+        // Only a call whose body is there takes a place: who sends slowly holds nobody up.
+        .layer(Layered(Bounded {
+            places: Arc::new(Semaphore::new(app.config.max_concurrent_calls)),
+        }))
         .into_inner();
 
     let (drained, draining) = tokio::sync::oneshot::channel::<()>();
@@ -255,9 +265,17 @@ where
         let fresh = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, fresh);
         let around = self.around.clone();
+        let mut request = request;
+        if request.extensions().get::<Begun>().is_none() {
+            request.extensions_mut().insert(Begun(Instant::now()));
+        }
         Box::pin(async move { around.around(request, inner).await })
     }
 }
+
+/// When the outermost layer was called, before the framework's own timer of `grpc-timeout` was made.
+#[derive(Clone, Copy)]
+struct Begun(Instant);
 
 /// One span a call, under the caller's trace or a new one.
 #[derive(Clone)]
@@ -398,13 +416,28 @@ impl Around for Bounded {
         if stands_outside(request.uri().path()) {
             return inner.call(request).await;
         }
-        match self.places.try_acquire() {
-            Ok(_place) => inner.call(request).await,
-            Err(_) => {
-                let error = Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1)));
-                Ok(error.to_status(language(request.headers())).into_http())
+        let language = language(request.headers());
+        let refused = |error: Error| Ok(error.to_status(language).into_http());
+        let (parts, body) = request.into_parts();
+        let whole =
+            http_body_util::Limited::new(body, MAX_MESSAGE_BYTES + FRAME_SLACK_BYTES).collect();
+        let body = match tokio::time::timeout(BODY_WITHIN, whole).await {
+            Err(_) => return refused(Error::late()),
+            Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
+                return refused(Error::exhausted(Reason::MessageTooLarge, None));
             }
-        }
+            Ok(Err(_)) => return refused(Error::malformed("the message was cut short")),
+            Ok(Ok(whole)) => whole.to_bytes(),
+        };
+        let Ok(_place) = self.places.try_acquire() else {
+            return refused(Error::exhausted(
+                Reason::Overloaded,
+                Some(Duration::from_secs(1)),
+            ));
+        };
+        inner
+            .call(Request::from_parts(parts, Body::new(Full::new(body))))
+            .await
     }
 }
 
@@ -414,6 +447,10 @@ struct Timed;
 
 /// What a late unary call gets beyond its deadline, so that its own answer comes first if it is about to.
 const GRACE: Duration = Duration::from_millis(50);
+/// The framework keeps the client's deadline too, with a bare answer: work stops, and ours is given, so long before it. Its timers count
+/// milliseconds, so less would be a tie.
+const WORK_STOPS_BEFORE: Duration = Duration::from_millis(2);
+const ANSWER_BEFORE: Duration = Duration::from_millis(1);
 
 impl Around for Timed {
     async fn around<S>(
@@ -441,10 +478,20 @@ impl Around for Timed {
             (None, false) => DEFAULT_DEADLINE,
             (asked, true) => asked.unwrap_or(STREAM_DEADLINE).min(STREAM_DEADLINE),
         };
-        let deadline = Instant::now() + within;
+        let begun = request
+            .extensions()
+            .get::<Begun>()
+            .map_or_else(Instant::now, |b| b.0);
+        let end = begun + within;
+        let earlier = |by| end.checked_sub(by).unwrap_or(end);
+        let (deadline, answer) = if asked == Some(within) && !streams {
+            (earlier(WORK_STOPS_BEFORE), earlier(ANSWER_BEFORE))
+        } else {
+            (end, end + GRACE)
+        };
         request.extensions_mut().insert(Deadline(deadline));
         let language = language(request.headers());
-        match tokio::time::timeout_at(deadline + GRACE, inner.call(request)).await {
+        match tokio::time::timeout_at(answer, inner.call(request)).await {
             Ok(response) => response,
             Err(_) => Ok(Error::late().to_status(language).into_http()),
         }

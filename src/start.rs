@@ -1,6 +1,7 @@
 //! Putting the application together, and what the command line does besides serving (COM-19).
 
 use std::{
+    os::unix::fs::DirBuilderExt as _,
     path::PathBuf,
     sync::{OnceLock, atomic::AtomicBool},
 };
@@ -31,8 +32,21 @@ use crate::{
 /// # Errors
 /// If it can't be reached, or lacks migrations that may not be run.
 pub async fn open(config: &Config) -> Result<Db> {
+    // Keys, passwords and mails lie there: nobody else may look in.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
+        .map_err(|e| Error::internal(format!("{}: {e}", config.data_dir.display())))?;
     let db = match &config.database_url {
-        Some(url) => Db::postgres(url).await?,
+        Some(url) => {
+            if config.migrate_database_url.is_none() {
+                tracing::info!(
+                    "the service's own database user owns the tables; set migrate_database_url to have another one own them"
+                );
+            }
+            Db::postgres(url).await?
+        }
         None => Db::sqlite(&config.data_dir).await?,
     };
     if config.migrate_at_start {
@@ -61,8 +75,6 @@ pub async fn migrate(config: &Config, db: &Db) -> Result<()> {
 /// # Errors
 /// If the master key isn't the database's, or anything can't be read.
 pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
-    std::fs::create_dir_all(&config.data_dir)
-        .map_err(|e| Error::internal(format!("{}: {e}", config.data_dir.display())))?;
     let keys = keys::load(
         config.master_key.as_deref(),
         &config.data_dir.join("master.key"),
@@ -86,6 +98,11 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
         operator,
         committed: Notify::new(),
         draining: CancellationToken::new(),
+        turns: moka::sync::Cache::builder()
+            .max_capacity(100_000)
+            .time_to_idle(std::time::Duration::from_secs(600))
+            .build(),
+        streams: moka::sync::Cache::new(100_000),
         healthy: AtomicBool::new(false),
         env,
         keys,

@@ -24,21 +24,30 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Runs statements in which `{uuid}`, `{bytes}` and `{text}` stand for the database's own types.
+/// Runs statements in which `{uuid}`, `{bytes}` and `{text}` stand for the database's own types, and `{id}` for a table's ID where SQLite
+/// needs a row number beside it that VACUUM keeps, for a search index.
 ///
 /// Texts compare by code point on both databases, so that keyset pages come in the same order.
 /// Lines that begin with `[postgres]` or `[sqlite]` are for that database only.
 async fn run(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbErr> {
     let db = manager.get_connection();
-    let (own, other, uuid, bytes, text) = match db.get_database_backend() {
+    let (own, other, uuid, bytes, text, id) = match db.get_database_backend() {
         DbBackend::Postgres => (
             "[postgres]",
             "[sqlite]",
             "uuid",
             "bytea",
             "text COLLATE \"C\"",
+            "id uuid PRIMARY KEY",
         ),
-        _ => ("[sqlite]", "[postgres]", "blob", "blob", "text"),
+        _ => (
+            "[sqlite]",
+            "[postgres]",
+            "blob",
+            "blob",
+            "text",
+            "row_number INTEGER PRIMARY KEY, id blob NOT NULL UNIQUE",
+        ),
     };
     for statement in statements {
         let statement = statement.trim();
@@ -50,7 +59,8 @@ async fn run(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbE
             .unwrap_or(statement)
             .replace("{uuid}", uuid)
             .replace("{bytes}", bytes)
-            .replace("{text}", text);
+            .replace("{text}", text)
+            .replace("{id}", id);
         db.execute_unprepared(&sql).await?;
     }
     Ok(())

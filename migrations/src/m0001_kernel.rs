@@ -25,6 +25,7 @@ const STATEMENTS: &[&str] = &[
         audit_count bigint NOT NULL,
         audit_hash {bytes} NOT NULL,
         event_count bigint NOT NULL,
+        last_time bigint NOT NULL,
         PRIMARY KEY (scope_kind, scope_id)
     )",
     // `body` is what the hash covers; the other columns only find it.

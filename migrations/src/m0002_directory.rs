@@ -33,7 +33,7 @@ const STATEMENTS: &[&str] = &[
     "CREATE INDEX tenants_by_time ON tenants (create_time, id)",
     "CREATE INDEX tenants_by_name ON tenants (display_name_fold, id)",
     "CREATE TABLE users (
-        id {uuid} PRIMARY KEY,
+        {id},
         tenant_id {uuid} NOT NULL REFERENCES tenants (id),
         user_name {text} NOT NULL,
         user_name_fold {text} NOT NULL,
@@ -57,6 +57,21 @@ const STATEMENTS: &[&str] = &[
     "CREATE INDEX users_by_time ON users (tenant_id, create_time, id)",
     "CREATE INDEX users_by_name ON users (tenant_id, display_name_fold, id)",
     "CREATE INDEX users_by_purge ON users (purge_time) WHERE purge_time IS NOT NULL",
+    "[sqlite] CREATE VIRTUAL TABLE users_search USING fts5 (
+        display_name_fold, user_name_fold, content='users', content_rowid='row_number', tokenize='trigram'
+    )",
+    "[sqlite] CREATE TRIGGER users_search_insert AFTER INSERT ON users BEGIN
+        INSERT INTO users_search (rowid, display_name_fold, user_name_fold) VALUES (new.row_number, new.display_name_fold, new.user_name_fold);
+    END",
+    "[sqlite] CREATE TRIGGER users_search_delete AFTER DELETE ON users BEGIN
+        INSERT INTO users_search (users_search, rowid, display_name_fold, user_name_fold)
+            VALUES ('delete', old.row_number, old.display_name_fold, old.user_name_fold);
+    END",
+    "[sqlite] CREATE TRIGGER users_search_update AFTER UPDATE OF display_name_fold, user_name_fold ON users BEGIN
+        INSERT INTO users_search (users_search, rowid, display_name_fold, user_name_fold)
+            VALUES ('delete', old.row_number, old.display_name_fold, old.user_name_fold);
+        INSERT INTO users_search (rowid, display_name_fold, user_name_fold) VALUES (new.row_number, new.display_name_fold, new.user_name_fold);
+    END",
     "[postgres] CREATE EXTENSION IF NOT EXISTS pg_trgm",
     "[postgres] CREATE INDEX users_display_name_trigrams ON users USING gin (display_name_fold gin_trgm_ops)",
     "[postgres] CREATE INDEX users_user_name_trigrams ON users USING gin (user_name_fold gin_trgm_ops)",

@@ -26,7 +26,6 @@ use crate::{
 ///
 /// # Errors
 /// None.
-#[expect(clippy::unused_async, reason = "every RPC's function is async")]
 pub async fn get_role_table(
     _rd: &Read,
     _scope: NobodyScope,
@@ -177,7 +176,6 @@ pub async fn explain_access(
 ///
 /// # Errors
 /// None.
-#[expect(clippy::unused_async, reason = "every RPC's function is async")]
 pub async fn get_limits(
     rd: &Read,
     _caller: CallerScope,
@@ -290,6 +288,9 @@ pub async fn demand_of_token(
 ) -> Result<()> {
     if who.principal.kind != Kind::User {
         return Err(Error::denied(permission.name()));
+    }
+    if grants::standing(db, &who, now).await?.must_change_password {
+        return Err(Error::precondition(Reason::PasswordChangeRequired));
     }
     let second = super::principal::Caller {
         who: Some(who),

@@ -435,7 +435,8 @@ pub enum By {
 /// # Errors
 /// `CANNOT_GRANT_WHAT_YOU_LACK`, `NOT_ASSIGNABLE`, `LAST_MANAGER`, `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
 pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) -> Result<()> {
-    tx.lock([scope]).await?;
+    // The principal's own tenant too: who disables or deletes it there must see all that it holds.
+    tx.lock([scope, to.home()]).await?;
     let old_grant = find(tx.db(), scope, to.id).await?;
     let old = old_grant.as_ref().map(Set::of_grant).unwrap_or_default();
     check_holdable(scope, to, new, old)?;
@@ -547,12 +548,22 @@ async fn check_may_change(
         }
         lacking.push(role.name.to_owned());
     }
-    // FINANCE has its own way (ROL-4): who may give it need not hold all of it, and who holds all of it needs no other right.
-    if lacking.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", ")))
+    if !lacking.is_empty() {
+        return Err(
+            Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", "))
+        );
     }
+    if matches!(scope, ScopeKey::Account(_))
+        && (old.roles ^ new.roles) & FINANCE != 0
+        && !tx.method().ends_with("Finance")
+    {
+        // ROL-4: only by who holds it, only to people who are members already; GrantFinance and RevokeFinance see to that.
+        return Err(Error::precondition(Reason::NotAssignable).with(
+            "lacking",
+            "FINANCE by other than GrantFinance and RevokeFinance",
+        ));
+    }
+    Ok(())
 }
 
 /// Whether the table of exceptions lets this caller give this role here.

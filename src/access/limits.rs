@@ -84,7 +84,11 @@ impl Limits {
         if caller.who.is_some() {
             Who::Key(caller.key())
         } else {
-            Who::Address(caller.address)
+            Who::Address(caller.address.map(|a| match a.to_canonical() {
+                // A customer's line has a /64 of its own; its single addresses are free.
+                IpAddr::V6(a) => IpAddr::V6((u128::from(a) >> 64 << 64).into()),
+                v4 => v4,
+            }))
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     env::{MINUTE_US, Micros},
     error::{Error, Reason, Result},
     names::Name,
+    proto::access::CallKind,
     store::scope_key::ScopeKey,
 };
 
@@ -129,6 +130,8 @@ struct Asked<'a> {
     caller: &'a Caller,
     standing: Option<Standing>,
     ceiling: Option<Permissions>,
+    /// The service's ceiling is a list of its own, not the default.
+    bounded: bool,
     held: Vec<(ScopeKey, Held)>,
 }
 
@@ -184,10 +187,12 @@ async fn stand<'a>(
         caller,
         standing: None,
         ceiling: None,
+        bounded: false,
         held: Vec::new(),
     };
     if let Some(via) = caller.via {
-        asked.ceiling = Some(service_ceiling(db, &via, now).await?);
+        let (ceiling, bounded) = service_ceiling(db, &via, now).await?;
+        (asked.ceiling, asked.bounded) = (Some(ceiling), bounded);
     }
     if let Some(who) = caller.who {
         asked.standing = Some(grants::standing(db, &who, now).await?);
@@ -195,21 +200,23 @@ async fn stand<'a>(
     Ok(asked)
 }
 
-/// What a service may do for people, if it may act for them at all (COM-16).
+/// What a service may do for people, if it may act for them at all (COM-16), and whether that is a list of its own.
 async fn service_ceiling(
     db: &DatabaseTransaction,
     via: &Authenticated,
     now: Micros,
-) -> Result<Permissions> {
+) -> Result<(Permissions, bool)> {
     grants::standing(db, via, now).await?;
     let held = grants::held(db, via.principal.id, ScopeKey::Operator).await?;
     if via.principal.is_person() || !held.all.has(Permission::OnBehalfAct) {
         return Err(Error::refused(Reason::OnBehalfRefused));
     }
     let all: Permissions = Permission::ALL.iter().copied().collect();
-    Ok(held
-        .ceiling
-        .unwrap_or_else(|| all.without(roles::NOT_ON_BEHALF)))
+    Ok((
+        held.ceiling
+            .unwrap_or_else(|| all.without(roles::NOT_ON_BEHALF)),
+        held.ceiling.is_some(),
+    ))
 }
 
 /// Proves a rule for a caller, on the names of its request.
@@ -238,14 +245,18 @@ pub async fn prove<R: Request>(
     {
         return Err(Error::precondition(Reason::PasswordChangeRequired));
     }
+    let bounded = asked.bounded;
     let mut first_missing = None;
     let mut asleep = None;
     for (i, alternative) in rule.any_of.iter().enumerate() {
         let mut scopes = Vec::new();
         let holds = match &alternative.demand {
             Demand::Public => false,
-            Demand::SignedIn => true,
-            Demand::Oneself("@caller") => true,
+            // A service whose ceiling lists permissions does nothing else for a person that changes anything.
+            Demand::SignedIn | Demand::Oneself(_) if bounded && rule.kind == CallKind::Mutation => {
+                false
+            }
+            Demand::SignedIn | Demand::Oneself("@caller") => true,
             Demand::Oneself(field) => is_oneself(caller.who, names_at(named, field)),
             Demand::All(pairs) => {
                 let mut all = true;

@@ -11,7 +11,11 @@ use std::{
 
 use sea_orm::{ConnectionTrait, Statement, Value};
 
-use super::{grants, principal::Caller, proof::Named};
+use super::{
+    grants,
+    principal::{Caller, Principal},
+    proof::Named,
+};
 use crate::{
     app::{App, Call, origin_of},
     env::HOUR_US,
@@ -72,6 +76,12 @@ impl Tally {
         true
     }
 
+    fn forget(&self, key: &Key) {
+        if let Ok(mut counts) = self.0.lock() {
+            counts.remove(key);
+        }
+    }
+
     fn due(&self, all: bool) -> Vec<(Key, Count)> {
         let Ok(mut counts) = self.0.lock() else {
             return Vec::new();
@@ -88,63 +98,79 @@ impl Tally {
     }
 }
 
-/// Has a refusal audited, if its method is privileged or nobody called.
-///
-/// # Errors
-/// Those of the database.
-pub(crate) async fn refused(app: &App, call: &Call, named: &Named, error: &Error) -> Result<()> {
-    let outcome = reason_name(error.reason());
-    let action = call.rule.method;
-    let address = call.caller.address_text();
-    if error.code() == tonic::Code::Unauthenticated {
-        unauthenticated(app, action, outcome, &call.caller);
-        return Ok(());
-    }
-    let Some(who) = call.caller.who else {
-        return Ok(());
-    };
-    if !call.rule.declared.privileged
-        || !matches!(
+/// A refusal that is to be audited.
+pub(crate) struct Refused {
+    who: Principal,
+    origin: Origin,
+    action: &'static str,
+    outcome: &'static str,
+    names: Vec<Name>,
+}
+
+impl Refused {
+    /// What is to be audited of a refusal: attempts of the signed-in at privileged methods.
+    pub(crate) fn of(call: &Call, named: &Named, error: &Error) -> Option<Self> {
+        let audited = matches!(
             error.code(),
             tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition
-        )
-    {
-        return Ok(());
-    }
-    let home = who.principal.home();
-    let mut scopes = vec![home];
-    for name in named.iter().flat_map(|(_, names)| names) {
-        let scope = name.scope();
-        if !scopes.contains(&scope)
-            && grants::held(&app.db.read, who.principal.id, scope)
-                .await?
-                .member
-        {
-            scopes.push(scope);
+        );
+        if !call.rule.declared.privileged || !audited {
+            return None;
         }
+        Some(Self {
+            who: call.caller.who?.principal,
+            origin: origin_of(call),
+            action: call.rule.method,
+            outcome: reason_name(error.reason()),
+            names: named.iter().flat_map(|(_, names)| names).copied().collect(),
+        })
     }
-    scopes.sort_unstable();
-    let mut resources: Vec<String> = named
-        .iter()
-        .flat_map(|(_, names)| names)
-        .map(ToString::to_string)
-        .collect();
-    resources.truncate(20);
-    let origin = origin_of(call);
-    let mut at_once = Vec::new();
-    for scope in scopes {
-        let key = Key {
+
+    /// Writes it, if it is the first of its minute; else counts it.
+    ///
+    /// # Errors
+    /// Those of the database; then the next one is the first again.
+    pub(crate) async fn write(self, app: &App) -> Result<()> {
+        let Self {
+            who,
+            origin,
+            action,
+            outcome,
+            names,
+        } = self;
+        let mut scopes = vec![who.home()];
+        for name in &names {
+            let scope = name.scope();
+            if !scopes.contains(&scope) && grants::held(&app.db.read, who.id, scope).await?.member {
+                scopes.push(scope);
+            }
+        }
+        scopes.sort_unstable();
+        let resources: Vec<String> = names.iter().take(20).map(ToString::to_string).collect();
+        let key = |scope| Key {
             scope,
             actor: origin.actor.clone(),
             via: origin.via.clone(),
             action,
             outcome,
         };
-        if app.tally.add(key, address.clone(), false) {
-            at_once.push(scope);
+        let mut at_once = Vec::new();
+        for scope in scopes {
+            if app
+                .tally
+                .add(key(scope), origin.client_address.clone(), false)
+            {
+                at_once.push(scope);
+            }
         }
+        let written = write(app, &at_once, &origin, outcome, &resources, 1).await;
+        if written.is_err() {
+            at_once
+                .iter()
+                .for_each(|scope| app.tally.forget(&key(*scope)));
+        }
+        written
     }
-    write(app, &at_once, &origin, outcome, &resources, 1).await
 }
 
 /// Counts a call without good credentials: one operator event a method and minute.

@@ -171,6 +171,7 @@ impl Proof {
     pub fn tenant(&self) -> Result<TenantScope> {
         self.scopes
             .iter()
+            .filter(|(at, _)| *at != "@caller")
             .find_map(|(_, s)| {
                 if let ScopeKey::Tenant(id) = s {
                     Some(TenantScope(*id))
@@ -188,6 +189,7 @@ impl Proof {
     pub fn account(&self) -> Result<AccountScope> {
         self.scopes
             .iter()
+            .filter(|(at, _)| *at != "@caller")
             .find_map(|(_, s)| {
                 if let ScopeKey::Account(id) = s {
                     Some(AccountScope(*id))
@@ -237,6 +239,11 @@ impl Proof {
     /// # Errors
     /// Internal, if the rule proves neither.
     pub fn reach(&self) -> Result<Reach> {
+        if self.by_operator() {
+            return Err(Error::internal(
+                "the operator's own rights reach no tenant's rows",
+            ));
+        }
         match self.tenant() {
             Ok(tenant) => Ok(tenant.into()),
             Err(_) => Ok(self.caller()?.into()),

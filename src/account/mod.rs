@@ -11,7 +11,10 @@ pub mod member;
 pub mod tenant_association;
 pub(crate) mod wire;
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{
+    ColumnTrait, EntityTrait, JoinType, QueryFilter,
+    sea_query::{Alias, Expr, ExprTrait as _, Query as Select},
+};
 
 use crate::{
     access::{
@@ -161,11 +164,25 @@ pub async fn list_accounts(
         id,
         tenant,
     } = scope.principal();
-    let mine = sea_orm::sea_query::Expr::cust_with_values(
-        "\"accounts\".\"id\" IN (SELECT g.scope_id FROM grants g JOIN associations s ON s.account_id = g.scope_id AND s.tenant_id = g.tenant_id \
-         WHERE g.scope_kind = 2 AND g.principal_id = $1 AND g.tenant_id = $2)",
-        [sea_orm::Value::from(id), sea_orm::Value::from(tenant)],
-    );
+    // Through tenants that are still associated only.
+    let grant = |column: &'static str| Expr::col((Alias::new("g"), Alias::new(column)));
+    let association = |column: &'static str| Expr::col((Alias::new("s"), Alias::new(column)));
+    let mine = Select::select()
+        .expr(grant("scope_id"))
+        .from_as(Alias::new("grants"), Alias::new("g"))
+        .join_as(
+            JoinType::InnerJoin,
+            Alias::new("associations"),
+            Alias::new("s"),
+            association("account_id")
+                .eq(grant("scope_id"))
+                .and(association("tenant_id").eq(grant("tenant_id"))),
+        )
+        .and_where(grant("scope_kind").eq(2))
+        .and_where(grant("principal_id").eq(id))
+        .and_where(grant("tenant_id").eq(tenant))
+        .to_owned();
+    let mine = account::Column::Id.in_subquery(mine);
     let select = Entity::find()
         .filter(mine)
         .filter(account::Column::State.gt(0));

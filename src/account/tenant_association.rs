@@ -1,6 +1,7 @@
 //! TenantAssociationService: whose people may work on an account (TEN-3, TEN-4).
 
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use tonic::Code;
 use uuid::Uuid;
 
 use super::{
@@ -85,6 +86,14 @@ pub async fn prepare_associate_tenant(
             "is no good access token",
         )
     };
+    let known = app
+        .tokens
+        .verify(&req.tenant_admin_token, now)
+        .map_err(bad)?;
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    app.tokens.refresh(&app.db.read, &app.keys).await?;
     app.tokens
         .verify(&req.tenant_admin_token, now)
         .map_err(bad)?
@@ -256,13 +265,17 @@ pub async fn remove_tenant(
     {
         return Err(Error::precondition(Reason::SignedInThroughTenant));
     }
-    if grants::association_count(tx.db(), scope.id()).await? <= 1
-        && tx
+    if grants::association_count(tx.db(), scope.id()).await? <= 1 {
+        let demanded = tx
             .demand(Permission::TenantsRemoveLast, Name::Account(scope.id()))
-            .await
-            .is_err()
-    {
-        return Err(Error::precondition(Reason::LastTenant));
+            .await;
+        demanded.map_err(|e| {
+            if e.code() == Code::PermissionDenied {
+                Error::precondition(Reason::LastTenant)
+            } else {
+                e
+            }
+        })?;
     }
     let lost = grants::dissociate(tx, scope.id(), tenant).await?;
     let mut losses = Losses::default();

@@ -71,7 +71,7 @@ pub fn is_outdated(stored: &str) -> bool {
     !stored.starts_with(MADE) && crate::hash::Hasher::is_outdated(stored)
 }
 
-/// Sets a user's credential; failures are forgotten.
+/// Sets a user's credential; failures and locks are forgotten.
 ///
 /// # Errors
 /// Those of the database.
@@ -93,6 +93,14 @@ pub async fn set(tx: &mut Tx, user: Uuid, hash: &str, temporary: bool) -> Result
             tx.db().get_database_backend(),
             sql,
             values,
+        ))
+        .await?;
+    let sql = "UPDATE sign_in_networks SET failed = 0, locked_until = 0 WHERE user_id = $1 AND failed > 0";
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            [user.into()],
         ))
         .await?;
     Ok(())

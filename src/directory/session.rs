@@ -53,6 +53,8 @@ use crate::{
 const REPLACED_US: Micros = 60 * SECOND_US;
 /// The prefix of refresh tokens, for secret scanners.
 const REFRESH_PREFIX: &str = "entr_";
+/// Sessions that a person has at once; a further sign-in ends the oldest.
+const MOST_SESSIONS: i64 = 50;
 
 const LISTING: Listing = Listing {
     fields: &[Field {
@@ -167,9 +169,10 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
     let counted = sign_in::counted(tx, &checked.target, &network).await?;
     counted.check(tx.now())?;
     let refused = || Error::unauthenticated(Reason::SignInFailed);
-    let Target::User(id) = checked.target else {
-        sign_in::failed(tx, &checked.target, &network, counted).await?;
-        return Ok(Outcome::Refuse(refused()));
+    // Whoever it is, or isn't: the same statements.
+    let id = match &checked.target {
+        Target::User(id) => *id,
+        Target::Stranger(_) => Uuid::nil(),
     };
     let row = credentials::Entity::find_by_id(id).one(tx.db()).await?;
     if row.as_ref().map(|r| &r.hash) != checked.stored.as_ref() {
@@ -207,6 +210,8 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
     }
     let tokens = open_session(tx, &user, row.temporary).await?;
     tx.touch(ScopeKey::Tenant(user.tenant_id));
+    tx.act_as(user_change::name(&user).to_string());
+    tx.about(tokens.session.clone());
     Ok(Outcome::Done(tokens))
 }
 
@@ -232,6 +237,16 @@ async fn open_session(tx: &mut Tx, user: &users::Model, temporary: bool) -> Resu
         version: 1,
     };
     tx.insert(row.clone()).await?;
+    let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE id IN (SELECT id FROM sessions WHERE user_id = $2 \
+               AND end_time IS NULL AND expire_time > $1 ORDER BY create_time DESC, id DESC LIMIT 1000 OFFSET $3)";
+    let values: [Value; 3] = [now.into(), user.id.into(), MOST_SESSIONS.into()];
+    tx.db()
+        .execute_raw(Statement::from_sql_and_values(
+            tx.db().get_database_backend(),
+            sql,
+            values,
+        ))
+        .await?;
     token_set(&app, user.tenant_id, &row, refresh_token, temporary, now)
 }
 
@@ -296,6 +311,8 @@ async fn sign_in_application(
         .min(key.expire_time - tx.now());
     let (access_token, expire) = app.tokens.sign(&who, tx.now(), lifetime)?;
     tx.touch(ScopeKey::Tenant(key.tenant_id));
+    tx.act_as(principal.name());
+    tx.about(Name::Key(key.tenant_id, id, key.key_id).to_string());
     Ok(Outcome::Done(TokenSet {
         access_token,
         access_expire_time: timestamp(expire),
@@ -412,6 +429,8 @@ pub async fn refresh_session(
     row.version = Set(session.version + 1);
     let row = row.update(tx.db()).await?;
     tx.touch(ScopeKey::Tenant(tenant));
+    tx.act_as(Name::User(tenant, session.user_id).to_string());
+    tx.about(Name::Session(tenant, session.user_id, session.id).to_string());
     token_set(
         &app,
         tenant,
@@ -750,6 +769,7 @@ pub async fn end_user_sessions(
         .await?
         .ok_or_else(|| Error::not_found("entente.dev/User", name))?;
     update::check_etag(&etag, user.version)?;
+    super::user::demand_over(tx, &user).await?;
     let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
     tx.emit(
         Event::new(

@@ -15,6 +15,7 @@ use crate::{
     access::{
         grants::{self, GLOBAL_ADMIN},
         principal::{Kind, Principal},
+        roles::Permission,
         scope::{OperatorScope, Proof, TenantScope},
     },
     app::{Outside, Read, Tx},
@@ -192,6 +193,10 @@ pub async fn make(
         }
         None => credential::make_temporary(tx, user.id).await?,
     };
+    if is_operator {
+        // The first start is no case of ROL-13: nobody else could wake anything.
+        grants::set_asleep(tx, user.id, None).await?;
+    }
     let principal = Principal {
         kind: Kind::User,
         id: user.id,
@@ -273,8 +278,13 @@ pub async fn list_tenants(
         order_by,
     } = req;
     let mut select = Entity::find();
+    let mut masked = proof.masked();
     if !proof.by_operator() {
-        select = select.filter(Column::Id.eq(proof.caller()?.principal().tenant));
+        let home = proof.caller()?.principal().tenant;
+        select = select.filter(Column::Id.eq(home));
+        // Whoever may not get the tenant sees of it what WhoAmI shows.
+        let mine = rd.caller_permissions(ScopeKey::Tenant(home)).await?;
+        masked = !mine.has(Permission::TenantRead);
     }
     let query = Query {
         keys: &rd.app().keys,
@@ -300,7 +310,7 @@ pub async fn list_tenants(
         tenants: page
             .rows
             .iter()
-            .map(|row| wire::tenant(rd.app(), row, proof.masked()))
+            .map(|row| wire::tenant(rd.app(), row, masked))
             .collect(),
         next_page_token: page.next_page_token,
     })

@@ -55,12 +55,18 @@ const LISTING: Listing = Listing {
         Field {
             name: "user_name",
             column: ("users", "user_name_fold"),
-            kind: FilterKind::Text { fold },
+            kind: FilterKind::Indexed {
+                fold,
+                search: "users_search",
+            },
         },
         Field {
             name: "display_name",
             column: ("users", "display_name_fold"),
-            kind: FilterKind::Text { fold },
+            kind: FilterKind::Indexed {
+                fold,
+                search: "users_search",
+            },
         },
         Field {
             name: "directory_roles",
@@ -249,7 +255,7 @@ pub async fn list_users(
 /// Changes names or the recovery address (USR-3).
 ///
 /// # Errors
-/// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted user.
+/// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted user; `PERMISSION_DENIED` for one's own recovery address.
 pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest) -> Result<User> {
     let UpdateUserRequest {
         user,
@@ -290,6 +296,12 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
         ));
     }
     let recovery_changed = changed.recovery_email != old.recovery_email;
+    if recovery_changed && tx.caller().who.is_some_and(|w| w.principal.id == old.id) {
+        // A fresh sign-in is what protects one's own: no other verb does the same without it.
+        return Err(Error::denied(
+            "users.update on another person's recovery address; change your own with UpdateOwnContact",
+        ));
+    }
     let row = store_names(tx, &old, &changed).await?;
     if recovery_changed {
         after_recovery_change(tx, &old, &row).await?;
@@ -413,7 +425,11 @@ async fn change_state(tx: &mut Tx, old: &Model, state: i64, kind: &'static str) 
     let row = row.update(tx.db()).await?;
     tx.emit(
         Event::new(kind, user_change::name(old))
-            .change("state", state_name(old.state), state_name(state))
+            .change(
+                "state",
+                user_change::state_name(old.state),
+                user_change::state_name(state),
+            )
             .touches(old.id),
     );
     Ok(row)
@@ -464,6 +480,9 @@ pub async fn undelete_user(
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
     demand_state(&old, &[DELETED])?;
+    if old.purge_time.is_some_and(|at| at <= tx.now()) {
+        return Err(Error::not_found("entente.dev/User", name));
+    }
     let mut row = old.clone().into_active_model();
     if !user_name.is_empty() {
         row.user_name_fold = Set(fold(&user_name));
@@ -472,7 +491,7 @@ pub async fn undelete_user(
     row.state = Set(ACTIVE);
     row.delete_time = Set(None);
     row.purge_time = Set(None);
-    row.rights_asleep_until = Set(None);
+    row.rights_asleep_until = Set(Some(tx.now() + grants::ASLEEP_US));
     row.update_time = Set(tx.now());
     row.version = Set(old.version + 1);
     let row = row.update(tx.db()).await?;
@@ -518,15 +537,7 @@ pub async fn reset_password(
             "users.reset_password on another person; change your own with ChangePassword",
         ));
     }
-    let holds = grants::all_of(tx.db(), user.id)
-        .await?
-        .iter()
-        .any(|(_, g)| g.roles != 0 || !g.permissions.is_empty());
-    if holds {
-        // A helpdesk admin resets only who holds nothing; those who may change users are global admins.
-        tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id))
-            .await?;
-    }
+    demand_over(tx, &user).await?;
     let temporary_password = credential::make_temporary(tx, user.id).await?;
     let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
     let prefix = tenant::find(tx.db(), scope).await?;
@@ -567,6 +578,22 @@ pub async fn reset_password(
         secret_omitted: false,
         ended_session_count,
     })
+}
+
+/// A helpdesk admin may only over people who hold nothing anywhere (PWD-5); over others it takes who may change users.
+///
+/// # Errors
+/// `PERMISSION_DENIED`.
+pub(super) async fn demand_over(tx: &mut Tx, user: &Model) -> Result<()> {
+    let held = grants::all_of(tx.db(), user.id).await?;
+    if held
+        .iter()
+        .any(|(_, g)| g.roles != 0 || !g.permissions.is_empty())
+    {
+        tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id))
+            .await?;
+    }
+    Ok(())
 }
 
 async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
@@ -747,6 +774,7 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
     if scope.principal().id == id {
         return Err(refused());
     }
+    tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
     let held = grants::all_of(tx.db(), id).await?;
     let mut demanded = false;
     tx.lock(held.iter().map(|(s, _)| *s)).await?;
@@ -782,7 +810,22 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
         event = event.also_in(*on);
     }
     tx.emit(event);
-    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
+    let whole = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
+    let home = ScopeKey::Tenant(tenant_id);
+    if tx
+        .caller_permissions(home)
+        .await?
+        .has(Permission::UsersRead)
+    {
+        return Ok(whole);
+    }
+    // A holder from another tenant gets to see names, no more (ROL-8).
+    Ok(User {
+        recovery_email: String::new(),
+        directory_roles: Vec::new(),
+        created_through_account: String::new(),
+        ..whole
+    })
 }
 
 /// The user of a name that a proof reaches.
@@ -803,16 +846,8 @@ fn demand_state(user: &Model, states: &[i64]) -> Result<()> {
     if states.contains(&user.state) {
         Ok(())
     } else {
-        Err(Error::precondition(Reason::WrongState).with("state", state_name(user.state)))
-    }
-}
-
-fn state_name(state: i64) -> &'static str {
-    match state {
-        ACTIVE => "ACTIVE",
-        DISABLED => "DISABLED",
-        DELETED => "DELETED",
-        _ => "UNKNOWN",
+        Err(Error::precondition(Reason::WrongState)
+            .with("state", user_change::state_name(user.state)))
     }
 }
 
@@ -906,12 +941,18 @@ const CANDIDATES: Listing = Listing {
         Field {
             name: "display_name",
             column: ("users", "display_name_fold"),
-            kind: FilterKind::Text { fold },
+            kind: FilterKind::Indexed {
+                fold,
+                search: "users_search",
+            },
         },
         Field {
             name: "user_name",
             column: ("users", "user_name_fold"),
-            kind: FilterKind::Text { fold },
+            kind: FilterKind::Indexed {
+                fold,
+                search: "users_search",
+            },
         },
     ],
     orders: &[OrderField {

@@ -6,7 +6,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, DELETED, RESTORABLE_US, credential,
+    ACTIVE, DELETED, DISABLED, RESTORABLE_US, credential,
     entity::user::Model,
     wire::{self, NewUser},
 };
@@ -69,7 +69,8 @@ pub async fn insert(
         kind: 1,
         state: ACTIVE,
         created_through_account: through,
-        rights_asleep_until: None,
+        // Somebody else sets the first credential: what comes to sleep with it, sleeps (ROL-13).
+        rights_asleep_until: Some(now + ASLEEP_US),
         create_time: now,
         update_time: now,
         delete_time: None,
@@ -234,10 +235,21 @@ pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
     let row = row.update(tx.db()).await?;
     tx.emit(
         Event::new("entente.directory.v1.UserDeleted", name(&user))
-            .change("state", "ACTIVE", "DELETED")
+            .change("state", state_name(user.state), "DELETED")
             .touches(user.id),
     );
     Ok((row, losses))
+}
+
+/// What callers call a state.
+#[must_use]
+pub fn state_name(state: i64) -> &'static str {
+    match state {
+        ACTIVE => "ACTIVE",
+        DISABLED => "DISABLED",
+        DELETED => "DELETED",
+        _ => "UNKNOWN",
+    }
 }
 
 /// The state changes first: whoever is out doesn't count among those who remain (ROL-9).
@@ -271,19 +283,18 @@ struct Holder {
 }
 
 /// Somebody else set this person's credential: what must sleep, sleeps for 72 hours, and the other holders are told (ROL-13).
-/// Gives until when.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Result<Option<Micros>> {
+pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Result<()> {
     let until = tx.now() + ASLEEP_US;
-    let mut any = false;
+
     for (scope, grant) in grants::all_of(tx.db(), user.id).await? {
         let mine = grants::sleeping(scope, permissions(scope, &grant));
         if mine.is_empty() {
             continue;
         }
-        any = true;
+
         for holder in other_holders(tx, scope, user.id).await? {
             let theirs = roles::permissions_of(grants::roles_of(scope), holder.roles)
                 .and(roles::Permissions::from_stored(&holder.permissions));
@@ -306,9 +317,8 @@ pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Resu
             .await?;
         }
     }
-    let until = any.then_some(until);
-    grants::set_asleep(tx, user.id, until).await?;
-    Ok(until)
+    // Also where nothing sleeps yet: what is given within that time sleeps too.
+    grants::set_asleep(tx, user.id, Some(until)).await
 }
 
 /// What a grant gives on its scope.

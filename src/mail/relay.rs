@@ -1,7 +1,7 @@
 //! The relay: claims queued mails with a lease, hands them over outside of any transaction, and says so. A mail that fails waits,
 //! longer each time; none is lost, and nothing else waits for it.
 
-use std::{fs, io::Write as _, path::Path};
+use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use lettre::{
     Message,
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{language_of, place, render::render};
 use crate::{
     app::App,
-    env::{HOUR_US, MINUTE_US, Micros, SECOND_US},
+    env::{HOUR_US, MINUTE_US, MailTransport, Micros, SECOND_US},
     error::{Error, Result},
 };
 
@@ -176,12 +176,14 @@ fn hand_over(app: &App, mail: &Due) -> Result<()> {
     message
         .headers_mut()
         .insert_raw(HeaderValue::new(auto, "auto-generated".to_owned()));
-    write_eml(
-        &app.config.data_dir.join("mails"),
-        mail.id,
-        &message.formatted(),
-    )
-    .map_err(|e| fault(&e))
+    match app.env.mail {
+        MailTransport::Folder => write_eml(
+            &app.config.data_dir.join("mails"),
+            mail.id,
+            &message.formatted(),
+        )
+        .map_err(|e| fault(&e)),
+    }
 }
 
 /// Writes the file whole or not at all.
@@ -191,8 +193,15 @@ fn write_eml(folder: &Path, id: Uuid, bytes: &[u8]) -> std::io::Result<()> {
         folder.join(format!(".{id}.part")),
         folder.join(format!("{id}.eml")),
     );
-    let mut file = fs::File::create(&temporary)?;
+    // Mails may carry ways in.
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(temporary, whole)
+    fs::rename(temporary, whole)?;
+    fs::File::open(folder)?.sync_all()
 }

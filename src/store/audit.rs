@@ -241,7 +241,6 @@ pub async fn verify<C: ConnectionTrait>(
             format!("{scope}: the head counts {count} events, the chain ends at {at}"),
             &mut verdict.findings,
         ),
-        None if at == 0 => {}
         None => find(
             format!("{scope}: the chain has no head"),
             &mut verdict.findings,
@@ -277,24 +276,30 @@ async fn head<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<Option<(i64
     })
 }
 
-/// All scopes that have a chain, for `entente verify-audit`; keyset from `after`.
+/// All scopes that have a chain or ought to have one, for `entente verify-audit`; keyset from `after`.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn scopes<C: ConnectionTrait>(db: &C, after: Option<ScopeKey>) -> Result<Vec<ScopeKey>> {
     let (kind, id) = after.map_or((-1, Uuid::nil()), |s| (s.kind(), s.id()));
-    let sql = "SELECT scope_kind, scope_id FROM heads WHERE (scope_kind > $1 OR (scope_kind = $1 AND scope_id > $2)) \
-               ORDER BY scope_kind, scope_id LIMIT 1000";
+    let sql = "SELECT scope_kind, scope_id FROM ( \
+                 SELECT CAST(scope_kind AS bigint) AS scope_kind, scope_id FROM heads \
+                 UNION SELECT CAST(scope_kind AS bigint), scope_id FROM audit_events \
+                 UNION SELECT CAST(1 AS bigint), id FROM tenants \
+                 UNION SELECT CAST(2 AS bigint), id FROM accounts \
+               ) AS every WHERE (scope_kind > $1 OR (scope_kind = $1 AND scope_id > $2)) ORDER BY scope_kind, scope_id LIMIT 1000";
+    let values: [Value; 2] = [i64::from(kind).into(), id.into()];
     let rows = db
         .query_all_raw(Statement::from_sql_and_values(
             db.get_database_backend(),
             sql,
-            [kind.into(), id.into()],
+            values,
         ))
         .await?;
     let mut out = Vec::with_capacity(rows.len());
     for row in rows {
-        let kind: i16 = row.try_get("", "scope_kind")?;
+        let kind: i64 = row.try_get("", "scope_kind")?;
+        let kind = i16::try_from(kind).unwrap_or(-1);
         out.extend(ScopeKey::from_parts(kind, row.try_get("", "scope_id")?));
     }
     Ok(out)
@@ -326,7 +331,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
     (0..text.len())

@@ -86,9 +86,11 @@ impl From<DbErr> for Error {
                         Some("40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517") => {
                             return Self::contended(e.to_string());
                         }
-                        // A standby, a server going down or starting, a connection that was ended.
+                        // A standby, a server going down or starting, a connection that was ended, a full disk or memory.
                         Some(
-                            "25006" | "57P01" | "57P02" | "57P03" | "08006" | "08003" | "08000",
+                            "25006" | "25P03" | "57P01" | "57P02" | "57P03" | "08006" | "08003"
+                            | "08000" | "08P01" | "53100" | "53200" | "53300" | "8" | "10" | "13"
+                            | "778",
                         ) => return lost(&error),
                         // The statement timeout, which lies beyond every deadline.
                         Some("57014") => return Self::late(),

@@ -19,8 +19,8 @@
 
 use std::fmt;
 
-use sea_orm::Condition;
-use sea_orm::sea_query::{Expr, ExprTrait, LikeExpr};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, LikeExpr, Query};
+use sea_orm::{Condition, DbBackend};
 use uuid::Uuid;
 
 /// The longest filter or `order_by`, in bytes. What a person or a console writes is far shorter,
@@ -52,6 +52,15 @@ pub enum Kind {
         /// Folds the value as the column's content was folded.
         fold: fn(&str) -> String,
     },
+    /// As [`Kind::Text`], on a column with an index of trigrams: on PostgreSQL it is found by itself; on
+    /// SQLite it is the FTS5 table `search`, which has a column of the same name, and knows rows by the
+    /// `row_number` of the field's table.
+    Indexed {
+        /// Folds the value as the column's content was folded.
+        fold: fn(&str) -> String,
+        /// The FTS5 table on SQLite.
+        search: &'static str,
+    },
     /// Text compared as it is, on a column that is not folded, such as names of methods and resources.
     /// Takes `=` and `!=`, and no `*`: SQLite's LIKE would ignore case.
     Exact,
@@ -79,7 +88,7 @@ pub enum Kind {
 impl Kind {
     fn operators(self) -> &'static [&'static str] {
         match self {
-            Kind::Text { .. } | Kind::Enum(_) => &["=", "!=", ":"],
+            Kind::Text { .. } | Kind::Indexed { .. } | Kind::Enum(_) => &["=", "!=", ":"],
             Kind::Flags(_) => &[":", "="],
             Kind::Instant { .. } => &["=", "!=", "<", "<=", ">", ">="],
             Kind::Exact | Kind::Bool | Kind::Id { .. } => &["=", "!="],
@@ -204,8 +213,13 @@ impl std::error::Error for FilterError {}
 /// A [`FilterError`] if the filter doesn't follow the grammar, names another field, gives a field
 /// an operator or a value that its [`Kind`] doesn't take, or exceeds [`MAX_BYTES`], [`MAX_TERMS`]
 /// or [`MAX_DEPTH`].
-pub fn parse(filter: &str, fields: &[Field]) -> Result<Option<Condition>, FilterError> {
+pub fn parse(
+    filter: &str,
+    fields: &[Field],
+    backend: DbBackend,
+) -> Result<Option<Condition>, FilterError> {
     let mut parser = Parser::new(filter, fields)?;
+    parser.backend = backend;
     parser.skip_space();
     if parser.rest().is_empty() {
         return Ok(None);
@@ -289,6 +303,7 @@ struct Parser<'a> {
     terms: usize,
     /// The field whose comparison is being read, for errors.
     field: Option<&'a str>,
+    backend: DbBackend,
 }
 
 impl<'a> Parser<'a> {
@@ -299,6 +314,7 @@ impl<'a> Parser<'a> {
             at: 0,
             terms: 0,
             field: None,
+            backend: DbBackend::Sqlite,
         };
         if text.len() > MAX_BYTES {
             return parser.fail(text.floor_char_boundary(MAX_BYTES), Problem::TooLong);
@@ -443,7 +459,7 @@ impl<'a> Parser<'a> {
         self.skip_space();
         let start = self.at;
         let literal = self.literal()?;
-        let test = match test(field, operator, &literal) {
+        let test = match test(field, operator, &literal, self.backend) {
             Ok(test) => test,
             Err(problem) => return self.fail(start, problem),
         };
@@ -493,18 +509,28 @@ impl<'a> Parser<'a> {
 
 /// The test that a row must pass, which may come out NULL for a NULL column. For `!=` it's that of
 /// `=`, for the caller to negate.
-fn test(field: &Field, operator: &str, literal: &Literal) -> Result<Expr, Problem> {
+fn test(
+    field: &Field,
+    operator: &str,
+    literal: &Literal,
+    backend: DbBackend,
+) -> Result<Expr, Problem> {
     let column = Expr::col(field.column);
     let text = literal.text.as_str();
     let bad = |expected: &str| Problem::BadValue(expected.to_owned());
     Ok(match field.kind {
-        Kind::Text { fold } => match literal.star {
+        Kind::Text { fold } | Kind::Indexed { fold, .. } => match literal.star {
             None if operator == ":" => {
                 let text = fold(text);
                 if text.chars().count() < MIN_SUBSTRING_CHARS {
                     return Err(Problem::TooShortForSubstring);
                 }
-                column.like(pattern("%", &text))
+                match field.kind {
+                    Kind::Indexed { search, .. } if backend == DbBackend::Sqlite => {
+                        matching(field.column, search, &text)
+                    }
+                    _ => column.like(pattern("%", &text)),
+                }
             }
             None => column.eq(fold(text)),
             Some(star) if operator != ":" && star > 0 && star + 1 == text.len() => {
@@ -540,6 +566,21 @@ fn number(names: &[(&str, i64)], name: &str) -> Result<i64, Problem> {
     }
     let names: Vec<&str> = names.iter().map(|(known, _)| *known).collect();
     Err(Problem::BadValue(format!("one of {}", names.join(", "))))
+}
+
+/// The rows whose trigrams hold `text` in one piece, by SQLite's index `search`, which knows rows by
+/// their `row_number` and columns by their names.
+fn matching(column: Column, search: &'static str, text: &str) -> Expr {
+    let phrase = format!("{} : \"{}\"", column.1, text.replace('"', "\"\""));
+    let rows = Query::select()
+        .column(Alias::new("rowid"))
+        .from(Alias::new(search))
+        .and_where(Expr::cust_with_exprs(
+            format!("{search} MATCH ?"),
+            [Expr::value(phrase)],
+        ))
+        .to_owned();
+    Expr::col((Alias::new(column.0), Alias::new("row_number"))).in_subquery(rows)
 }
 
 /// A LIKE pattern of `before`, then exactly `text`, then anything.
@@ -734,7 +775,8 @@ mod tests {
         }
 
         fn find(&self, filter: &str) -> Result<Vec<usize>, FilterError> {
-            let condition = parse(filter, FIELDS)?.unwrap_or_else(Condition::all);
+            let condition =
+                parse(filter, FIELDS, DbBackend::Sqlite)?.unwrap_or_else(Condition::all);
             let rows = self
                 .0
                 .block_on(self.1.query_all(&query(condition)))
@@ -781,7 +823,7 @@ mod tests {
     #[test]
     fn sql_binds_values_and_escapes_patterns_on_both_databases() {
         let filter = r#"name:"a'%_\\\*" roles:ADMIN OR -(state=ON active=true)"#;
-        let query = query(parse(filter, FIELDS).unwrap().unwrap());
+        let query = query(parse(filter, FIELDS, DbBackend::Sqlite).unwrap().unwrap());
         let sql = |pattern: &str, roles: [&str; 2], state: &str, active: &str| {
             let [mask, bits] = roles;
             let roles = format!(r#"("t"."roles" & {mask}) = {bits}"#);
@@ -859,9 +901,13 @@ mod tests {
                 field,
                 problem,
             };
-            assert_eq!(parse(filter, FIELDS).unwrap_err(), expected, "{filter}");
+            assert_eq!(
+                parse(filter, FIELDS, DbBackend::Sqlite).unwrap_err(),
+                expected,
+                "{filter}"
+            );
         }
-        let error = parse("state=ON a\u{202e}b:1", &FIELDS[..2]).unwrap_err();
+        let error = parse("state=ON a\u{202e}b:1", &FIELDS[..2], DbBackend::Sqlite).unwrap_err();
         let expected = "There is no such field here; use one of name, state.";
         assert_eq!(
             error.to_string(),
@@ -871,7 +917,7 @@ mod tests {
 
     #[test]
     fn limits_hold() {
-        let end = |filter: String| match parse(&filter, FIELDS) {
+        let end = |filter: String| match parse(&filter, FIELDS, DbBackend::Sqlite) {
             Ok(_) => (filter.len(), None),
             Err(error) => (error.position, Some(error.problem)),
         };

@@ -113,8 +113,8 @@ impl Query<'_> {
             0 => DEFAULT_PAGE_SIZE,
             n => n.min(MAX_PAGE_SIZE),
         };
-        let condition =
-            filter::parse(self.filter, listing.fields).map_err(|e| fault("filter", &e))?;
+        let condition = filter::parse(self.filter, listing.fields, db.get_database_backend())
+            .map_err(|e| fault("filter", &e))?;
         let order = filter::parse_order(self.order_by, listing.orders)
             .map_err(|e| fault("order_by", &e))?;
         let tuple = || -> SimpleExpr { Expr::tuple([column(order.column), column(listing.id)]) };

@@ -68,16 +68,21 @@ struct Head {
     audit_count: i64,
     audit_hash: Vec<u8>,
     event_count: i64,
+    /// When something was last written there: what comes after it is later, whatever the clocks say.
+    last_time: Micros,
 }
 
 /// A transaction that writes.
 pub struct Work {
     snapshot: Snapshot,
     heads: BTreeMap<ScopeKey, Head>,
+    /// Scopes that were looked for and have no head: they don't exist.
+    absent: BTreeSet<ScopeKey>,
     touched: BTreeSet<ScopeKey>,
     events: Vec<Event>,
     changed_fields: BTreeSet<&'static str>,
     resources: Vec<String>,
+    actor: Option<String>,
 }
 
 impl Work {
@@ -85,10 +90,12 @@ impl Work {
         Self {
             snapshot,
             heads: BTreeMap::new(),
+            absent: BTreeSet::new(),
             touched: BTreeSet::new(),
             events: Vec::new(),
             changed_fields: BTreeSet::new(),
             resources: Vec::new(),
+            actor: None,
         }
     }
 
@@ -116,7 +123,7 @@ impl Work {
     pub async fn lock(&mut self, scopes: impl IntoIterator<Item = ScopeKey>) -> Result<()> {
         let wanted: BTreeSet<_> = scopes
             .into_iter()
-            .filter(|s| !self.heads.contains_key(s))
+            .filter(|s| !self.heads.contains_key(s) && !self.absent.contains(s))
             .collect();
         let Some(first) = wanted.first() else {
             return Ok(());
@@ -131,7 +138,11 @@ impl Work {
         }
         for scope in wanted {
             if let Some(head) = self.read_head(scope).await? {
+                // The clock was read before the lock was waited for; within a scope time follows the order of commits.
+                self.snapshot.now = self.snapshot.now.max(head.last_time + 1);
                 self.heads.insert(scope, head);
+            } else {
+                self.absent.insert(scope);
             }
         }
         Ok(())
@@ -146,7 +157,7 @@ impl Work {
             ""
         };
         let sql = format!(
-            "SELECT audit_count, audit_hash, event_count FROM heads WHERE scope_kind = $1 AND scope_id = $2{lock}"
+            "SELECT audit_count, audit_hash, event_count, last_time FROM heads WHERE scope_kind = $1 AND scope_id = $2{lock}"
         );
         let row = db
             .query_one_raw(Statement::from_sql_and_values(
@@ -160,6 +171,7 @@ impl Work {
                 audit_count: row.try_get("", "audit_count")?,
                 audit_hash: row.try_get("", "audit_hash")?,
                 event_count: row.try_get("", "event_count")?,
+                last_time: row.try_get("", "last_time")?,
             }),
             None => None,
         })
@@ -170,7 +182,7 @@ impl Work {
     /// # Errors
     /// Those of the database.
     pub async fn open_scope(&mut self, scope: ScopeKey) -> Result<()> {
-        let sql = "INSERT INTO heads (scope_kind, scope_id, audit_count, audit_hash, event_count) VALUES ($1, $2, 0, $3, 0)";
+        let sql = "INSERT INTO heads (scope_kind, scope_id, audit_count, audit_hash, event_count, last_time) VALUES ($1, $2, 0, $3, 0, 0)";
         let values = [
             scope.kind().into(),
             scope.id().into(),
@@ -183,12 +195,14 @@ impl Work {
                 values,
             ))
             .await?;
+        self.absent.remove(&scope);
         self.heads.insert(
             scope,
             Head {
                 audit_count: 0,
                 audit_hash: Vec::new(),
                 event_count: 0,
+                last_time: 0,
             },
         );
         Ok(())
@@ -227,6 +241,24 @@ impl Work {
         self.events.push(event);
     }
 
+    /// Who it turned out to be, where the call itself proves it: a sign-in.
+    pub fn act_as(&mut self, actor: String) {
+        self.actor = Some(actor);
+    }
+
+    /// Names what the call was about where no event does: a sign-in.
+    pub fn about(&mut self, resource: String) {
+        if !self.resources.contains(&resource) {
+            self.resources.push(resource);
+        }
+    }
+
+    /// Whether anything was told.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Whether something was told of this principal: then its rights may have changed.
     #[must_use]
     pub fn told_of(&self, principal: Uuid) -> bool {
@@ -249,7 +281,9 @@ impl Work {
         self.lock(touched.iter().copied()).await?;
         let events = std::mem::take(&mut self.events);
         if with_events {
-            for event in &events {
+            for (n, event) in events.iter().enumerate() {
+                // One ID an event, the same in all its scopes; the call's own is that of its audit.
+                let event_id = Uuid::from_u128(event_id.as_u128() ^ (n as u128 + 1));
                 for (i, scope) in event.scopes.iter().enumerate() {
                     let Some(head) = self.heads.get_mut(scope) else {
                         continue;
@@ -280,7 +314,7 @@ impl Work {
             let body = Body {
                 create_time: self.now(),
                 action: origin.action.clone(),
-                actor: origin.actor.clone(),
+                actor: self.actor.clone().unwrap_or_else(|| origin.actor.clone()),
                 via: origin.via.clone(),
                 resources: resources.clone(),
                 outcome: outcome.to_owned(),
@@ -316,11 +350,12 @@ impl Work {
         audit::insert(self.db(), scope, seq, body, event_id, &hash).await?;
         head.audit_count = seq;
         head.audit_hash = hash;
-        let sql = "UPDATE heads SET audit_count = $1, audit_hash = $2, event_count = $3 WHERE scope_kind = $4 AND scope_id = $5";
+        let sql = "UPDATE heads SET audit_count = $1, audit_hash = $2, event_count = $3, last_time = $4 WHERE scope_kind = $5 AND scope_id = $6";
         let values = [
             head.audit_count.into(),
             Value::Bytes(Some(head.audit_hash.clone())),
             head.event_count.into(),
+            self.now().into(),
             scope.kind().into(),
             scope.id().into(),
         ];

@@ -41,6 +41,7 @@ use entente::{
     server, start,
     store::connect::Db,
 };
+use sea_orm::{ConnectionTrait as _, Statement};
 use tokio::sync::{OnceCell, oneshot};
 use tonic::{
     Code, Request, Status,
@@ -244,6 +245,7 @@ impl Site {
         let caller = self
             .settle_in(&admin.sign_in_name, &made.temporary_password)
             .await;
+        self.wake(&admin.name).await;
         TenantSite {
             name: made.tenant.unwrap().name,
             admin: Person {
@@ -280,11 +282,20 @@ impl Site {
         let caller = self
             .settle_in(&user.sign_in_name, &made.temporary_password)
             .await;
+        self.wake(&user.name).await;
         Person {
             name: user.name,
             sign_in_name: user.sign_in_name,
             caller,
         }
+    }
+
+    /// Ends the 72 hours in which a new person's rights sleep (ROL-13), without moving time.
+    pub async fn wake(&self, user: &str) {
+        let id: uuid::Uuid = user.rsplit('/').next().unwrap().parse().unwrap();
+        let sql = "UPDATE users SET rights_asleep_until = NULL WHERE id = $1";
+        let statement = Statement::from_sql_and_values(self.app.db.backend, sql, [id.into()]);
+        self.app.db.write.execute_raw(statement).await.unwrap();
     }
 
     /// An account of a tenant, whose global admin is its manager.

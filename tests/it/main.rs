@@ -1,9 +1,15 @@
 //! The tests of the whole: the production stack, layers included, on both databases. Only `env` and the database differ.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't go on fails by panicking"
+)]
+
 mod access;
 mod api_style;
 mod applications;
 mod associations;
+mod attack_names;
 mod attacks;
 mod audit;
 mod bad_input;
@@ -15,12 +21,16 @@ mod mails;
 mod members;
 mod model;
 mod pages;
+mod people;
 mod processes;
+mod resets;
 mod rights;
 mod rules;
 mod schedule;
 mod sessions;
+mod sign_in;
 mod staff;
 mod tenants;
 mod tour;
+mod user_states;
 mod users;

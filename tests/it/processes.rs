@@ -1,1 +1,648 @@
-//! The real binary: kill -9, replicas, commands.
+//! The real program: killed, restarted, stopped, misconfigured (COM-4, COM-11, COM-13, COM-19).
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use entente::proto::directory::{
+    ChangePasswordRequest, CreateUserRequest, ListUsersRequest, PasswordCredential, SignInRequest,
+    TokenSet, WhoAmIRequest, sign_in_request::Credential,
+};
+use tonic::{Status, transport::Endpoint};
+
+use crate::{
+    claims::replayed,
+    harness::{
+        ADMINISTRATOR, Caller, PASSWORD, empty_postgres_database, new_user, psql, request_id,
+    },
+};
+
+/// Made once by chance, worthless elsewhere.
+const MASTER_KEY: &str = "q0bq5G7oIiU0F4mS5mVQyXfEoQ2n3sXJmDr6f1kZt8A=";
+const OTHER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// Where a program finds its things.
+#[derive(Clone)]
+pub struct Setting {
+    folder: Arc<tempfile::TempDir>,
+    url: Option<String>,
+}
+
+impl Setting {
+    /// A folder of its own, and a PostgreSQL database unless it is SQLite.
+    pub fn new(url: Option<String>) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("entente-process-")
+            .tempdir()
+            .unwrap();
+        Self {
+            folder: Arc::new(folder),
+            url,
+        }
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The program with its environment.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_entente"));
+        for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("ENTENTE_")) {
+            command.env_remove(name);
+        }
+        command
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("ENTENTE_MASTER_KEY", MASTER_KEY)
+            .env("ENTENTE_LIMITS_FACTOR", "1000")
+            .env("ENTENTE_DRAIN_TIMEOUT_S", "5")
+            .stdin(Stdio::null());
+        if let Some(url) = &self.url {
+            command.env("ENTENTE_DATABASE_URL", url);
+        }
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Starts a server, without waiting for it.
+    pub fn spawn(&self, args: &[&str]) -> Server {
+        let [grpc, ops] = [free_port(), free_port()];
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .unwrap();
+        let child = self
+            .command(&["serve"])
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{grpc}"),
+                "--ops-listen",
+                &format!("127.0.0.1:{ops}"),
+            ])
+            .args(args)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Server { child, grpc, ops }
+    }
+
+    /// Starts a server and waits until it serves.
+    pub async fn serve(&self, args: &[&str]) -> Server {
+        let server = self.spawn(args);
+        server.ready(self).await;
+        server
+    }
+
+    /// What was logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The first administrator with a password of its own.
+    pub async fn administrator(&self, server: &Server) -> Caller {
+        let file = self.data().join("first-administrator-password");
+        let temporary = fs::read_to_string(&file).unwrap();
+        settle_in(server, temporary.trim()).await
+    }
+}
+
+/// A running program, killed when dropped.
+pub struct Server {
+    child: Child,
+    /// The port of gRPC.
+    pub grpc: u16,
+    /// The port of operations.
+    pub ops: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Server {
+    async fn ready(&self, setting: &Setting) {
+        let begun = Instant::now();
+        while get(self.ops, "/readyz").is_none_or(|(status, _)| status != 200) {
+            assert!(begun.elapsed().as_secs() < 30, "{}", setting.log());
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+
+    fn nobody(&self) -> Caller {
+        Caller {
+            channel: Endpoint::from_shared(format!("http://127.0.0.1:{}", self.grpc))
+                .unwrap()
+                .connect_lazy(),
+            token: None,
+            on_behalf: None,
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; gives the exit code.
+    async fn ended(&mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed().as_secs() < 30, "it does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// GET over HTTP/1; status and body.
+fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    write!(
+        socket,
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut text = String::new();
+    socket.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+async fn sign_in(server: &Server, password: &str) -> Result<TokenSet, Status> {
+    let credential = PasswordCredential {
+        sign_in_name: ADMINISTRATOR.to_owned(),
+        password: password.to_owned(),
+    };
+    let request = SignInRequest {
+        credential: Some(Credential::Password(credential)),
+        request_id: String::new(),
+    };
+    let answer = server.nobody().sessions().sign_in(request).await;
+    answer.map(tonic::Response::into_inner)
+}
+
+async fn settle_in(server: &Server, temporary: &str) -> Caller {
+    let tokens = sign_in(server, temporary).await.unwrap();
+    assert!(tokens.password_change_required);
+    let restricted = Caller {
+        token: Some(tokens.access_token),
+        ..server.nobody()
+    };
+    let request = ChangePasswordRequest {
+        old_password: temporary.to_owned(),
+        new_password: PASSWORD.to_owned(),
+        request_id: String::new(),
+    };
+    let changed = restricted.sessions().change_password(request).await;
+    let tokens = changed.unwrap().into_inner().tokens.unwrap();
+    Caller {
+        token: Some(tokens.access_token),
+        ..server.nobody()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The operator's tenant, by the name of whoever is signed in.
+async fn home(caller: &Caller) -> String {
+    let me = caller.sessions().who_am_i(WhoAmIRequest {}).await.unwrap();
+    me.into_inner().tenant.unwrap().name
+}
+
+/// What eight writers were told before the end.
+#[derive(Default)]
+struct Told {
+    acknowledged: Vec<CreateUserRequest>,
+    unknown: Vec<CreateUserRequest>,
+}
+
+async fn killed_in_the_middle(url: Option<String>) {
+    let setting = Setting::new(url);
+    let mut server = setting.serve(&[]).await;
+    let admin = setting.administrator(&server).await;
+    let tenant = home(&admin).await;
+    let told = Arc::new(Mutex::new(Told::default()));
+    let mut writers = tokio::task::JoinSet::new();
+    for w in 0..8 {
+        let (admin, tenant, told) = (admin.clone(), tenant.clone(), told.clone());
+        writers.spawn(async move {
+            for n in 0.. {
+                let request = CreateUserRequest {
+                    request_id: request_id(),
+                    ..new_user(&tenant, &format!("w{w}n{n}"))
+                };
+                let answer = admin.users().create_user(request.clone()).await;
+                let mut told = told.lock().unwrap();
+                if answer.is_ok() {
+                    told.acknowledged.push(request);
+                } else {
+                    told.unknown.push(request);
+                    return;
+                }
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    server.signal("-KILL");
+    server.ended().await;
+    writers.join_all().await;
+
+    let server = setting.serve(&[]).await;
+    let tokens = sign_in(&server, PASSWORD).await.unwrap();
+    let admin = Caller {
+        token: Some(tokens.access_token),
+        ..server.nobody()
+    };
+    let Told {
+        acknowledged,
+        unknown,
+    } = std::mem::take(&mut *told.lock().unwrap());
+    assert!(acknowledged.len() > 10, "{}", acknowledged.len());
+    assert_eq!(unknown.len(), 8);
+    // Whoever was told of success finds it under the same ID; who wasn't finds it or makes it, once.
+    for request in &acknowledged {
+        let again = admin.users().create_user(request.clone()).await.unwrap();
+        assert!(replayed(&again));
+    }
+    for request in &unknown {
+        admin.users().create_user(request.clone()).await.unwrap();
+    }
+    let mut names = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListUsersRequest {
+            parent: tenant.clone(),
+            page_size: 1_000,
+            page_token,
+            ..ListUsersRequest::default()
+        };
+        let page = admin.users().list_users(request).await.unwrap();
+        let page = page.into_inner();
+        names.extend(page.users.into_iter().map(|u| u.user_name));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    let mut wanted: Vec<_> = acknowledged
+        .iter()
+        .chain(&unknown)
+        .map(|r| r.user.as_ref().unwrap().user_name.clone())
+        .chain(["admin".to_owned()])
+        .collect();
+    names.sort();
+    wanted.sort();
+    assert_eq!(names, wanted);
+    drop(server);
+    let verified = setting.run(&["verify-audit"]);
+    assert_eq!(
+        verified.status.code(),
+        Some(0),
+        "{}",
+        text(&verified.stderr)
+    );
+}
+
+// proves COM-4, COM-11
+#[tokio::test]
+async fn killed_server_keeps_what_it_acknowledged_and_nothing_half_on_sqlite() {
+    killed_in_the_middle(None).await;
+}
+
+// proves COM-4, COM-11
+#[tokio::test]
+async fn killed_server_keeps_what_it_acknowledged_and_nothing_half_on_postgres() {
+    killed_in_the_middle(Some(empty_postgres_database("killed"))).await;
+}
+
+// proves COM-19
+#[tokio::test]
+async fn second_process_on_the_same_folder_is_refused() {
+    let setting = Setting::new(None);
+    let mut server = setting.serve(&[]).await;
+    let second = setting.run(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--ops-listen",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second.stderr).contains(&*setting.data().file_name().unwrap().to_string_lossy()));
+    // Other commands would write beside it as well.
+    assert_eq!(setting.run(&["recover-admin"]).status.code(), Some(1));
+    assert!(
+        sign_in(&server, "wrong").await.is_err(),
+        "the first serves on"
+    );
+    // A killed process leaves no lock behind.
+    server.signal("-KILL");
+    server.ended().await;
+    drop(setting.serve(&[]).await);
+}
+
+// proves COM-19, COM-21
+#[tokio::test]
+async fn two_replicas_start_at_once_on_an_empty_database() {
+    let url = empty_postgres_database("both_at_once");
+    let (one, two) = (
+        Setting::new(Some(url.clone())),
+        Setting::new(Some(url.clone())),
+    );
+    let (first, second) = (one.spawn(&[]), two.spawn(&[]));
+    first.ready(&one).await;
+    second.ready(&two).await;
+    assert_eq!(
+        psql(&url, "SELECT count(*) FROM tenants WHERE is_operator"),
+        "1"
+    );
+    assert_eq!(psql(&url, "SELECT count(*) FROM users"), "1");
+    let passwords: Vec<_> = [&one, &two]
+        .iter()
+        .filter_map(|s| fs::read_to_string(s.data().join("first-administrator-password")).ok())
+        .collect();
+    assert_eq!(passwords.len(), 1, "one of them made the administrator");
+    let admin = settle_in(&first, passwords[0].trim()).await;
+    let over_there = Caller {
+        channel: second.nobody().channel,
+        ..admin.clone()
+    };
+    assert_eq!(home(&admin).await, home(&over_there).await);
+    // Migrations that have run are run again without harm.
+    assert_eq!(one.run(&["migrate"]).status.code(), Some(0));
+    assert_eq!(two.run(&["verify-audit"]).status.code(), Some(0));
+}
+
+// proves COM-19
+#[tokio::test]
+async fn bootstrap_recover_admin_and_rotate_keys_work_offline() {
+    let setting = Setting::new(None);
+    let made = setting.run(&["bootstrap", "--json", "--email", "root@operator.example"]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    let printed = text(&made.stdout);
+    let json = printed.lines().find(|l| l.starts_with('{')).unwrap();
+    let way: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!(way["signInName"], ADMINISTRATOR);
+    let first = way["temporaryPassword"].as_str().unwrap().to_owned();
+    assert_ne!(setting.run(&["bootstrap", "--json"]).status.code(), Some(0));
+    assert_eq!(setting.run(&["migrate"]).status.code(), Some(0));
+
+    let server = setting.serve(&[]).await;
+    settle_in(&server, &first).await;
+    let keys = || -> Vec<String> {
+        let (status, body) = get(server.ops, "/.well-known/jwks.json").unwrap();
+        assert_eq!(status, 200);
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let keys = json["keys"].as_array().unwrap().iter();
+        keys.map(|k| k["kid"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let before = keys();
+    drop(server);
+
+    let recovered = setting.run(&["recover-admin"]);
+    assert_eq!(
+        recovered.status.code(),
+        Some(0),
+        "{}",
+        text(&recovered.stderr)
+    );
+    assert_ne!(
+        setting
+            .run(&["recover-admin", "--user-name", "nobody"])
+            .status
+            .code(),
+        Some(0)
+    );
+    let file = setting.data().join("first-administrator-password");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(setting.run(&["rotate-keys"]).status.code(), Some(0));
+
+    let server = setting.serve(&[]).await;
+    assert!(
+        sign_in(&server, PASSWORD).await.is_err(),
+        "the old password is gone"
+    );
+    settle_in(&server, fs::read_to_string(&file).unwrap().trim()).await;
+    let (_, body) = get(server.ops, "/.well-known/jwks.json").unwrap();
+    assert!(
+        before.iter().all(|k| body.contains(k)),
+        "old keys still verify"
+    );
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(json["keys"].as_array().unwrap().len(), before.len() + 1);
+}
+
+fn sqlite(folder: &Path, sql: &str) {
+    let done = Command::new("python3")
+        .args(["-c", "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.executescript(sys.argv[2]); c.commit()"])
+        .arg(folder.join("entente.db"))
+        .arg(sql)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", text(&done.stderr));
+}
+
+// proves COM-11
+#[tokio::test]
+async fn cut_tail_is_found_by_a_checkpoint_kept_elsewhere() {
+    let postgres = empty_postgres_database("cut_tail");
+    for url in [None, Some(postgres)] {
+        let setting = Setting::new(url.clone());
+        assert_eq!(setting.run(&["bootstrap", "--json"]).status.code(), Some(0));
+        assert_eq!(setting.run(&["recover-admin"]).status.code(), Some(0));
+        let verified = setting.run(&["verify-audit"]);
+        assert_eq!(verified.status.code(), Some(0));
+        let checkpoints = setting.data().join("checkpoints");
+        fs::write(&checkpoints, &verified.stdout).unwrap();
+        let since = ["verify-audit", "--since", checkpoints.to_str().unwrap()];
+        assert_eq!(setting.run(&since).status.code(), Some(0));
+        // Whoever has the database cuts the last event and mends the head: the chain alone fits.
+        let cut = "DELETE FROM audit_events WHERE scope_kind = 0 AND seq = (SELECT max(seq) FROM audit_events WHERE scope_kind = 0);
+                   UPDATE heads SET audit_count = audit_count - 1,
+                   audit_hash = (SELECT hash FROM audit_events WHERE scope_kind = 0 ORDER BY seq DESC LIMIT 1) WHERE scope_kind = 0;";
+        match &url {
+            None => sqlite(
+                &setting.data(),
+                &format!("DROP TRIGGER audit_events_are_not_deleted; {cut}"),
+            ),
+            Some(url) => {
+                psql(
+                    url,
+                    &format!("ALTER TABLE audit_events DISABLE TRIGGER USER; {cut}"),
+                );
+            }
+        }
+        assert_eq!(setting.run(&["verify-audit"]).status.code(), Some(0));
+        assert_eq!(setting.run(&since).status.code(), Some(1));
+    }
+}
+
+// proves COM-13
+#[tokio::test]
+async fn sigterm_finishes_calls_in_flight_and_exits_0() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    for url in [None, Some(empty_postgres_database("drained"))] {
+        let setting = Setting::new(url);
+        let mut server = setting.serve(&[]).await;
+        let admin = setting.administrator(&server).await;
+        let tenant = home(&admin).await;
+        let mut health = HealthClient::new(server.nobody().channel);
+        let request = HealthCheckRequest::default();
+        let mut watch = health.watch(request).await.unwrap().into_inner();
+        let serving = watch.message().await.unwrap().unwrap();
+        assert_eq!(serving.status, 1);
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..40 {
+            let (admin, request) = (admin.clone(), new_user(&tenant, &format!("user{n}")));
+            calls.spawn(async move { admin.users().create_user(request).await });
+        }
+        // One is done: the others are on their way.
+        calls.join_next().await.unwrap().unwrap().unwrap();
+        server.signal("-TERM");
+        let mut last = serving.status;
+        while let Ok(Some(told)) = watch.message().await {
+            last = told.status;
+            if last == 2 {
+                break;
+            }
+        }
+        assert_eq!(last, 2, "NOT_SERVING");
+        drop((watch, health));
+        for answer in calls.join_all().await {
+            answer.unwrap();
+        }
+        drop(admin);
+        assert_eq!(server.ended().await, Some(0), "{}", setting.log());
+        assert_eq!(setting.run(&["verify-audit"]).status.code(), Some(0));
+    }
+}
+
+// proves COM-14, COM-19
+#[test]
+fn faults_of_the_configuration_are_all_named_at_once() {
+    let setting = Setting::new(None);
+    let mut command = setting.command(&["serve", "--enable-test-clock"]);
+    let refused = command
+        .env("ENTENTE_PRODUCTION", "true")
+        .env("ENTENTE_ACCESS_TOKEN_LIFETIME_S", "1")
+        .env("ENTENTE_SESSION_LIFETIME_DAYS", "1000")
+        .env("ENTENTE_DATABASE_URL", "mysql://nowhere")
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let named = text(&refused.stderr);
+    for field in [
+        "enable_test_clock",
+        "public_origin",
+        "base_domain",
+        "access_token_lifetime_s",
+        "session_lifetime_days",
+        "database_url",
+    ] {
+        assert!(named.contains(field), "{field} is not named in {named}");
+    }
+    assert!(!setting.data().exists(), "nothing was made");
+}
+
+// proves COM-19
+#[test]
+fn wrong_master_key_is_refused() {
+    let setting = Setting::new(None);
+    assert_eq!(setting.run(&["bootstrap", "--json"]).status.code(), Some(0));
+    for key in [OTHER_KEY, "no base64", "c2hvcnQ="] {
+        let mut command = setting.command(&[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--ops-listen",
+            "127.0.0.1:0",
+        ]);
+        let refused = command.env("ENTENTE_MASTER_KEY", key).output().unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{key}");
+        assert!(!text(&refused.stderr).contains(key), "a key is not printed");
+    }
+    assert_eq!(setting.run(&["verify-audit"]).status.code(), Some(0));
+}
+
+// proves COM-19
+#[tokio::test]
+async fn port_of_operations_and_reflection_answer() {
+    use tonic_reflection::pb::{v1, v1alpha};
+    let setting = Setting::new(None);
+    let server = setting.serve(&[]).await;
+    let status = |path| get(server.ops, path).unwrap().0;
+    assert_eq!(
+        ["/livez", "/healthz", "/readyz", "/nothing"].map(status),
+        [200, 200, 200, 404]
+    );
+    let (_, body) = get(server.ops, "/.well-known/jwks.json").unwrap();
+    let keys: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(keys["keys"][0]["kty"], "OKP");
+    assert!(keys["keys"][0].get("d").is_none(), "never the private part");
+    let (_, body) = get(server.ops, "/.well-known/openid-configuration").unwrap();
+    let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(document["issuer"], "http://localhost:8080");
+
+    let service = "entente.directory.v1.UserService";
+    let mut client =
+        v1::server_reflection_client::ServerReflectionClient::new(server.nobody().channel);
+    let list = v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(
+            String::new(),
+        )),
+    };
+    let answers = client
+        .server_reflection_info(tokio_stream::iter([list]))
+        .await
+        .unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    assert!(format!("{answer:?}").contains(service));
+    let mut client =
+        v1alpha::server_reflection_client::ServerReflectionClient::new(server.nobody().channel);
+    let list = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+    };
+    let answers = client
+        .server_reflection_info(tokio_stream::iter([list]))
+        .await
+        .unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    assert!(format!("{answer:?}").contains(service));
+}

@@ -1,1 +1,95 @@
-//! The README's tour and the cookbook, run with grpcurl.
+//! What the documents show works: every command of the README's tour and of the grpcurl page, run against the real program.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::processes::Setting;
+
+fn tools() -> PathBuf {
+    std::env::var_os("ENTENTE_TOOLS_DIR").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/entente-tools"),
+        PathBuf::from,
+    )
+}
+
+fn page(path: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&file).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The bash blocks of a page, in order.
+fn blocks(page: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut open: Option<String> = None;
+    for line in page.lines() {
+        match &mut open {
+            None if line.trim() == "```bash" => open = Some(String::new()),
+            None => {}
+            Some(_) if line.trim() == "```" => blocks.extend(open.take()),
+            Some(block) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+        }
+    }
+    assert!(open.is_none(), "a block of bash does not end");
+    blocks
+}
+
+async fn run(blocks: Vec<String>) {
+    assert!(!blocks.is_empty(), "no block of bash is there");
+    let bin = tools().join("bin");
+    assert!(
+        bin.join("grpcurl").exists(),
+        "grpcurl is missing; scripts/tools.sh installs it"
+    );
+    let setting = Setting::new(None);
+    let server = setting.serve(&["--enable-test-clock"]).await;
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    for block in blocks {
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", &block])
+            .env("PATH", &path)
+            .env("TARGET", format!("127.0.0.1:{}", server.grpc))
+            .env("OPS", format!("http://127.0.0.1:{}", server.ops))
+            .env("DATA", setting.data())
+            .current_dir(setting.data());
+        let done = tokio::task::spawn_blocking(move || bash.output().unwrap())
+            .await
+            .unwrap();
+        assert_eq!(
+            done.status.code(),
+            Some(0),
+            "{block}\n{}{}",
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+}
+
+// proves COM-19
+#[tokio::test]
+async fn tour_of_the_readme_works_as_written() {
+    let page = page("README.md");
+    let (begin, end) = ("<!-- tour -->", "<!-- /tour -->");
+    let tour = page
+        .split_once(begin)
+        .and_then(|(_, rest)| rest.split_once(end))
+        .map(|(tour, _)| tour);
+    run(blocks(tour.expect("README.md lacks the marks of its tour"))).await;
+}
+
+// proves COM-19
+#[tokio::test]
+async fn commands_of_the_grpcurl_page_work_as_written() {
+    run(blocks(&page("deploy/grpcurl.md"))).await;
+}
+
+#[test]
+fn blocks_are_those_of_bash_and_whole() {
+    let page = "a\n```bash\necho 1\necho 2\n```\n```text\nno\n```\n  ```bash\n  echo 3\n  ```\n";
+    assert_eq!(blocks(page), ["echo 1\necho 2\n", "  echo 3\n"]);
+}

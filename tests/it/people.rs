@@ -1,0 +1,416 @@
+//! What tests of the directory do over and over: calls about users and sessions in one line, services that say addresses, SQL for what
+//! no RPC shows, and the mails that went out.
+
+use entente::{
+    proto::{
+        directory::{
+            Application, AssignDirectoryRolesRequest, CreateApplicationRequest, CreateKeyRequest,
+            CreateKeyResponse, DeleteUserRequest, DeleteUserResponse, DirectoryRole,
+            DisableUserRequest, EnableUserRequest, GetUserRequest, KeyCredential,
+            ListSessionsRequest, ListUsersRequest, PasswordCredential, RefreshSessionRequest,
+            ReplaceGlobalAdminRequest, ReplaceGlobalAdminResponse, ResetPasswordRequest,
+            ResetPasswordResponse, Session, SignInRequest, TokenSet, UndeleteUserRequest,
+            UndeleteUserResponse, UpdateOwnContactRequest, UpdateUserRequest, User,
+            WakeRightsRequest, WhoAmIRequest, WhoAmIResponse, sign_in_request::Credential,
+        },
+        operator::{AssignOperatorRolesRequest, OperatorRole},
+    },
+    schedule,
+};
+use sea_orm::{ConnectionTrait, Statement, Value};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::harness::{Caller, PASSWORD, Person, Site, TenantSite};
+
+/// Calls about people.
+pub(crate) trait People {
+    async fn user(&self, name: &str) -> Result<User, Status>;
+    async fn disable(&self, name: &str) -> Result<User, Status>;
+    async fn enable(&self, name: &str) -> Result<User, Status>;
+    async fn delete(&self, name: &str) -> Result<DeleteUserResponse, Status>;
+    async fn undelete(&self, name: &str, new: &str) -> Result<UndeleteUserResponse, Status>;
+    async fn reset(&self, name: &str) -> Result<ResetPasswordResponse, Status>;
+    async fn assign(&self, name: &str, roles: &[DirectoryRole]) -> Result<User, Status>;
+    async fn replace(&self, name: &str, next: &str) -> Result<ReplaceGlobalAdminResponse, Status>;
+    async fn update(&self, user: User, mask: &[&str]) -> Result<User, Status>;
+    async fn set_contact(&self, name: &str, address: &str) -> Result<User, Status>;
+    async fn wake(&self, name: &str) -> Result<User, Status>;
+    async fn list(&self, tenant: &str, filter: &str) -> Result<Vec<User>, Status>;
+    async fn who_am_i(&self) -> Result<WhoAmIResponse, Status>;
+    async fn list_sessions(&self, user: &str) -> Result<Vec<Session>, Status>;
+    async fn key(&self, application: &str) -> Result<CreateKeyResponse, Status>;
+}
+
+impl People for Caller {
+    async fn user(&self, name: &str) -> Result<User, Status> {
+        let name = name.to_owned();
+        let got = self.users().get_user(GetUserRequest { name }).await;
+        got.map(Response::into_inner)
+    }
+    async fn disable(&self, name: &str) -> Result<User, Status> {
+        let request = DisableUserRequest {
+            name: name.to_owned(),
+            ..DisableUserRequest::default()
+        };
+        let done = self.users().disable_user(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn enable(&self, name: &str) -> Result<User, Status> {
+        let request = EnableUserRequest {
+            name: name.to_owned(),
+            ..EnableUserRequest::default()
+        };
+        let done = self.users().enable_user(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn delete(&self, name: &str) -> Result<DeleteUserResponse, Status> {
+        let request = DeleteUserRequest {
+            name: name.to_owned(),
+            ..DeleteUserRequest::default()
+        };
+        let done = self.users().delete_user(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn undelete(&self, name: &str, new: &str) -> Result<UndeleteUserResponse, Status> {
+        let request = UndeleteUserRequest {
+            name: name.to_owned(),
+            user_name: new.to_owned(),
+            ..UndeleteUserRequest::default()
+        };
+        let done = self.users().undelete_user(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn reset(&self, name: &str) -> Result<ResetPasswordResponse, Status> {
+        let request = ResetPasswordRequest {
+            name: name.to_owned(),
+            ..ResetPasswordRequest::default()
+        };
+        let done = self.users().reset_password(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn assign(&self, name: &str, roles: &[DirectoryRole]) -> Result<User, Status> {
+        let request = AssignDirectoryRolesRequest {
+            name: name.to_owned(),
+            directory_roles: roles.iter().map(|r| *r as i32).collect(),
+            ..AssignDirectoryRolesRequest::default()
+        };
+        let done = self.users().assign_directory_roles(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn replace(&self, name: &str, next: &str) -> Result<ReplaceGlobalAdminResponse, Status> {
+        let request = ReplaceGlobalAdminRequest {
+            name: name.to_owned(),
+            successor: next.to_owned(),
+            ..ReplaceGlobalAdminRequest::default()
+        };
+        let done = self.users().replace_global_admin(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn update(&self, user: User, mask: &[&str]) -> Result<User, Status> {
+        let request = UpdateUserRequest {
+            user: Some(user),
+            update_mask: (!mask.is_empty()).then(|| self::mask(mask)),
+            ..UpdateUserRequest::default()
+        };
+        let done = self.users().update_user(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn set_contact(&self, name: &str, address: &str) -> Result<User, Status> {
+        let request = UpdateOwnContactRequest {
+            name: name.to_owned(),
+            recovery_email: address.to_owned(),
+            ..UpdateOwnContactRequest::default()
+        };
+        let done = self.users().update_own_contact(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn wake(&self, name: &str) -> Result<User, Status> {
+        let request = WakeRightsRequest {
+            name: name.to_owned(),
+            ..WakeRightsRequest::default()
+        };
+        let done = self.users().wake_rights(request).await;
+        done.map(Response::into_inner)
+    }
+    async fn list(&self, tenant: &str, filter: &str) -> Result<Vec<User>, Status> {
+        let request = ListUsersRequest {
+            parent: tenant.to_owned(),
+            filter: filter.to_owned(),
+            ..ListUsersRequest::default()
+        };
+        let done = self.users().list_users(request).await;
+        done.map(|r| r.into_inner().users)
+    }
+    async fn who_am_i(&self) -> Result<WhoAmIResponse, Status> {
+        let done = self.sessions().who_am_i(WhoAmIRequest {}).await;
+        done.map(Response::into_inner)
+    }
+    async fn list_sessions(&self, user: &str) -> Result<Vec<Session>, Status> {
+        let request = ListSessionsRequest {
+            parent: user.to_owned(),
+            ..ListSessionsRequest::default()
+        };
+        let done = self.sessions().list_sessions(request).await;
+        done.map(|r| r.into_inner().sessions)
+    }
+    async fn key(&self, application: &str) -> Result<CreateKeyResponse, Status> {
+        let request = CreateKeyRequest {
+            parent: application.to_owned(),
+            ..CreateKeyRequest::default()
+        };
+        let done = self.applications().create_key(request).await;
+        done.map(Response::into_inner)
+    }
+}
+
+/// A field mask.
+pub fn mask(paths: &[&str]) -> prost_types::FieldMask {
+    prost_types::FieldMask {
+        paths: paths.iter().map(|p| (*p).to_owned()).collect(),
+    }
+}
+
+/// A user of which only the name is set.
+pub fn named(name: &str) -> User {
+    User {
+        name: name.to_owned(),
+        ..User::default()
+    }
+}
+
+/// The last part of a resource name.
+pub fn id(name: &str) -> Uuid {
+    name.rsplit('/').next().unwrap().parse().unwrap()
+}
+
+/// A session gets new tokens.
+pub async fn refresh(site: &Site, refresh_token: &str) -> Result<TokenSet, Status> {
+    let request = RefreshSessionRequest {
+        refresh_token: refresh_token.to_owned(),
+        ..RefreshSessionRequest::default()
+    };
+    let done = site.nobody().sessions().refresh_session(request).await;
+    done.map(Response::into_inner)
+}
+
+/// A second global admin of a tenant.
+pub async fn second_admin(site: &Site, tenant: &TenantSite, user_name: &str) -> Person {
+    site.person_with(tenant, user_name, |r| {
+        let user = r.user.as_mut().unwrap();
+        user.directory_roles = vec![DirectoryRole::GlobalAdmin as i32];
+        user.recovery_email = format!("{user_name}@contoso.example");
+    })
+    .await
+}
+
+/// A user with directory roles.
+pub async fn person_as(
+    site: &Site,
+    tenant: &TenantSite,
+    user_name: &str,
+    role: DirectoryRole,
+) -> Person {
+    site.person_with(tenant, user_name, |r| {
+        r.user.as_mut().unwrap().directory_roles = vec![role as i32];
+    })
+    .await
+}
+
+/// The operator's own tenant, with its first administrator.
+pub async fn operator_tenant(site: &Site) -> TenantSite {
+    let caller = site.operator().await;
+    let me = caller.who_am_i().await.unwrap();
+    TenantSite {
+        name: me.tenant.unwrap().name,
+        admin: Person {
+            name: me.principal,
+            sign_in_name: crate::harness::ADMINISTRATOR.to_owned(),
+            caller,
+        },
+    }
+}
+
+/// A person of the operator with a role.
+pub async fn staff(site: &Site, user_name: &str, role: OperatorRole) -> Person {
+    let home = operator_tenant(site).await;
+    let person = site
+        .person_with(&home, user_name, |r| {
+            r.user.as_mut().unwrap().recovery_email = format!("{user_name}@operator.example");
+        })
+        .await;
+    let request = AssignOperatorRolesRequest {
+        principal: person.name.clone(),
+        roles: vec![role as i32],
+        ..AssignOperatorRolesRequest::default()
+    };
+    home.admin
+        .caller
+        .staff()
+        .assign_operator_roles(request)
+        .await
+        .unwrap();
+    person
+}
+
+/// An application of a tenant.
+pub async fn application(caller: &Caller, tenant: &str, display_name: &str) -> Application {
+    let request = CreateApplicationRequest {
+        parent: tenant.to_owned(),
+        application: Some(Application {
+            display_name: display_name.to_owned(),
+            ..Application::default()
+        }),
+        ..CreateApplicationRequest::default()
+    };
+    let made = caller.applications().create_application(request).await;
+    made.unwrap().into_inner()
+}
+
+/// Signs an application in.
+pub async fn sign_in_by_key(
+    site: &Site,
+    client_id: &str,
+    secret: &str,
+) -> Result<TokenSet, Status> {
+    let credential = KeyCredential {
+        client_id: client_id.to_owned(),
+        secret: secret.to_owned(),
+    };
+    let request = SignInRequest {
+        credential: Some(Credential::Key(credential)),
+        ..SignInRequest::default()
+    };
+    let done = site.nobody().sessions().sign_in(request).await;
+    done.map(Response::into_inner)
+}
+
+/// An internal service of the operator, which may say for whom it signs in.
+pub struct Service {
+    pub name: String,
+    client_id: String,
+    secret: String,
+}
+
+impl Service {
+    /// Makes one.
+    pub async fn open(site: &Site) -> Self {
+        let home = operator_tenant(site).await;
+        let admin = &home.admin.caller;
+        let made = application(admin, &home.name, "Portal").await;
+        let request = AssignOperatorRolesRequest {
+            principal: made.name.clone(),
+            roles: vec![OperatorRole::OperatorService as i32],
+            ..AssignOperatorRolesRequest::default()
+        };
+        admin.staff().assign_operator_roles(request).await.unwrap();
+        let secret = admin.key(&made.name).await.unwrap().secret;
+        Self {
+            name: made.name,
+            client_id: made.client_id,
+            secret,
+        }
+    }
+
+    /// The service, signed in.
+    pub async fn caller(&self, site: &Site) -> Caller {
+        let tokens = sign_in_by_key(site, &self.client_id, &self.secret).await;
+        site.with_token(&tokens.unwrap().access_token)
+    }
+}
+
+/// Somebody tries to sign in from an address, as a portal's service says it.
+pub async fn sign_in_from(
+    service: &Caller,
+    address: &str,
+    sign_in_name: &str,
+    password: &str,
+) -> Result<TokenSet, Status> {
+    let credential = PasswordCredential {
+        sign_in_name: sign_in_name.to_owned(),
+        password: password.to_owned(),
+    };
+    let mut request = Request::new(SignInRequest {
+        credential: Some(Credential::Password(credential)),
+        ..SignInRequest::default()
+    });
+    let said = address.parse().unwrap();
+    request
+        .metadata_mut()
+        .insert("entente-client-address", said);
+    let done = service.sessions().sign_in(request).await;
+    done.map(Response::into_inner)
+}
+
+/// Signs a person in anew, since tokens don't outlive a moved clock.
+pub async fn again(site: &Site, person: &Person) -> Caller {
+    site.sign_in(&person.sign_in_name, PASSWORD).await
+}
+
+/// One number of the database, named `n`.
+pub async fn number(site: &Site, sql: &str, values: impl IntoIterator<Item = Value>) -> i64 {
+    let db = &site.app.db;
+    let statement = Statement::from_sql_and_values(db.backend, sql, values);
+    let row = db.read.query_one_raw(statement).await.unwrap().unwrap();
+    row.try_get("", "n").unwrap()
+}
+
+/// Changes the database behind the service's back.
+pub async fn change(site: &Site, sql: &str, values: impl IntoIterator<Item = Value>) {
+    let db = &site.app.db;
+    let statement = Statement::from_sql_and_values(db.backend, sql, values);
+    let done = db.write.execute_raw(statement).await.unwrap();
+    assert_eq!(done.rows_affected(), 1, "{sql}");
+}
+
+/// How many events of a type tell of a resource.
+pub async fn events(site: &Site, kind: &str, resource: &str) -> i64 {
+    let sql = "SELECT COUNT(*) AS n FROM outbox WHERE is_first AND type = $1 AND resource = $2";
+    let kind = format!("entente.{kind}");
+    number(site, sql, [kind.into(), resource.into()]).await
+}
+
+/// A mail that went out.
+pub struct Letter {
+    /// The one it went to.
+    pub to: String,
+    /// All of it, lines joined.
+    pub text: String,
+}
+
+/// All mails that went out, once none waits any more.
+pub async fn letters(site: &Site) -> Vec<Letter> {
+    eventually(async || {
+        schedule::settle(&site.app).await.unwrap();
+        let waiting = "SELECT COUNT(*) AS n FROM mails WHERE state = 1";
+        number(site, waiting, []).await == 0
+    })
+    .await;
+    let Ok(folder) = std::fs::read_dir(site.folder.join("mails")) else {
+        return Vec::new();
+    };
+    let files = folder.flatten().map(|f| f.path());
+    files
+        .filter(|p| p.extension().is_some_and(|e| e == "eml"))
+        .map(|p| {
+            let raw = std::fs::read_to_string(p).unwrap();
+            let text = raw.replace("=\r\n", "").replace("=3D", "=");
+            let to = text.lines().find_map(|l| l.strip_prefix("To: ")).unwrap();
+            Letter {
+                to: to.trim().to_owned(),
+                text: text.clone(),
+            }
+        })
+        .collect()
+}
+
+/// Waits until something holds that the scheduler brings about.
+pub async fn eventually(holds: impl AsyncFn() -> bool) {
+    for _ in 0..200 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("it never came to hold");
+}
