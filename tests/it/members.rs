@@ -1,1 +1,839 @@
-//! MemberService.
+//! MemberService: adding, finding, changing and removing the members of accounts.
+
+use entente::{
+    access::grants,
+    names::Name,
+    proto::{
+        access::{AccountRole, Rights},
+        account::{
+            AddMembersRequest, DropRolesRequest, GetMemberRequest, GrantFinanceRequest,
+            LeaveAccountRequest, ListMembersRequest, Member, MemberKind, RemoveMembersRequest,
+            RestoreManagerRequest, RevokeFinanceRequest, SearchCandidatesRequest,
+            UpdateMemberRequest, UpdateMembersRequest,
+        },
+        directory::{
+            Application, CreateApplicationRequest, DeleteUserRequest, DisableUserRequest,
+            GetUserRequest, UserState,
+        },
+    },
+};
+use sea_orm::{ConnectionTrait as _, Statement, Value};
+use tonic::{Code, Status};
+
+use crate::harness::{
+    Caller, Person, Site, TenantSite, both, fields, membership, new_user, refused, rights,
+};
+
+/// The request that adds principals to an account.
+pub fn adding(account: &str, principals: &[&str], given: Option<Rights>) -> AddMembersRequest {
+    AddMembersRequest {
+        parent: account.to_owned(),
+        principals: principals.iter().map(|p| (*p).to_owned()).collect(),
+        rights: given,
+        ..AddMembersRequest::default()
+    }
+}
+
+/// Adds people to an account; gives the members.
+pub async fn add(
+    caller: &Caller,
+    account: &str,
+    people: &[&Person],
+    roles: &[AccountRole],
+) -> Result<Vec<Member>, Status> {
+    let principals: Vec<&str> = people.iter().map(|p| p.name.as_str()).collect();
+    let request = adding(account, &principals, Some(rights(roles)));
+    let added = caller.members().add_members(request).await?;
+    Ok(added.into_inner().members)
+}
+
+/// Replaces the rights of members in one call.
+pub async fn update(
+    caller: &Caller,
+    account: &str,
+    changes: &[(&str, Rights)],
+) -> Result<Vec<Member>, Status> {
+    let requests = changes
+        .iter()
+        .map(|(name, rights)| UpdateMemberRequest {
+            member: Some(Member {
+                name: (*name).to_owned(),
+                rights: Some(rights.clone()),
+                ..Member::default()
+            }),
+        })
+        .collect();
+    let request = UpdateMembersRequest {
+        parent: account.to_owned(),
+        requests,
+        ..UpdateMembersRequest::default()
+    };
+    let done = caller.members().update_members(request).await?;
+    Ok(done.into_inner().members)
+}
+
+/// Removes members.
+pub async fn remove(
+    caller: &Caller,
+    account: &str,
+    names: &[&str],
+    delete_from_directory: bool,
+) -> Result<Vec<Member>, Status> {
+    let request = RemoveMembersRequest {
+        parent: account.to_owned(),
+        names: names.iter().map(|n| (*n).to_owned()).collect(),
+        delete_from_directory,
+        ..RemoveMembersRequest::default()
+    };
+    let done = caller.members().remove_members(request).await?;
+    Ok(done.into_inner().resources)
+}
+
+/// The members of an account that a filter finds.
+pub async fn list(caller: &Caller, account: &str, filter: &str) -> Result<Vec<Member>, Status> {
+    let request = ListMembersRequest {
+        parent: account.to_owned(),
+        page_size: 1_000,
+        filter: filter.to_owned(),
+        ..ListMembersRequest::default()
+    };
+    let page = caller.members().list_members(request).await?;
+    Ok(page.into_inner().members)
+}
+
+/// The names of the members that a filter finds, in the order of the list.
+async fn found(caller: &Caller, account: &str, filter: &str) -> Vec<String> {
+    let members = list(caller, account, filter).await.unwrap();
+    members.into_iter().map(|m| m.display_name).collect()
+}
+
+/// Drops one's own rights.
+pub async fn drop_rights(who: &Person, account: &str, rights: Rights) -> Result<Member, Status> {
+    let request = DropRolesRequest {
+        name: who.member_of(account),
+        rights: Some(rights),
+        ..DropRolesRequest::default()
+    };
+    let done = who.caller.members().drop_roles(request).await?;
+    Ok(done.into_inner())
+}
+
+/// Leaves an account.
+pub async fn leave(who: &Person, account: &str) -> Result<(), Status> {
+    let request = LeaveAccountRequest {
+        name: who.member_of(account),
+        ..LeaveAccountRequest::default()
+    };
+    who.caller
+        .members()
+        .leave_account(request)
+        .await
+        .map(|_| ())
+}
+
+/// Gives role bits that no RPC gives, on an account.
+pub async fn seed(site: &Site, member: &str, bits: i64) {
+    let Some(Name::Member(account, principal)) = Name::parse(member) else {
+        panic!("{member} is no member");
+    };
+    let sql =
+        "UPDATE grants SET roles = roles | $1 WHERE scope_kind = 2 AND scope_id = $2 AND principal_id = $3";
+    let values: [Value; 3] = [bits.into(), account.into(), principal.into()];
+    let db = &site.app.db.write;
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    assert_eq!(db.execute_raw(statement).await.unwrap().rows_affected(), 1);
+}
+
+/// Single permissions only.
+pub fn singly(permissions: &[&str]) -> Rights {
+    Rights {
+        roles: Vec::new(),
+        permissions: permissions.iter().map(|p| (*p).to_owned()).collect(),
+    }
+}
+
+/// Users that never sign in: their names.
+pub async fn crowd(tenant: &TenantSite, prefix: &str, count: usize) -> Vec<String> {
+    let mut names = Vec::with_capacity(count);
+    for i in 0..count {
+        let request = new_user(&tenant.name, &format!("{prefix}{i:03}"));
+        let made = tenant.admin.caller.users().create_user(request).await;
+        names.push(made.unwrap().into_inner().user.unwrap().name);
+    }
+    names
+}
+
+/// An application of a tenant.
+pub async fn application(tenant: &TenantSite, name: &str) -> String {
+    let request = CreateApplicationRequest {
+        parent: tenant.name.clone(),
+        application: Some(Application {
+            display_name: name.to_owned(),
+            ..Application::default()
+        }),
+        ..CreateApplicationRequest::default()
+    };
+    let made = tenant
+        .admin
+        .caller
+        .applications()
+        .create_application(request)
+        .await;
+    made.unwrap().into_inner().name
+}
+
+// proves USR-4
+#[tokio::test]
+async fn five_hundred_members_are_added_at_once_and_one_more_is_refused() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let manager = &contoso.admin.caller;
+        let mut names = crowd(&contoso, "user", 501).await;
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        let developers = || Some(rights(&[AccountRole::Developer]));
+        let many = manager
+            .members()
+            .add_members(adding(&account, &all, developers()))
+            .await;
+        let status = refused(many, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_eq!(fields(&status), ["principals"]);
+        assert_eq!(list(manager, &account, "").await.unwrap().len(), 1);
+        let last = names.pop().unwrap();
+        let all: Vec<&str> = names.iter().map(String::as_str).collect();
+        let added = manager
+            .members()
+            .add_members(adding(&account, &all, developers()))
+            .await
+            .unwrap()
+            .into_inner()
+            .members;
+        let principals: Vec<&str> = added.iter().map(|m| m.principal.as_str()).collect();
+        assert_eq!(principals, all);
+        assert!(added.iter().all(|m| m.rights == developers()));
+        assert_eq!(list(manager, &account, "").await.unwrap().len(), 501);
+        // One who is a member already: the other isn't added either.
+        let again = manager
+            .members()
+            .add_members(adding(&account, &[&last, all[0]], None))
+            .await;
+        refused(again, Code::AlreadyExists, "ALREADY_MEMBER");
+        assert_eq!(list(manager, &account, "").await.unwrap().len(), 501);
+    })
+    .await;
+}
+
+// proves USR-4
+#[tokio::test]
+async fn one_bad_principal_among_many_leaves_nobody_added() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let other = site.tenant("fabrikam").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let manager = &contoso.admin.caller;
+        let good = crowd(&contoso, "user", 3).await;
+        let out = site.person(&contoso, "out").await;
+        let disabled = DisableUserRequest {
+            name: out.name.clone(),
+            ..DisableUserRequest::default()
+        };
+        manager.users().disable_user(disabled).await.unwrap();
+        let unknown = format!("{}/users/{}", contoso.name, uuid::Uuid::now_v7());
+        for (bad, code, reason) in [
+            (
+                &other.admin.name,
+                Code::PermissionDenied,
+                "OTHER_TENANT",
+            ),
+            (
+                &out.name,
+                Code::FailedPrecondition,
+                "NOT_IN_ASSOCIATED_TENANT",
+            ),
+            (
+                &unknown,
+                Code::FailedPrecondition,
+                "NOT_IN_ASSOCIATED_TENANT",
+            ),
+            (&good[0], Code::InvalidArgument, "INVALID_FIELDS"),
+        ] {
+            let request = adding(&account, &[&good[0], &good[1], bad, &good[2]], None);
+            refused(manager.members().add_members(request).await, code, reason);
+            assert_eq!(list(manager, &account, "").await.unwrap().len(), 1);
+        }
+    })
+    .await;
+}
+
+// proves USR-4
+#[tokio::test]
+async fn whoever_is_signed_in_through_another_tenant_is_told_which_one_to_use() {
+    use tonic_types::StatusExt as _;
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let account = site.account(&contoso, "Contoso").await;
+        crate::associations::associate(&contoso.admin, &account, &fabrikam.admin)
+            .await
+            .unwrap();
+        let eve = site.person(&fabrikam, "eve").await;
+        let result = add(&contoso.admin.caller, &account, &[&eve], &[]).await;
+        let status = refused(result, Code::PermissionDenied, "OTHER_TENANT");
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.metadata.get("tenant"), Some(&fabrikam.name));
+        // Through its own tenant it works, though its admin holds nothing on the account: without rights only.
+        let with = add(
+            &fabrikam.admin.caller,
+            &account,
+            &[&eve],
+            &[AccountRole::Developer],
+        )
+        .await;
+        refused(with, Code::PermissionDenied, "PERMISSION_MISSING");
+        let added = add(&fabrikam.admin.caller, &account, &[&eve], &[]).await;
+        assert!(added.unwrap()[0].effective_rights.is_empty());
+        // Nobody else of the tenant may, and not on an account without the tenant.
+        let joe = site.person(&fabrikam, "joe").await;
+        let result = add(&eve.caller, &account, &[&joe], &[]).await;
+        refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+        let foreign = site.account(&contoso, "Contoso Two").await;
+        let result = add(&fabrikam.admin.caller, &foreign, &[&joe], &[]).await;
+        refused(
+            result,
+            Code::FailedPrecondition,
+            "NOT_IN_ASSOCIATED_TENANT",
+        );
+        let nowhere = format!("accounts/{}", uuid::Uuid::now_v7());
+        let result = add(&fabrikam.admin.caller, &nowhere, &[&joe], &[]).await;
+        refused(
+            result,
+            Code::FailedPrecondition,
+            "NOT_IN_ASSOCIATED_TENANT",
+        );
+    })
+    .await;
+}
+
+// proves USR-5
+#[tokio::test]
+async fn members_are_deleted_from_the_directory_only_where_made_through_the_account() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let admin = &contoso.admin.caller;
+        let here = site
+            .person_with(&contoso, "here", |r| {
+                r.memberships = vec![membership(&account, &[AccountRole::Developer])];
+            })
+            .await;
+        let manager = site
+            .person_with(&contoso, "manager", |r| {
+                r.memberships = vec![membership(&account, &[AccountRole::Manager])];
+            })
+            .await;
+        let elsewhere = site.person(&contoso, "elsewhere").await;
+        add(admin, &account, &[&elsewhere], &[]).await.unwrap();
+        let (a, b) = (here.member_of(&account), elsewhere.member_of(&account));
+        let both_names = [a.as_str(), b.as_str()];
+        refused(
+            remove(&manager.caller, &account, &[&a], true).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        refused(
+            remove(admin, &account, &both_names, true).await,
+            Code::FailedPrecondition,
+            "NOT_CREATED_HERE",
+        );
+        let unknown = format!("{account}/members/{}", uuid::Uuid::now_v7());
+        refused(
+            remove(admin, &account, &[&a, &unknown], false).await,
+            Code::NotFound,
+            "RESOURCE_NOT_FOUND",
+        );
+        assert_eq!(list(admin, &account, "").await.unwrap().len(), 4);
+        // The developer holds no members.remove.
+        refused(
+            remove(&here.caller, &account, &[&b], false).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        remove(admin, &account, &[&a], true).await.unwrap();
+        remove(&manager.caller, &account, &[&b], false)
+            .await
+            .unwrap();
+        assert_eq!(list(admin, &account, "").await.unwrap().len(), 2);
+        let state = async |person: &Person| {
+            let name = person.name.clone();
+            let user = admin.users().get_user(GetUserRequest { name }).await;
+            user.unwrap().into_inner().state()
+        };
+        assert_eq!(state(&here).await, UserState::Deleted);
+        assert_eq!(state(&elsewhere).await, UserState::Active);
+    })
+    .await;
+}
+
+// proves USR-7
+#[tokio::test]
+async fn members_are_found_by_role_kind_tenant_and_names() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let admin = &contoso.admin.caller;
+        crate::associations::associate(&contoso.admin, &account, &fabrikam.admin)
+            .await
+            .unwrap();
+        let dev = site.person(&contoso, "developer").await;
+        let plain = site.person(&fabrikam, "plain").await;
+        let program = application(&contoso, "Robot").await;
+        add(admin, &account, &[&dev], &[AccountRole::Developer])
+            .await
+            .unwrap();
+        add(&fabrikam.admin.caller, &account, &[&plain], &[])
+            .await
+            .unwrap();
+        let offers = Some(singly(&["offers.read"]));
+        admin
+            .members()
+            .add_members(adding(&account, &[&program], offers))
+            .await
+            .unwrap();
+        for (filter, expected) in [
+            ("roles:MANAGER", vec!["Ann Smith"]),
+            ("roles:DEVELOPER", vec!["Given developer"]),
+            ("roles:FINANCE", vec![]),
+            ("kind=APPLICATION", vec!["Robot"]),
+            ("user_name=DEV*", vec!["Given developer"]),
+            ("display_name:\"n plai\"", vec!["Given plain"]),
+            (
+                "display_name=given* AND NOT roles:DEVELOPER",
+                vec!["Given plain"],
+            ),
+        ] {
+            assert_eq!(found(admin, &account, filter).await, expected, "{filter}");
+        }
+        let theirs = format!("tenant=\"{}\"", fabrikam.name);
+        assert_eq!(found(admin, &account, &theirs).await, ["Given plain"]);
+        let unknown = list(admin, &account, "principal=x").await;
+        let status = refused(unknown, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_eq!(fields(&status), ["filter"]);
+        let rows = list(admin, &account, "").await.unwrap();
+        let robot = rows.iter().find(|m| m.principal == program).unwrap();
+        assert_eq!(robot.kind(), MemberKind::Application);
+        assert_eq!(robot.effective_rights.len(), 1);
+        assert_eq!(robot.effective_rights[0].right, "offers.read");
+        assert_eq!(robot.effective_rights[0].source, "direct");
+        let ann = rows.iter().find(|m| m.principal == contoso.admin.name);
+        let held: Vec<_> = ann.unwrap().effective_rights.iter().collect();
+        assert_eq!(held[0].right, "MANAGER");
+        assert_eq!(held[1].right, "ADMIN_AGENT");
+        assert!(held.iter().all(|r| r.source == "direct"));
+        // Whoever holds no members.read sees itself only.
+        refused(
+            list(&dev.caller, &account, "").await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        let get = async |name: String| {
+            let request = GetMemberRequest { name };
+            dev.caller.members().get_member(request).await
+        };
+        assert!(get(dev.member_of(&account)).await.is_ok());
+        for other in [plain.member_of(&account), contoso.admin.member_of(&account)] {
+            refused(get(other).await, Code::PermissionDenied, "PERMISSION_MISSING");
+        }
+    })
+    .await;
+}
+
+// proves USR-4, ROL-8
+#[tokio::test]
+async fn candidates_are_names_of_the_own_tenant_and_nothing_else() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let account = site.account(&contoso, "Contoso").await;
+        crate::associations::associate(&contoso.admin, &account, &fabrikam.admin)
+            .await
+            .unwrap();
+        let manager = site.person(&contoso, "manager").await;
+        add(
+            &contoso.admin.caller,
+            &account,
+            &[&manager],
+            &[AccountRole::Manager],
+        )
+        .await
+        .unwrap();
+        let bob = crowd(&contoso, "bobby", 2).await;
+        crowd(&fabrikam, "bobby", 1).await;
+        let gone = DeleteUserRequest {
+            name: bob[1].clone(),
+            ..DeleteUserRequest::default()
+        };
+        contoso
+            .admin
+            .caller
+            .users()
+            .delete_user(gone)
+            .await
+            .unwrap();
+        let search = async |who: &Caller, filter: &str| {
+            let request = SearchCandidatesRequest {
+                parent: account.clone(),
+                filter: filter.to_owned(),
+                ..SearchCandidatesRequest::default()
+            };
+            let page = who.members().search_candidates(request).await?;
+            Ok::<_, Status>(page.into_inner().candidates)
+        };
+        for filter in ["user_name=bob*", "user_name:obby", "display_name:\"bobby0\""] {
+            let rows = search(&manager.caller, filter).await.unwrap();
+            assert_eq!(rows.len(), 1, "{filter}");
+            assert_eq!(rows[0].principal, bob[0]);
+            assert_eq!(rows[0].user_name, "bobby000");
+            assert!(!rows[0].member);
+        }
+        let rows = search(&manager.caller, "user_name=manager").await.unwrap();
+        assert!(rows[0].member);
+        for filter in ["recovery_email=x", "state=ACTIVE", "user_name:bo"] {
+            let result = search(&manager.caller, filter).await;
+            refused(result, Code::InvalidArgument, "INVALID_FIELDS");
+        }
+        // The manager's users.assign shows names, and opens nothing of the tenant.
+        let request = GetUserRequest {
+            name: bob[0].clone(),
+        };
+        refused(
+            manager.caller.users().get_user(request).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        refused(
+            search(&fabrikam.admin.caller, "").await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+    })
+    .await;
+}
+
+// proves ROL-7, ROL-9
+#[tokio::test]
+async fn own_rights_are_dropped_and_memberships_left_by_their_holders_only() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let dev = site.person(&contoso, "dev").await;
+        let stranger = site.person(&contoso, "stranger").await;
+        let both_roles = [AccountRole::Developer, AccountRole::HelpdeskAgent];
+        add(
+            &contoso.admin.caller,
+            &account,
+            &[&dev],
+            &[AccountRole::Developer],
+        )
+        .await
+        .unwrap();
+        let left = drop_rights(&dev, &account, rights(&both_roles)).await.unwrap();
+        assert_eq!(left.rights, Some(Rights::default()));
+        refused(
+            drop_rights(&contoso.admin, &account, rights(&[AccountRole::Manager])).await,
+            Code::FailedPrecondition,
+            "LAST_MANAGER",
+        );
+        refused(
+            leave(&contoso.admin, &account).await,
+            Code::FailedPrecondition,
+            "LAST_MANAGER",
+        );
+        refused(
+            leave(&stranger, &account).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        let foreign = LeaveAccountRequest {
+            name: contoso.admin.member_of(&account),
+            ..LeaveAccountRequest::default()
+        };
+        refused(
+            dev.caller.members().leave_account(foreign).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        leave(&dev, &account).await.unwrap();
+        refused(
+            leave(&dev, &account).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        let rows = list(&contoso.admin.caller, &account, "").await.unwrap();
+        assert_eq!(rows.len(), 1);
+    })
+    .await;
+}
+
+// proves ROL-7, ROL-9, COM-5
+#[tokio::test]
+async fn a_manager_is_replaced_by_another_in_one_call_with_etags() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let next = site.person(&contoso, "next").await;
+        let admin = &contoso.admin;
+        let added = add(&admin.caller, &account, &[&next], &[]).await.unwrap();
+        let old = admin.member_of(&account);
+        let new = next.member_of(&account);
+        let stale = UpdateMembersRequest {
+            parent: account.clone(),
+            requests: vec![UpdateMemberRequest {
+                member: Some(Member {
+                    name: new.clone(),
+                    etag: "stale".to_owned(),
+                    ..Member::default()
+                }),
+            }],
+            ..UpdateMembersRequest::default()
+        };
+        refused(
+            admin.caller.members().update_members(stale).await,
+            Code::Aborted,
+            "ETAG_MISMATCH",
+        );
+        let agent = rights(&[AccountRole::AdminAgent]);
+        let manager = rights(&[AccountRole::Manager]);
+        let twice = [(new.as_str(), manager.clone()), (new.as_str(), agent.clone())];
+        refused(
+            update(&admin.caller, &account, &twice).await,
+            Code::InvalidArgument,
+            "INVALID_FIELDS",
+        );
+        refused(
+            update(&admin.caller, &account, &[(&old, agent.clone())]).await,
+            Code::FailedPrecondition,
+            "LAST_MANAGER",
+        );
+        let unknown = format!("{account}/members/{}", uuid::Uuid::now_v7());
+        let half = [(new.as_str(), manager.clone()), (unknown.as_str(), agent.clone())];
+        refused(
+            update(&admin.caller, &account, &half).await,
+            Code::NotFound,
+            "RESOURCE_NOT_FOUND",
+        );
+        // The one who goes stands first, and yet the one who comes is there before.
+        let swap = [(old.as_str(), agent.clone()), (new.as_str(), manager.clone())];
+        let members = update(&admin.caller, &account, &swap).await.unwrap();
+        assert_eq!(members[0].rights, Some(agent));
+        assert_eq!(members[1].rights, Some(manager));
+        assert_ne!(members[1].etag, added[0].etag);
+    })
+    .await;
+}
+
+// proves ROL-4
+#[tokio::test]
+async fn finance_is_given_by_its_holders_to_people_who_are_members() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let admin = &contoso.admin.caller;
+        let fay = site.person(&contoso, "fay").await;
+        let guy = site.person(&contoso, "guy").await;
+        let out = site.person(&contoso, "out").await;
+        let program = application(&contoso, "Robot").await;
+        add(admin, &account, &[&fay, &guy], &[]).await.unwrap();
+        admin
+            .members()
+            .add_members(adding(&account, &[&program], None))
+            .await
+            .unwrap();
+        let grant = async |who: &Caller, name: String| {
+            let request = GrantFinanceRequest {
+                name,
+                ..GrantFinanceRequest::default()
+            };
+            let done = who.members().grant_finance(request).await;
+            done.map(tonic::Response::into_inner)
+        };
+        let revoke = async |who: &Caller, name: String| {
+            let request = RevokeFinanceRequest {
+                name,
+                ..RevokeFinanceRequest::default()
+            };
+            let done = who.members().revoke_finance(request).await;
+            done.map(tonic::Response::into_inner)
+        };
+        // A manager can't, by any of the ways.
+        let finance = rights(&[AccountRole::Finance]);
+        refused(
+            grant(admin, guy.member_of(&account)).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        let given = update(admin, &account, &[(&guy.member_of(&account), finance)]).await;
+        refused(
+            given,
+            Code::PermissionDenied,
+            "CANNOT_GRANT_WHAT_YOU_LACK",
+        );
+        seed(&site, &fay.member_of(&account), grants::FINANCE).await;
+        let held = grant(&fay.caller, guy.member_of(&account)).await.unwrap();
+        assert_eq!(held.rights, Some(rights(&[AccountRole::Finance])));
+        let robot = format!("{account}/members/{}", program.rsplit('/').next().unwrap());
+        refused(
+            grant(&fay.caller, robot).await,
+            Code::FailedPrecondition,
+            "NOT_ASSIGNABLE",
+        );
+        refused(
+            grant(&fay.caller, out.member_of(&account)).await,
+            Code::NotFound,
+            "RESOURCE_NOT_FOUND",
+        );
+        // A manager can't take it either, but removes the whole member.
+        let none = update(
+            admin,
+            &account,
+            &[(&guy.member_of(&account), Rights::default())],
+        )
+        .await;
+        refused(none, Code::PermissionDenied, "CANNOT_GRANT_WHAT_YOU_LACK");
+        refused(
+            revoke(admin, guy.member_of(&account)).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        let left = revoke(&fay.caller, guy.member_of(&account)).await.unwrap();
+        assert_eq!(left.rights, Some(Rights::default()));
+        refused(
+            grant(&guy.caller, guy.member_of(&account)).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        remove(admin, &account, &[&fay.member_of(&account)], false)
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
+// proves ROL-4
+#[tokio::test]
+async fn finance_is_never_given_to_who_is_no_member_yet() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let admin = &contoso.admin;
+        seed(&site, &admin.member_of(&account), grants::FINANCE).await;
+        let joe = site.person(&contoso, "joe").await;
+        refused(
+            add(&admin.caller, &account, &[&joe], &[AccountRole::Finance]).await,
+            Code::FailedPrecondition,
+            "NOT_ASSIGNABLE",
+        );
+        let mut request = new_user(&contoso.name, "new");
+        request.memberships = vec![membership(&account, &[AccountRole::Finance])];
+        refused(
+            admin.caller.users().create_user(request).await,
+            Code::FailedPrecondition,
+            "NOT_ASSIGNABLE",
+        );
+    })
+    .await;
+}
+
+// proves ROL-7, ROL-9
+#[tokio::test]
+async fn the_owner_names_a_manager_only_where_none_is_left() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let account = site.account(&contoso, "Contoso").await;
+        crate::associations::associate(&contoso.admin, &account, &fabrikam.admin)
+            .await
+            .unwrap();
+        let owner = site.person(&fabrikam, "owner").await;
+        let heir = site.person(&fabrikam, "heir").await;
+        let off = site.person(&fabrikam, "off").await;
+        add(&fabrikam.admin.caller, &account, &[&owner, &heir, &off], &[])
+            .await
+            .unwrap();
+        seed(&site, &owner.member_of(&account), grants::OWNER).await;
+        let restore = async |who: &Caller, name: String| {
+            let request = RestoreManagerRequest {
+                name,
+                ..RestoreManagerRequest::default()
+            };
+            let done = who.members().restore_manager(request).await;
+            done.map(tonic::Response::into_inner)
+        };
+        refused(
+            restore(&contoso.admin.caller, heir.member_of(&account)).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        refused(
+            restore(&owner.caller, heir.member_of(&account)).await,
+            Code::FailedPrecondition,
+            "MANAGER_EXISTS",
+        );
+        refused(
+            remove(
+                &contoso.admin.caller,
+                &account,
+                &[&owner.member_of(&account)],
+                false,
+            )
+            .await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        refused(
+            leave(&owner, &account).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        // The tenant's second global admin shuts the manager out.
+        let second = site
+            .person_with(&contoso, "second", |r| {
+                let user = r.user.as_mut().unwrap();
+                user.directory_roles = vec![1];
+                user.recovery_email = "second@contoso.example".to_owned();
+            })
+            .await;
+        let shut = DisableUserRequest {
+            name: contoso.admin.name.clone(),
+            ..DisableUserRequest::default()
+        };
+        second.caller.users().disable_user(shut).await.unwrap();
+        let shut = DisableUserRequest {
+            name: off.name.clone(),
+            ..DisableUserRequest::default()
+        };
+        fabrikam
+            .admin
+            .caller
+            .users()
+            .disable_user(shut)
+            .await
+            .unwrap();
+        refused(
+            restore(&owner.caller, off.member_of(&account)).await,
+            Code::FailedPrecondition,
+            "NOT_ASSIGNABLE",
+        );
+        refused(
+            restore(&heir.caller, heir.member_of(&account)).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        let made = restore(&owner.caller, heir.member_of(&account))
+            .await
+            .unwrap();
+        assert_eq!(made.rights, Some(rights(&[AccountRole::Manager])));
+        assert!(list(&heir.caller, &account, "").await.is_ok());
+    })
+    .await;
+}

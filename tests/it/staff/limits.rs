@@ -1,0 +1,62 @@
+//! Limits of calls (COM-18).
+
+use entente::proto::{access::GetLimitsRequest, directory::ChangePasswordRequest};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::harness::{Caller, Database, PASSWORD, Site, refused};
+
+const METHOD: &str = "entente.directory.v1.SessionService/ChangePassword";
+
+/// A call that is counted, and refused for its fields before anything is hashed.
+async fn knock(who: &Caller) -> Result<(), Status> {
+    let request = ChangePasswordRequest {
+        old_password: PASSWORD.to_owned(),
+        new_password: "short".to_owned(),
+        request_id: String::new(),
+    };
+    who.sessions().change_password(request).await.map(|_| ())
+}
+
+// proves COM-18
+#[tokio::test]
+async fn whoever_calls_too_often_waits_and_nobody_else_does() {
+    for database in [Database::Sqlite, Database::Postgres] {
+        let site = Site::open_with(database, |c| c.limits_factor = 1).await;
+        let contoso = site.tenant("contoso").await;
+        let bob = site.person(&contoso, "bob").await.caller;
+        let ann = &contoso.admin.caller;
+        // Both chose their first password with other tokens of theirs: one call is spent.
+        let mut passed = 0;
+        let status = loop {
+            let status = knock(ann).await.unwrap_err();
+            if status.code() == Code::ResourceExhausted {
+                break status;
+            }
+            refused::<()>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
+            passed += 1;
+            assert!(passed < 40, "no limit");
+        };
+        assert!((5..=20).contains(&passed), "{passed}");
+        let status = refused::<()>(Err(status), Code::ResourceExhausted, "TOO_MANY_CALLS");
+        let wait = status.get_details_retry_info().unwrap().retry_delay;
+        assert!(wait.is_some_and(|w| !w.is_zero() && w.as_secs() <= 60));
+        let quota = status.get_details_quota_failure().unwrap();
+        assert!(!quota.violations.is_empty());
+        // Another caller of the same method, and the same caller of another one, aren't held up.
+        refused(knock(&bob).await, Code::InvalidArgument, "INVALID_FIELDS");
+        let limits = ann.access().get_limits(GetLimitsRequest {}).await.unwrap();
+        let limits = limits.into_inner().limits;
+        let limit = limits.iter().find(|l| l.method == METHOD).unwrap();
+        assert_eq!((limit.burst, limit.calls_per_minute), (10, 30));
+        assert_eq!(limit.remaining, 0);
+        assert!(limits.iter().any(|l| l.method.is_empty()));
+        let theirs = bob.access().get_limits(GetLimitsRequest {}).await.unwrap();
+        let theirs = theirs.into_inner().limits;
+        let limit = theirs.iter().find(|l| l.method == METHOD).unwrap();
+        assert!(limit.remaining >= 5);
+        // After the time told, one call passes.
+        tokio::time::sleep(wait.unwrap() + std::time::Duration::from_millis(50)).await;
+        refused(knock(ann).await, Code::InvalidArgument, "INVALID_FIELDS");
+    }
+}
