@@ -12,6 +12,7 @@ use entente::{
     schedule, server, start,
     store::audit,
 };
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// The partner account centre of a partner programme or a marketplace, as one gRPC service.
 #[derive(Parser)]
@@ -92,7 +93,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    log_to_stdout(&config);
+    log(&config, matches!(cli.command, Command::Serve));
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -134,12 +135,18 @@ fn configure(cli: &Cli) -> std::result::Result<Config, Vec<String>> {
     }
 }
 
-fn log_to_stdout(config: &Config) {
+/// A server logs to standard output; what commands print there is for other programs, so they log to standard error.
+fn log(config: &Config, serving: bool) {
     let filter = tracing_subscriber::EnvFilter::try_new(&config.log_filter)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let writer = if serving {
+        BoxMakeWriter::new(std::io::stdout)
+    } else {
+        BoxMakeWriter::new(std::io::stderr)
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stdout);
+        .with_writer(writer);
     match config.log_format {
         LogFormat::Human => builder.init(),
         LogFormat::Json => builder.json().init(),

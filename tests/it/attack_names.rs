@@ -458,7 +458,7 @@ async fn fields_of_the_servers_own_are_refused_in_every_mask_by_every_role() {
         );
         assert_eq!(made.created_through_account, "");
         assert_ne!(made.create_time, time);
-        assert!(made.delete_time.is_none() && made.rights_asleep_until.is_none());
+        assert!(made.delete_time.is_none() && made.rights_asleep_until != time);
         let import = ImportAccountRequest {
             account: Some(Account {
                 publisher_display_name: "Contoso".to_owned(),

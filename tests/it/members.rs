@@ -136,8 +136,7 @@ pub async fn seed(site: &Site, member: &str, bits: i64) {
     let Some(Name::Member(account, principal)) = Name::parse(member) else {
         panic!("{member} is no member");
     };
-    let sql =
-        "UPDATE grants SET roles = roles | $1 WHERE scope_kind = 2 AND scope_id = $2 AND principal_id = $3";
+    let sql = "UPDATE grants SET roles = roles | $1 WHERE scope_kind = 2 AND scope_id = $2 AND principal_id = $3";
     let values: [Value; 3] = [bits.into(), account.into(), principal.into()];
     let db = &site.app.db.write;
     let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
@@ -240,11 +239,7 @@ async fn one_bad_principal_among_many_leaves_nobody_added() {
         manager.users().disable_user(disabled).await.unwrap();
         let unknown = format!("{}/users/{}", contoso.name, uuid::Uuid::now_v7());
         for (bad, code, reason) in [
-            (
-                &other.admin.name,
-                Code::PermissionDenied,
-                "OTHER_TENANT",
-            ),
+            (&other.admin.name, Code::PermissionDenied, "OTHER_TENANT"),
             (
                 &out.name,
                 Code::FailedPrecondition,
@@ -298,18 +293,10 @@ async fn whoever_is_signed_in_through_another_tenant_is_told_which_one_to_use() 
         refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
         let foreign = site.account(&contoso, "Contoso Two").await;
         let result = add(&fabrikam.admin.caller, &foreign, &[&joe], &[]).await;
-        refused(
-            result,
-            Code::FailedPrecondition,
-            "NOT_IN_ASSOCIATED_TENANT",
-        );
+        refused(result, Code::FailedPrecondition, "NOT_IN_ASSOCIATED_TENANT");
         let nowhere = format!("accounts/{}", uuid::Uuid::now_v7());
         let result = add(&fabrikam.admin.caller, &nowhere, &[&joe], &[]).await;
-        refused(
-            result,
-            Code::FailedPrecondition,
-            "NOT_IN_ASSOCIATED_TENANT",
-        );
+        refused(result, Code::FailedPrecondition, "NOT_IN_ASSOCIATED_TENANT");
     })
     .await;
 }
@@ -442,7 +429,11 @@ async fn members_are_found_by_role_kind_tenant_and_names() {
         };
         assert!(get(dev.member_of(&account)).await.is_ok());
         for other in [plain.member_of(&account), contoso.admin.member_of(&account)] {
-            refused(get(other).await, Code::PermissionDenied, "PERMISSION_MISSING");
+            refused(
+                get(other).await,
+                Code::PermissionDenied,
+                "PERMISSION_MISSING",
+            );
         }
     })
     .await;
@@ -489,7 +480,11 @@ async fn candidates_are_names_of_the_own_tenant_and_nothing_else() {
             let page = who.members().search_candidates(request).await?;
             Ok::<_, Status>(page.into_inner().candidates)
         };
-        for filter in ["user_name=bob*", "user_name:obby", "display_name:\"bobby0\""] {
+        for filter in [
+            "user_name=bob*",
+            "user_name:obby",
+            "display_name:\"bobby0\"",
+        ] {
             let rows = search(&manager.caller, filter).await.unwrap();
             assert_eq!(rows.len(), 1, "{filter}");
             assert_eq!(rows[0].principal, bob[0]);
@@ -537,7 +532,9 @@ async fn own_rights_are_dropped_and_memberships_left_by_their_holders_only() {
         )
         .await
         .unwrap();
-        let left = drop_rights(&dev, &account, rights(&both_roles)).await.unwrap();
+        let left = drop_rights(&dev, &account, rights(&both_roles))
+            .await
+            .unwrap();
         assert_eq!(left.rights, Some(Rights::default()));
         refused(
             drop_rights(&contoso.admin, &account, rights(&[AccountRole::Manager])).await,
@@ -604,7 +601,10 @@ async fn a_manager_is_replaced_by_another_in_one_call_with_etags() {
         );
         let agent = rights(&[AccountRole::AdminAgent]);
         let manager = rights(&[AccountRole::Manager]);
-        let twice = [(new.as_str(), manager.clone()), (new.as_str(), agent.clone())];
+        let twice = [
+            (new.as_str(), manager.clone()),
+            (new.as_str(), agent.clone()),
+        ];
         refused(
             update(&admin.caller, &account, &twice).await,
             Code::InvalidArgument,
@@ -616,14 +616,20 @@ async fn a_manager_is_replaced_by_another_in_one_call_with_etags() {
             "LAST_MANAGER",
         );
         let unknown = format!("{account}/members/{}", uuid::Uuid::now_v7());
-        let half = [(new.as_str(), manager.clone()), (unknown.as_str(), agent.clone())];
+        let half = [
+            (new.as_str(), manager.clone()),
+            (unknown.as_str(), agent.clone()),
+        ];
         refused(
             update(&admin.caller, &account, &half).await,
             Code::NotFound,
             "RESOURCE_NOT_FOUND",
         );
         // The one who goes stands first, and yet the one who comes is there before.
-        let swap = [(old.as_str(), agent.clone()), (new.as_str(), manager.clone())];
+        let swap = [
+            (old.as_str(), agent.clone()),
+            (new.as_str(), manager.clone()),
+        ];
         let members = update(&admin.caller, &account, &swap).await.unwrap();
         assert_eq!(members[0].rights, Some(agent));
         assert_eq!(members[1].rights, Some(manager));
@@ -673,11 +679,7 @@ async fn finance_is_given_by_its_holders_to_people_who_are_members() {
             "PERMISSION_MISSING",
         );
         let given = update(admin, &account, &[(&guy.member_of(&account), finance)]).await;
-        refused(
-            given,
-            Code::PermissionDenied,
-            "CANNOT_GRANT_WHAT_YOU_LACK",
-        );
+        refused(given, Code::PermissionDenied, "CANNOT_GRANT_WHAT_YOU_LACK");
         seed(&site, &fay.member_of(&account), grants::FINANCE).await;
         let held = grant(&fay.caller, guy.member_of(&account)).await.unwrap();
         assert_eq!(held.rights, Some(rights(&[AccountRole::Finance])));
@@ -757,9 +759,14 @@ async fn the_owner_names_a_manager_only_where_none_is_left() {
         let owner = site.person(&fabrikam, "owner").await;
         let heir = site.person(&fabrikam, "heir").await;
         let off = site.person(&fabrikam, "off").await;
-        add(&fabrikam.admin.caller, &account, &[&owner, &heir, &off], &[])
-            .await
-            .unwrap();
+        add(
+            &fabrikam.admin.caller,
+            &account,
+            &[&owner, &heir, &off],
+            &[],
+        )
+        .await
+        .unwrap();
         seed(&site, &owner.member_of(&account), grants::OWNER).await;
         let restore = async |who: &Caller, name: String| {
             let request = RestoreManagerRequest {

@@ -131,7 +131,11 @@ enum Step {
 }
 
 fn check(faults: Reasons) -> Result<(), Reasons> {
-    if faults.is_empty() { Ok(()) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults)
+    }
 }
 
 fn unless(holds: bool, reason: &'static str) -> Result<(), Reasons> {
@@ -303,9 +307,7 @@ impl Model {
         }
         unless(self.active(caller), "TOKEN_INVALID")?;
         let on_account = |account: usize, permission: &str| {
-            let holds = self
-                .on_account(table, caller, account)
-                .contains(permission);
+            let holds = self.on_account(table, caller, account).contains(permission);
             unless(holds, "PERMISSION_MISSING")
         };
         let on_user = |user: usize, permission: &str| {
@@ -676,7 +678,9 @@ async fn run(site: &Site, seed: u64, sequences: u64) {
         let at = format!("{database:?}, seed {seed}, sequence {sequence}");
         world.open_accounts(&mut rng).await;
         for _ in 0..30 {
-            let caller = world.model.caller(&mut rng, &world.accounts, &world.tenants);
+            let caller = world
+                .model
+                .caller(&mut rng, &world.accounts, &world.tenants);
             let step = world
                 .model
                 .step(&mut rng, &world.accounts, &world.tenants, caller);

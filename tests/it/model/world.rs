@@ -59,7 +59,8 @@ fn id_of(name: &str) -> Uuid {
 }
 
 fn roles_on_wire(roles: &Words) -> Vec<i32> {
-    let number = |r: &String| AccountRole::from_str_name(&format!("ACCOUNT_ROLE_{r}")).unwrap() as i32;
+    let number =
+        |r: &String| AccountRole::from_str_name(&format!("ACCOUNT_ROLE_{r}")).unwrap() as i32;
     roles.iter().map(number).collect()
 }
 
@@ -418,7 +419,11 @@ impl<'a> World<'a> {
                 };
                 let made = users.undelete_user(request).await?.into_inner();
                 let back = made.user.unwrap();
-                Ok(Some((back.name, back.sign_in_name, made.temporary_password)))
+                Ok(Some((
+                    back.name,
+                    back.sign_in_name,
+                    made.temporary_password,
+                )))
             }
             Step::Replace(old, successor) => {
                 let request = ReplaceGlobalAdminRequest {
@@ -486,8 +491,7 @@ impl<'a> World<'a> {
         let db = &self.site.app.db.read;
         let sql = "SELECT COUNT(*) AS n FROM grants WHERE scope_kind = 2 AND scope_id = $1";
         let id = id_of(&self.account_names[account]);
-        let statement =
-            Statement::from_sql_and_values(db.get_database_backend(), sql, [id.into()]);
+        let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, [id.into()]);
         let row = db.query_one_raw(statement).await.unwrap().unwrap();
         let count: i64 = row.try_get("", "n").unwrap();
         assert_eq!(usize::try_from(count).unwrap(), expected.len(), "{at}");
@@ -537,7 +541,11 @@ impl<'a> World<'a> {
         let refused: usize = self.refused.values().sum();
         assert!(self.allowed * 10 > refused, "{} : {refused}", self.allowed);
         if self.history.len() > 1_500 {
-            for reason in ["CANNOT_GRANT_WHAT_YOU_LACK", "LAST_MANAGER", "NOT_ASSIGNABLE"] {
+            for reason in [
+                "CANNOT_GRANT_WHAT_YOU_LACK",
+                "LAST_MANAGER",
+                "NOT_ASSIGNABLE",
+            ] {
                 assert!(self.refused.contains_key(reason), "{reason} never came up");
             }
         }
