@@ -1,8 +1,8 @@
 //! ApplicationService: programs, their URIs and keys (APP-2, APP-3, APP-4, ROL-7, ATK-8).
 
 use entente::proto::{
-    access::AccountRole,
-    account::ListMembersRequest,
+    access::{AccountRole, Rights, TestMyPermissionsRequest},
+    account::{AddMembersRequest, ListMembersRequest},
     directory::{
         Application, CreateApplicationRequest, CreateKeyRequest, CreateKeyResponse,
         DeleteKeyRequest, DirectoryRole, GetApplicationRequest, Key, ListApplicationsRequest,
@@ -530,6 +530,78 @@ async fn keys_of_internal_services_are_made_by_those_who_manage_staff() {
         );
         home.admin.caller.key(&service.name).await.unwrap();
         assert_eq!(keys(&home.admin.caller, &service.name).await.len(), 2);
+    })
+    .await;
+}
+
+// proves APP-1, ROL-6
+#[tokio::test]
+async fn existing_applications_are_added_with_one_same_set_of_rights() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let admin = &contoso.admin.caller;
+        let mut names = Vec::new();
+        for name in ["One", "Two"] {
+            names.push(application(admin, &contoso.name, name).await.name);
+        }
+        let rights = Rights {
+            roles: vec![AccountRole::Developer as i32],
+            permissions: vec!["members.read".to_owned()],
+        };
+        let request = AddMembersRequest {
+            parent: account.clone(),
+            principals: names.clone(),
+            rights: Some(rights.clone()),
+            ..AddMembersRequest::default()
+        };
+        let added = admin
+            .members()
+            .add_members(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .members;
+        assert_eq!(
+            added
+                .iter()
+                .map(|m| m.principal.clone())
+                .collect::<Vec<_>>(),
+            names
+        );
+        assert!(added.iter().all(|m| m.rights.as_ref() == Some(&rights)));
+        // What it may is the role and the single permission together, and nothing else.
+        let key = admin.key(&names[0]).await.unwrap();
+        let client_id = names[0].rsplit('/').next().unwrap();
+        let one = sign_in_by_key(&site, client_id, &key.secret).await.unwrap();
+        let one = site.with_token(&one.access_token);
+        let request = ListMembersRequest {
+            parent: account.clone(),
+            ..ListMembersRequest::default()
+        };
+        assert_eq!(
+            one.members()
+                .list_members(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .members
+                .len(),
+            3
+        );
+        let request = TestMyPermissionsRequest {
+            resource: account,
+            permissions: ["offers.manage", "members.read", "users.assign"]
+                .map(str::to_owned)
+                .to_vec(),
+        };
+        let may = one
+            .access()
+            .test_my_permissions(request)
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(may.permissions, ["offers.manage", "members.read"]);
     })
     .await;
 }
