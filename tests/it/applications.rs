@@ -221,7 +221,10 @@ async fn application_is_made_with_memberships_and_shows_its_ids() {
             ..ListApplicationsRequest::default()
         };
         let listed = admin.applications().list_applications(list.clone()).await;
-        assert_eq!(listed.unwrap().into_inner().applications, [made.clone()]);
+        assert_eq!(
+            listed.unwrap().into_inner().applications,
+            std::slice::from_ref(&made)
+        );
         assert_eq!(
             events(&site, "directory.v1.ApplicationCreated", &made.name).await,
             1

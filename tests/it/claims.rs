@@ -225,7 +225,7 @@ async fn sixteen_at_once_with_one_id_have_one_effect_and_equal_answers() {
         .await
         .unwrap();
         let request = named(&contoso.name, "bob", &request_id());
-        let answers = at_once(&[contoso.admin.caller.clone()], 16, &request).await;
+        let answers = at_once(std::slice::from_ref(&contoso.admin.caller), 16, &request).await;
         one_effect(&site.app, answers).await;
     })
     .await;

@@ -39,7 +39,6 @@ use entente::{
         },
     },
     server, start,
-    store::connect::Db,
 };
 use sea_orm::{ConnectionTrait as _, Statement};
 use tokio::sync::{OnceCell, oneshot};
@@ -622,8 +621,6 @@ fn on_own_runtime(work: impl Future<Output = ()> + Send + 'static) {
 pub struct Postgres {
     /// Its port on loopback.
     pub port: u16,
-    /// Its folder.
-    pub folder: PathBuf,
 }
 
 impl Postgres {
@@ -728,7 +725,7 @@ pub fn start_postgres() -> Postgres {
             .args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()])
             .status();
         if ready.is_ok_and(|s| s.success()) {
-            return Postgres { port, folder };
+            return Postgres { port };
         }
         assert!(
             begun.elapsed() < Duration::from_secs(60),
@@ -803,9 +800,4 @@ pub fn empty_postgres_database(name: &str) -> String {
         &format!("CREATE DATABASE {name}"),
     );
     postgres().url(name)
-}
-
-/// An open database of the tests' own, for what no RPC shows.
-pub async fn open_db(url: &str) -> Db {
-    Db::postgres(url).await.unwrap()
 }
