@@ -364,7 +364,13 @@ impl<'a> Generator<'a> {
         let reference = message(options.get_extension(&self.reference).as_ref());
         let (kind, child) = (text(&reference, "type"), text(&reference, "child_type"));
         if kind == "*" {
-            return Some(self.scopes_of_types.keys().cloned().collect());
+            // The operator itself is no message, but rights are held on it.
+            let operator = "entente.dev/Operator".to_owned();
+            let mut kinds: Vec<_> = self.scopes_of_types.keys().cloned().collect();
+            if !kinds.contains(&operator) {
+                kinds.push(operator);
+            }
+            return Some(kinds);
         }
         if !kind.is_empty() {
             return Some(vec![kind]);
