@@ -205,12 +205,13 @@ impl Model {
     ) -> Result<(), Reasons> {
         let mine = self.on_account(table, caller, account);
         let known = self.members.get(&(account, to)).cloned();
-        let old = known.clone().unwrap_or_default();
+        let old = known.unwrap_or_default();
         let mut faults = Reasons::new();
         let added: Words = new.roles.difference(&old.roles).cloned().collect();
         if new.single.difference(&old.single).any(|p| role_bound(p))
             || added.contains("OWNER")
-            || (added.contains("FINANCE") && known.is_none())
+            || (!method.ends_with("Finance")
+                && old.roles.contains("FINANCE") != new.roles.contains("FINANCE"))
         {
             faults.insert("NOT_ASSIGNABLE");
         }

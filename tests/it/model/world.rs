@@ -249,7 +249,12 @@ impl<'a> World<'a> {
         match verdict {
             Ok(next) => {
                 self.allowed += 1;
-                self.follow(next, outcome.unwrap());
+                let made = outcome.unwrap();
+                if let Some((name, ..)) = &made {
+                    // The model knows no sleep: that is another rule's.
+                    self.site.wake(name).await;
+                }
+                self.follow(next, made);
             }
             Err(reasons) => {
                 let told = told.unwrap();
