@@ -353,7 +353,10 @@ async fn associated_tenant_is_made_with_its_admin_in_one_call() {
             .await
             .unwrap()
             .into_inner();
-        assert_eq!(made.association.unwrap().domain, "branch.partners.localhost");
+        assert_eq!(
+            made.association.unwrap().domain,
+            "branch.partners.localhost"
+        );
         let admin = made.first_admin.unwrap();
         assert_eq!(admin.directory_roles, [1]);
         let ann = Person {
@@ -375,7 +378,10 @@ async fn associated_tenant_is_made_with_its_admin_in_one_call() {
         );
         add(&ann.caller, &account, &[&ann], &[]).await.unwrap();
         refused(
-            manager.associations().create_associated_tenant(request).await,
+            manager
+                .associations()
+                .create_associated_tenant(request)
+                .await,
             Code::AlreadyExists,
             "DOMAIN_TAKEN",
         );

@@ -339,7 +339,12 @@ async fn directory_roles_give_nothing_on_accounts_and_account_roles_nothing_in_t
         .await
         .unwrap();
         refused(
-            assign(&helper.caller, &helper.name, &[DirectoryRole::HelpdeskAdmin]).await,
+            assign(
+                &helper.caller,
+                &helper.name,
+                &[DirectoryRole::HelpdeskAdmin],
+            )
+            .await,
             Code::PermissionDenied,
             "PERMISSION_MISSING",
         );
@@ -419,7 +424,11 @@ async fn changes_count_on_the_next_call_on_every_replica_with_tokens_issued_befo
     // Status: the token stays dead after the user is let in again.
     disable(&fabrikam.admin.caller, &eve.name).await.unwrap();
     for who in [&far, &eve.caller] {
-        refused(sees(who, &account).await, Code::Unauthenticated, "TOKEN_INVALID");
+        refused(
+            sees(who, &account).await,
+            Code::Unauthenticated,
+            "TOKEN_INVALID",
+        );
     }
     let request = EnableUserRequest {
         name: eve.name.clone(),
@@ -427,7 +436,11 @@ async fn changes_count_on_the_next_call_on_every_replica_with_tokens_issued_befo
     };
     let enabled = fabrikam.admin.caller.users().enable_user(request).await;
     enabled.unwrap();
-    refused(sees(&far, &account).await, Code::Unauthenticated, "TOKEN_INVALID");
+    refused(
+        sees(&far, &account).await,
+        Code::Unauthenticated,
+        "TOKEN_INVALID",
+    );
 }
 
 /// Sets a person's password by its admin, and signs it in again.
@@ -493,9 +506,13 @@ async fn rights_sleep_after_somebody_else_set_the_password_until_time_or_a_holde
         refused(wake(&joe.caller, &bob.name).await, denied.0, denied.1);
         // 72 hours do.
         site.advance(72 * 3_600 - 60).await;
-        let bob = site.sign_in(&bob.sign_in_name, crate::harness::PASSWORD).await;
+        let bob = site
+            .sign_in(&bob.sign_in_name, crate::harness::PASSWORD)
+            .await;
         let other = site.person(&again(&site, &contoso).await, "other").await;
-        let ann = site.sign_in(&ann.sign_in_name, crate::harness::PASSWORD).await;
+        let ann = site
+            .sign_in(&ann.sign_in_name, crate::harness::PASSWORD)
+            .await;
         add(&ann, &account, &[&other], &[]).await.unwrap();
         let target = other.member_of(&account);
         let promote = [(target.as_str(), rights(&manager))];

@@ -127,7 +127,11 @@ async fn operator_roles_go_to_the_operators_own_people_and_programs_each_to_its_
         let foreign = application(&contoso, "Foreign").await;
         refused(appoint(by, &foreign, &service, &[]).await, unfit.0, unfit.1);
         refused(appoint(by, &robot, &support, &[]).await, unfit.0, unfit.1);
-        refused(appoint(by, &bob.name, &service, &[]).await, unfit.0, unfit.1);
+        refused(
+            appoint(by, &bob.name, &service, &[]).await,
+            unfit.0,
+            unfit.1,
+        );
         refused(
             appoint(
                 by,
@@ -153,9 +157,15 @@ async fn operator_roles_go_to_the_operators_own_people_and_programs_each_to_its_
         assert_eq!(fields(&status), ["on_behalf_ceiling"]);
         let off = site.person(&home, "off").await;
         disable(by, &off.name).await.unwrap();
-        refused(appoint(by, &off.name, &support, &[]).await, unfit.0, unfit.1);
+        refused(
+            appoint(by, &off.name, &support, &[]).await,
+            unfit.0,
+            unfit.1,
+        );
         // Everything is listed that was given.
-        appoint(by, &robot, &service, &["users.read"]).await.unwrap();
+        appoint(by, &robot, &service, &["users.read"])
+            .await
+            .unwrap();
         let finance = [OperatorRole::OperatorFinance, OperatorRole::OperatorSupport];
         appoint(by, &bob.name, &finance, &[]).await.unwrap();
         let request = ListStaffRequest {
@@ -202,28 +212,16 @@ async fn staff_is_managed_with_both_rights_and_its_last_administrator_remains() 
                 denied.0,
                 denied.1,
             );
-            refused(
-                dismiss(&who.caller, &first.name).await,
-                denied.0,
-                denied.1,
-            );
+            refused(dismiss(&who.caller, &first.name).await, denied.0, denied.1);
         }
         dismiss(&first.caller, &half.name).await.unwrap();
-        refused(
-            dismiss(&first.caller, &first.name).await,
-            last.0,
-            last.1,
-        );
+        refused(dismiss(&first.caller, &first.name).await, last.0, last.1);
         refused(
             appoint(&first.caller, &first.name, &support, &[]).await,
             last.0,
             last.1,
         );
-        refused(
-            disable(&other.caller, &first.name).await,
-            last.0,
-            last.1,
-        );
+        refused(disable(&other.caller, &first.name).await, last.0, last.1);
         // Nor is anybody's own global admin role needed to be it: demoting works, and then nobody manages staff through it.
         assign(&other.caller, &first.name, &[DirectoryRole::BillingAdmin])
             .await

@@ -59,7 +59,8 @@ fn id_of(name: &str) -> Uuid {
 }
 
 fn roles_on_wire(roles: &Words) -> Vec<i32> {
-    let number = |r: &String| AccountRole::from_str_name(&format!("ACCOUNT_ROLE_{r}")).unwrap() as i32;
+    let number =
+        |r: &String| AccountRole::from_str_name(&format!("ACCOUNT_ROLE_{r}")).unwrap() as i32;
     roles.iter().map(number).collect()
 }
 
@@ -211,6 +212,23 @@ impl<'a> World<'a> {
             door.live = true;
         }
         self.doors[user].caller.clone()
+    }
+
+    /// A caller and its step; what merely lacks a permission is mostly drawn anew, so that sequences get somewhere.
+    pub fn draw(&self, rng: &mut Rng) -> (usize, Step) {
+        loop {
+            let caller = self.model.caller(rng, &self.accounts, &self.tenants);
+            let step = self.model.step(rng, &self.accounts, &self.tenants, caller);
+            let dull = match self.model.judge(&self.table, caller, &step) {
+                Ok(_) => false,
+                Err(reasons) => ["PERMISSION_MISSING", "WRONG_STATE", "TOKEN_INVALID"]
+                    .iter()
+                    .any(|r| reasons.contains(r)),
+            };
+            if !dull || rng.chance(20) {
+                return (caller, step);
+            }
+        }
     }
 
     /// Takes a step on the server and in the model; they must agree.
@@ -423,7 +441,11 @@ impl<'a> World<'a> {
                 };
                 let made = users.undelete_user(request).await?.into_inner();
                 let back = made.user.unwrap();
-                Ok(Some((back.name, back.sign_in_name, made.temporary_password)))
+                Ok(Some((
+                    back.name,
+                    back.sign_in_name,
+                    made.temporary_password,
+                )))
             }
             Step::Replace(old, successor) => {
                 let request = ReplaceGlobalAdminRequest {
@@ -491,8 +513,7 @@ impl<'a> World<'a> {
         let db = &self.site.app.db.read;
         let sql = "SELECT COUNT(*) AS n FROM grants WHERE scope_kind = 2 AND scope_id = $1";
         let id = id_of(&self.account_names[account]);
-        let statement =
-            Statement::from_sql_and_values(db.get_database_backend(), sql, [id.into()]);
+        let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, [id.into()]);
         let row = db.query_one_raw(statement).await.unwrap().unwrap();
         let count: i64 = row.try_get("", "n").unwrap();
         assert_eq!(usize::try_from(count).unwrap(), expected.len(), "{at}");
@@ -542,7 +563,11 @@ impl<'a> World<'a> {
         let refused: usize = self.refused.values().sum();
         assert!(self.allowed * 10 > refused, "{} : {refused}", self.allowed);
         if self.history.len() > 1_500 {
-            for reason in ["CANNOT_GRANT_WHAT_YOU_LACK", "LAST_MANAGER", "NOT_ASSIGNABLE"] {
+            for reason in [
+                "CANNOT_GRANT_WHAT_YOU_LACK",
+                "LAST_MANAGER",
+                "NOT_ASSIGNABLE",
+            ] {
                 assert!(self.refused.contains_key(reason), "{reason} never came up");
             }
         }

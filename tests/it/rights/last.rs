@@ -91,14 +91,22 @@ async fn told(who: &Caller, account: &str, kind: &str) -> bool {
         types: vec![kind.to_owned()],
         ..WatchEventsRequest::default()
     };
-    let mut stream = who.events().watch_events(request).await.unwrap().into_inner();
+    let mut stream = who
+        .events()
+        .watch_events(request)
+        .await
+        .unwrap()
+        .into_inner();
     for _ in 0..10 {
         let message = tokio::time::timeout(Duration::from_secs(2), stream.message()).await;
         let Ok(message) = message else {
             return false;
         };
         let events = message.unwrap().unwrap().events;
-        if events.iter().any(|e| e.r#type == kind && e.resource == account) {
+        if events
+            .iter()
+            .any(|e| e.r#type == kind && e.resource == account)
+        {
             return true;
         }
     }
@@ -166,13 +174,7 @@ async fn a_tenant_keeps_its_last_global_admin_on_every_path() {
             .await;
         assign(&heir.caller, &ann.name, &[]).await.unwrap();
         refused(
-            remove(
-                &heir.caller,
-                &account,
-                &[&heir.member_of(&account)],
-                true,
-            )
-            .await,
+            remove(&heir.caller, &account, &[&heir.member_of(&account)], true).await,
             last.0,
             last.1,
         );
@@ -277,12 +279,12 @@ async fn of_64_global_admins_demoted_at_once_one_remains() {
             .rev()
             .map(async |name| assign(&ann.caller, name, &[]).await);
         let count = only(join_all(calls).await, "LAST_GLOBAL_ADMIN");
-        let sql = "SELECT COUNT(*) AS n FROM grants WHERE scope_kind = 1 AND roles = 2 AND scope_id = $1";
+        let sql =
+            "SELECT COUNT(*) AS n FROM grants WHERE scope_kind = 1 AND roles = 2 AND scope_id = $1";
         let id = entente::names::Name::parse(&contoso.name).unwrap().id();
         use sea_orm::{ConnectionTrait as _, Statement};
         let db = &site.app.db.read;
-        let statement =
-            Statement::from_sql_and_values(db.get_database_backend(), sql, [id.into()]);
+        let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, [id.into()]);
         let row = db.query_one_raw(statement).await.unwrap().unwrap();
         let left: i64 = row.try_get("", "n").unwrap();
         assert!(left >= 1);

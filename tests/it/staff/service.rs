@@ -66,7 +66,11 @@ async fn a_service_acts_for_a_person_with_that_persons_rights_within_its_ceiling
         let swapped = site.on_behalf(&ann.caller, &service);
         refused(sees(&swapped, &account).await, no_service.0, no_service.1);
         let two_people = site.on_behalf(&bob.caller, &ann.caller);
-        refused(sees(&two_people, &account).await, no_service.0, no_service.1);
+        refused(
+            sees(&two_people, &account).await,
+            no_service.0,
+            no_service.1,
+        );
         let two_programs = site.on_behalf(&service, &service);
         refused(
             sees(&two_programs, &account).await,
@@ -147,7 +151,12 @@ async fn the_ceiling_bounds_early_and_late_demands_and_what_is_given() {
             lacking.1,
         );
         // A ceiling of its own replaces the default, both ways.
-        let ceiling = ["users.assign", "members.read", "finance.grant", "users.create"];
+        let ceiling = [
+            "users.assign",
+            "members.read",
+            "finance.grant",
+            "users.create",
+        ];
         appoint(operator, &robot, &role, &ceiling).await.unwrap();
         list(&acting, &account, "").await.unwrap();
         refused(sees(&acting, &account).await, denied.0, denied.1);
@@ -180,11 +189,7 @@ async fn the_ceiling_bounds_early_and_late_demands_and_what_is_given() {
             .await
             .unwrap();
         // Directory rights are bounded too.
-        refused(
-            assign(&acting, &bob.name, &[]).await,
-            denied.0,
-            denied.1,
-        );
+        refused(assign(&acting, &bob.name, &[]).await, denied.0, denied.1);
     })
     .await;
 }
@@ -198,7 +203,10 @@ fn question(principal: &str, permission: &str, resource: &str) -> AccessCheck {
 }
 
 async fn ask(by: &Caller, checks: Vec<AccessCheck>) -> Result<Vec<AccessDecision>, Status> {
-    let done = by.access().check_access(CheckAccessRequest { checks }).await?;
+    let done = by
+        .access()
+        .check_access(CheckAccessRequest { checks })
+        .await?;
     Ok(done.into_inner().decisions)
 }
 
@@ -327,7 +335,11 @@ async fn people_learn_what_they_may_and_auditors_why_others_may() {
         );
         let nowhere = format!("accounts/{}", uuid::Uuid::now_v7());
         assert!(mine(&bob.caller, &nowhere, &asked).await.is_empty());
-        assert!(mine(&ann.caller, "operator", &["staff.manage"]).await.is_empty());
+        assert!(
+            mine(&ann.caller, "operator", &["staff.manage"])
+                .await
+                .is_empty()
+        );
         let explain = async |who: &Caller, permission: &str| {
             let request = ExplainAccessRequest {
                 resource: account.clone(),
