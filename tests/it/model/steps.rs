@@ -102,6 +102,23 @@ impl Model {
                         || accounts.iter().any(assigns))
             })
             .collect();
+        let lesser: Vec<usize> = powerful
+            .iter()
+            .copied()
+            .filter(|u| {
+                accounts.iter().any(|a| {
+                    let held = self.members.get(&(*a, *u));
+                    held.is_some_and(|h| {
+                        !h.roles.contains("MANAGER")
+                            && (h.roles.contains("ADMIN_AGENT")
+                                || h.single.contains("users.assign"))
+                    })
+                })
+            })
+            .collect();
+        if !lesser.is_empty() && rng.chance(40) {
+            return rng.pick(&lesser);
+        }
         if powerful.is_empty() || rng.chance(20) {
             rng.pick(&all)
         } else {
@@ -118,8 +135,6 @@ fn some_rights(rng: &mut Rng) -> Held {
         "ADMIN_AGENT",
         "ADMIN_AGENT",
         "HELPDESK_AGENT",
-        "FINANCE",
-        "OWNER",
     ];
     const SINGLE: &[&str] = &[
         "users.assign",
@@ -128,17 +143,22 @@ fn some_rights(rng: &mut Rng) -> Held {
         "tenants.manage",
         "offers.read",
         "audit.read",
-        "owner.tie",
-        "payouts.settings.read",
-        "relationships.assign",
         "statements.read",
     ];
     let mut held = Held::default();
     if rng.chance(65) {
         held.roles = words(&rng.some(ROLES, 2));
     }
+    if rng.chance(6) {
+        held.roles
+            .insert(rng.pick(&["FINANCE", "OWNER"]).to_owned());
+    }
     if rng.chance(25) {
         held.single = words(&rng.some(SINGLE, 2));
+    }
+    if rng.chance(4) {
+        let bound = ["owner.tie", "payouts.settings.read", "relationships.assign"];
+        held.single.insert(rng.pick(&bound).to_owned());
     }
     held
 }

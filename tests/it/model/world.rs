@@ -191,6 +191,22 @@ impl<'a> World<'a> {
             .1;
         self.take(by, &Step::Associate(account, guest), "opening")
             .await;
+        // Lesser givers, who are where most is refused for want of what is given.
+        let home: Vec<usize> = (0..self.model.users.len())
+            .filter(|u| self.model.users[*u].tenant == self.tenants[0] && self.model.active(*u))
+            .collect();
+        let assigner = Held {
+            roles: Words::new(),
+            single: super::words(&["users.assign", "members.remove"]),
+        };
+        let agent = Held {
+            roles: super::words(&["ADMIN_AGENT"]),
+            single: Words::new(),
+        };
+        for held in [assigner.clone(), agent, assigner] {
+            let step = Step::Add(account, vec![rng.pick(&home)], held);
+            self.take(by, &step, "opening").await;
+        }
     }
 
     fn member(&self, account: usize, user: usize) -> String {
@@ -221,9 +237,15 @@ impl<'a> World<'a> {
             let step = self.model.step(rng, &self.accounts, &self.tenants, caller);
             let dull = match self.model.judge(&self.table, caller, &step) {
                 Ok(_) => false,
-                Err(reasons) => ["PERMISSION_MISSING", "WRONG_STATE", "TOKEN_INVALID"]
-                    .iter()
-                    .any(|r| reasons.contains(r)),
+                Err(reasons) => [
+                    "PERMISSION_MISSING",
+                    "WRONG_STATE",
+                    "TOKEN_INVALID",
+                    "LAST_GLOBAL_ADMIN",
+                    "NOT_IN_ASSOCIATED_TENANT",
+                ]
+                .iter()
+                .any(|r| reasons.contains(r)),
             };
             if !dull || rng.chance(20) {
                 return (caller, step);
