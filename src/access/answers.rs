@@ -283,10 +283,10 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
 /// Holds another token's principal against a permission, for calls that carry a second proof (TEN-3).
 ///
 /// # Errors
-/// `UNAUTHENTICATED` if it may no longer act; `PERMISSION_DENIED` if it lacks the permission.
+/// `INVALID_ARGUMENT` on the field if it may no longer act; `PERMISSION_DENIED` if it lacks the permission.
 pub async fn demand_of_token(
     db: &sea_orm::DatabaseTransaction,
-    who: Authenticated,
+    (field, who): (&'static str, Authenticated),
     permission: Permission,
     tenant: Uuid,
     caller: &super::principal::Caller,
@@ -295,7 +295,15 @@ pub async fn demand_of_token(
     if who.principal.kind != Kind::User {
         return Err(Error::denied(permission.name()));
     }
-    if grants::standing(db, &who, now).await?.must_change_password {
+    // The second token is a field, not the caller's credential.
+    let standing = grants::standing(db, &who, now).await.map_err(|error| {
+        if error.reason() == Reason::TokenInvalid {
+            Error::argument(Reason::TokenInvalid, field, "is no good access token")
+        } else {
+            error
+        }
+    })?;
+    if standing.must_change_password {
         return Err(Error::precondition(Reason::PasswordChangeRequired));
     }
     let second = super::principal::Caller {

@@ -117,7 +117,7 @@ pub async fn associate_tenant(
     let caller = tx.caller().clone();
     demand_of_token(
         tx.db(),
-        admin,
+        ("tenant_admin_token", admin),
         Permission::TenantUpdate,
         tenant,
         &caller,

@@ -427,13 +427,13 @@ async fn accounts_are_imported_by_the_operator_only_and_whole() {
         let foreign = import(&operator, "New", tenant, &fabrikam.admin.name).await;
         let status = refused(foreign, Code::InvalidArgument, "INVALID_FIELDS");
         assert_eq!(fields(&status), ["first_manager"]);
-        let unknown = format!("{tenant}/users/{}", uuid::Uuid::now_v7());
+        let unknown = format!("{tenant}/users/{}", crate::harness::request_id());
         refused(
             import(&operator, "New", tenant, &unknown).await,
             Code::FailedPrecondition,
             "NOT_IN_ASSOCIATED_TENANT",
         );
-        let staff = format!("{home}/users/{}", uuid::Uuid::now_v7());
+        let staff = format!("{home}/users/{}", crate::harness::request_id());
         refused(
             import(&operator, "New", &home, &staff).await,
             Code::FailedPrecondition,
@@ -486,7 +486,7 @@ async fn accounts_are_listed_to_their_members_only() {
         assert!(own(&operator).await.is_empty());
         let bob = site.person(&contoso, "bob").await;
         assert!(own(&bob.caller).await.is_empty());
-        let nowhere = format!("accounts/{}", uuid::Uuid::now_v7());
+        let nowhere = format!("accounts/{}", crate::harness::request_id());
         for name in [&theirs, &nowhere] {
             refused(
                 get(&contoso.admin.caller, name).await,

@@ -2,6 +2,7 @@
 //! permissions from `GetRoleTable`, and the exceptions from their table; else nothing of the server's. `ENTENTE_MODEL_SEED` replays a
 //! run, `ENTENTE_MODEL_SEQUENCES` says how many sequences run on each database.
 
+mod steps;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -209,12 +210,13 @@ impl Model {
     ) -> Result<(), Reasons> {
         let mine = self.on_account(table, caller, account);
         let known = self.members.get(&(account, to)).cloned();
-        let old = known.clone().unwrap_or_default();
+        let old = known.unwrap_or_default();
         let mut faults = Reasons::new();
         let added: Words = new.roles.difference(&old.roles).cloned().collect();
         if new.single.difference(&old.single).any(|p| role_bound(p))
             || added.contains("OWNER")
-            || (added.contains("FINANCE") && known.is_none())
+            || (!method.ends_with("Finance")
+                && old.roles.contains("FINANCE") != new.roles.contains("FINANCE"))
         {
             faults.insert("NOT_ASSIGNABLE");
         }
@@ -521,146 +523,6 @@ impl Model {
         }
         Ok(next)
     }
-
-    /// A random step that a caller takes.
-    fn step(&self, rng: &mut Rng, accounts: &[usize], tenants: &[usize], caller: usize) -> Step {
-        let account = rng.pick(accounts);
-        let people: Vec<usize> = (0..self.users.len())
-            .filter(|u| tenants.contains(&self.users[*u].tenant))
-            .collect();
-        let home: Vec<usize> = people
-            .iter()
-            .copied()
-            .filter(|u| self.users[*u].tenant == self.users[caller].tenant)
-            .collect();
-        let members: Vec<usize> = people
-            .iter()
-            .copied()
-            .filter(|u| self.members.contains_key(&(account, *u)))
-            .collect();
-        // Mostly what may succeed, sometimes anybody.
-        let near = if rng.chance(85) { &home } else { &people };
-        let inside = if members.is_empty() || rng.chance(10) {
-            &people
-        } else {
-            &members
-        };
-        let target = rng.pick(near);
-        let life = |life: Life, rng: &mut Rng| {
-            let such: Vec<usize> = near
-                .iter()
-                .copied()
-                .filter(|u| self.users[*u].life == life)
-                .collect();
-            if such.is_empty() || rng.chance(15) {
-                target
-            } else {
-                rng.pick(&such)
-            }
-        };
-        match rng.below(26) {
-            0..=3 => Step::Add(account, rng.some(near, 3), some_rights(rng)),
-            4..=8 => {
-                let chosen = rng.some(inside, 3);
-                let changes = chosen.into_iter().map(|u| (u, some_rights(rng)));
-                Step::Update(account, changes.collect())
-            }
-            9 | 10 => Step::Remove(account, rng.some(inside, 2), rng.chance(30)),
-            11 => Step::Drop(account, some_rights(rng)),
-            12 => Step::Leave(account),
-            13 => Step::GrantFinance(account, rng.pick(inside)),
-            14 => Step::RevokeFinance(account, rng.pick(inside)),
-            15 if rng.chance(20) => Step::RestoreManager(account, rng.pick(inside)),
-            15..=17 => Step::Roles(target, some_directory_roles(rng)),
-            18 if people.len() < 14 => {
-                let tenant = self.users[target].tenant;
-                let in_account = rng.chance(60);
-                let memberships = if in_account {
-                    vec![(account, some_rights(rng))]
-                } else {
-                    Vec::new()
-                };
-                let roles = if rng.chance(50) {
-                    some_directory_roles(rng)
-                } else {
-                    Words::new()
-                };
-                Step::Create(tenant, rng.chance(80), roles, memberships)
-            }
-            18 | 19 => Step::Disable(life(Life::Active, rng)),
-            20 => Step::Enable(life(Life::Disabled, rng)),
-            21 => Step::Delete(life(Life::Active, rng)),
-            22 => Step::Undelete(life(Life::Deleted, rng)),
-            23 => Step::Replace(target, rng.pick(near)),
-            24 => Step::Associate(account, rng.pick(&people)),
-            _ => Step::Dissociate(account, rng.pick(tenants)),
-        }
-    }
-
-    /// A random caller: mostly somebody who holds something.
-    fn caller(&self, rng: &mut Rng, accounts: &[usize], tenants: &[usize]) -> usize {
-        let all: Vec<usize> = (0..self.users.len())
-            .filter(|u| tenants.contains(&self.users[*u].tenant))
-            .collect();
-        let powerful: Vec<usize> = all
-            .iter()
-            .copied()
-            .filter(|u| {
-                let assigns = |a: &usize| {
-                    let held = self.members.get(&(*a, *u));
-                    held.is_some_and(|h| !h.roles.is_empty() || !h.single.is_empty())
-                };
-                self.active(*u)
-                    && (self.users[*u].roles.contains("GLOBAL_ADMIN")
-                        || accounts.iter().any(assigns))
-            })
-            .collect();
-        if powerful.is_empty() || rng.chance(20) {
-            rng.pick(&all)
-        } else {
-            rng.pick(&powerful)
-        }
-    }
-}
-
-fn some_rights(rng: &mut Rng) -> Held {
-    const ROLES: &[&str] = &[
-        "MANAGER",
-        "MANAGER",
-        "DEVELOPER",
-        "ADMIN_AGENT",
-        "ADMIN_AGENT",
-        "HELPDESK_AGENT",
-        "FINANCE",
-        "OWNER",
-    ];
-    const SINGLE: &[&str] = &[
-        "users.assign",
-        "members.remove",
-        "members.read",
-        "tenants.manage",
-        "offers.read",
-        "audit.read",
-        "owner.tie",
-        "payouts.settings.read",
-        "relationships.assign",
-        "statements.read",
-    ];
-    let mut held = Held::default();
-    if rng.chance(65) {
-        held.roles = words(&rng.some(ROLES, 2));
-    }
-    if rng.chance(25) {
-        held.single = words(&rng.some(SINGLE, 2));
-    }
-    held
-}
-
-fn some_directory_roles(rng: &mut Rng) -> Words {
-    if rng.chance(20) {
-        return Words::new();
-    }
-    words(&rng.some(&["GLOBAL_ADMIN", "BILLING_ADMIN", "HELPDESK_ADMIN"], 2))
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -678,12 +540,7 @@ async fn run(site: &Site, seed: u64, sequences: u64) {
         let at = format!("{database:?}, seed {seed}, sequence {sequence}");
         world.open_accounts(&mut rng).await;
         for _ in 0..30 {
-            let caller = world
-                .model
-                .caller(&mut rng, &world.accounts, &world.tenants);
-            let step = world
-                .model
-                .step(&mut rng, &world.accounts, &world.tenants, caller);
+            let (caller, step) = world.draw(&mut rng);
             world.take(caller, &step, &at).await;
         }
         world.compare(&at).await;

@@ -494,7 +494,7 @@ async fn rights_sleep_after_somebody_else_set_the_password_until_time_or_a_holde
         let denied = (Code::PermissionDenied, "PERMISSION_MISSING");
         refused(wake(&bob.caller, &bob.name).await, denied.0, denied.1);
         refused(wake(&plain.caller, &bob.name).await, denied.0, denied.1);
-        let unknown = format!("{}/users/{}", contoso.name, uuid::Uuid::now_v7());
+        let unknown = format!("{}/users/{}", contoso.name, crate::harness::request_id());
         refused(wake(&joe.caller, &unknown).await, denied.0, denied.1);
         wake(&joe.caller, &bob.name).await.unwrap();
         update(&bob.caller, &account, &promote).await.unwrap();

@@ -143,7 +143,7 @@ async fn operator_roles_go_to_the_operators_own_people_and_programs_each_to_its_
             Code::FailedPrecondition,
             "ROLES_EXCLUDE_EACH_OTHER",
         );
-        let unknown = format!("{}/users/{}", home.name, uuid::Uuid::now_v7());
+        let unknown = format!("{}/users/{}", home.name, crate::harness::request_id());
         refused(
             appoint(by, &unknown, &support, &[]).await,
             Code::NotFound,

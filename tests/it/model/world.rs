@@ -191,6 +191,22 @@ impl<'a> World<'a> {
             .1;
         self.take(by, &Step::Associate(account, guest), "opening")
             .await;
+        // Lesser givers, who are where most is refused for want of what is given.
+        let home: Vec<usize> = (0..self.model.users.len())
+            .filter(|u| self.model.users[*u].tenant == self.tenants[0] && self.model.active(*u))
+            .collect();
+        let assigner = Held {
+            roles: Words::new(),
+            single: super::words(&["users.assign", "members.remove"]),
+        };
+        let agent = Held {
+            roles: super::words(&["ADMIN_AGENT"]),
+            single: Words::new(),
+        };
+        for held in [assigner.clone(), agent, assigner] {
+            let step = Step::Add(account, vec![rng.pick(&home)], held);
+            self.take(by, &step, "opening").await;
+        }
     }
 
     fn member(&self, account: usize, user: usize) -> String {
@@ -212,6 +228,29 @@ impl<'a> World<'a> {
             door.live = true;
         }
         self.doors[user].caller.clone()
+    }
+
+    /// A caller and its step; what merely lacks a permission is mostly drawn anew, so that sequences get somewhere.
+    pub fn draw(&self, rng: &mut Rng) -> (usize, Step) {
+        loop {
+            let caller = self.model.caller(rng, &self.accounts, &self.tenants);
+            let step = self.model.step(rng, &self.accounts, &self.tenants, caller);
+            let dull = match self.model.judge(&self.table, caller, &step) {
+                Ok(_) => false,
+                Err(reasons) => [
+                    "PERMISSION_MISSING",
+                    "WRONG_STATE",
+                    "TOKEN_INVALID",
+                    "LAST_GLOBAL_ADMIN",
+                    "NOT_IN_ASSOCIATED_TENANT",
+                ]
+                .iter()
+                .any(|r| reasons.contains(r)),
+            };
+            if !dull || rng.chance(20) {
+                return (caller, step);
+            }
+        }
     }
 
     /// Takes a step on the server and in the model; they must agree.
@@ -250,7 +289,12 @@ impl<'a> World<'a> {
         match verdict {
             Ok(next) => {
                 self.allowed += 1;
-                self.follow(next, outcome.unwrap());
+                let made = outcome.unwrap();
+                if let Some((name, ..)) = &made {
+                    // The model knows no sleep: that is another rule's.
+                    self.site.wake(name).await;
+                }
+                self.follow(next, made);
             }
             Err(reasons) => {
                 let told = told.unwrap();

@@ -254,7 +254,7 @@ async fn a_service_asks_a_thousand_questions_and_is_told_by_what_or_why_not() {
         update(&ann.caller, &account, &[(&target, mixed)])
             .await
             .unwrap();
-        let nowhere = format!("accounts/{}", uuid::Uuid::now_v7());
+        let nowhere = format!("accounts/{}", crate::harness::request_id());
         let questions = || {
             vec![
                 question(&bob.name, "offers.publish", &account),
@@ -333,7 +333,7 @@ async fn people_learn_what_they_may_and_auditors_why_others_may() {
             mine(&ann.caller, &contoso.name, &["users.create"]).await,
             ["users.create"]
         );
-        let nowhere = format!("accounts/{}", uuid::Uuid::now_v7());
+        let nowhere = format!("accounts/{}", crate::harness::request_id());
         assert!(mine(&bob.caller, &nowhere, &asked).await.is_empty());
         assert!(
             mine(&ann.caller, "operator", &["staff.manage"])
