@@ -72,8 +72,6 @@ pub struct Inner {
     pub limits: Limits,
     /// Refusals and looks that are still to be audited.
     pub tally: Tally,
-    /// The database's epoch, part of every cursor.
-    pub epoch: String,
     /// The operator's tenant, once it was made.
     pub operator: OnceLock<Uuid>,
     /// Woken at every commit of this process.

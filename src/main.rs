@@ -67,6 +67,8 @@ enum Command {
     },
     /// Makes a new signing key that takes over as soon as verifiers can know it.
     RotateKeys,
+    /// Begins a new epoch, so that cursors of before are refused: to be run after a backup was restored, before it is served.
+    RenewEpoch,
     /// Recomputes all audit chains; ends with 1 if one doesn't fit. Prints a checkpoint a chain.
     VerifyAudit {
         /// A file of checkpoints that were printed before; a tail that was cut since is found by them.
@@ -201,6 +203,10 @@ async fn run(command: Command, config: Config) -> Result<ExitCode> {
             println!(
                 "a new signing key is published; it signs in two hours, when verifiers know it"
             );
+        }
+        Command::RenewEpoch => {
+            start::renew_epoch(&app).await?;
+            println!("a new epoch has begun; watchers start anew");
         }
         Command::VerifyAudit { since } => return verify_audit(&app, since).await,
         Command::Migrate => {}

@@ -23,9 +23,9 @@ use tracing::Instrument as _;
 use crate::{
     access::{
         layer::{Deadline, Gate, Trace, language, stands_outside},
-        refusals, rules, token,
+        limits, refusals, rules, token,
     },
-    app::App,
+    app::{App, Call},
     call::{MAX_MESSAGE_BYTES, generated::dispatch},
     env::Env,
     error::{Error, Language, Reason, Result},
@@ -45,6 +45,8 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(120);
 /// A stream's deadline if the client names none.
 const STREAM_DEADLINE: Duration = Duration::from_secs(24 * 3_600);
+/// All places are never taken by fewer callers than this.
+const CALLERS_AT_LEAST: usize = 4;
 /// A request's body is there within so long, or the call is given up.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// What a frame adds to its message, and a little: the codec tells the exact limit.
@@ -103,6 +105,11 @@ pub async fn serve(
         // Only a call whose body is there takes a place: who sends slowly holds nobody up.
         .layer(Layered(Bounded {
             places: Arc::new(Semaphore::new(app.config.max_concurrent_calls)),
+            share: (app.config.max_concurrent_calls / CALLERS_AT_LEAST).max(1),
+            shares: moka::sync::Cache::builder()
+                .max_capacity(100_000)
+                .time_to_idle(Duration::from_secs(600))
+                .build(),
         }))
         .into_inner();
 
@@ -400,6 +407,9 @@ fn dress(response: Response<Body>, language: Language, path: &str) -> Response<B
 #[derive(Clone)]
 struct Bounded {
     places: Arc<Semaphore>,
+    /// Places that one caller takes at most.
+    share: usize,
+    shares: moka::sync::Cache<limits::Who, Arc<Semaphore>>,
 }
 
 impl Around for Bounded {
@@ -429,11 +439,22 @@ impl Around for Bounded {
             Ok(Err(_)) => return refused(Error::malformed("the message was cut short")),
             Ok(Ok(whole)) => whole.to_bytes(),
         };
+        let overloaded = || Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1)));
+        let who = parts
+            .extensions
+            .get::<Call>()
+            .map(|call| limits::who(&call.caller));
+        let own = who.map(|who| {
+            self.shares
+                .get_with(who, || Arc::new(Semaphore::new(self.share)))
+        });
+        // A caller's share comes first: what one sends too much must not take the places of others.
+        let _own = match own.map(Semaphore::try_acquire_owned) {
+            Some(Err(_)) => return refused(overloaded()),
+            held => held,
+        };
         let Ok(_place) = self.places.try_acquire() else {
-            return refused(Error::exhausted(
-                Reason::Overloaded,
-                Some(Duration::from_secs(1)),
-            ));
+            return refused(overloaded());
         };
         inner
             .call(Request::from_parts(parts, Body::new(Full::new(body))))

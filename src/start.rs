@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     hash::Hasher,
     keys::{self, Keys, Purpose},
-    store::{audit::hex, connect::Db},
+    store::{audit::hex, connect::Db, facts::fact},
 };
 
 /// Opens the database, migrated if the configuration says so.
@@ -80,7 +80,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
         &config.data_dir.join("master.key"),
         &env,
     )?;
-    let epoch = facts(&db.write, &keys, &env).await?;
+    facts(&db.write, &keys, &env).await?;
     let operator = OnceLock::new();
     if let Some(id) = operator_tenant(&db.write).await? {
         operator.get_or_init(|| id);
@@ -94,7 +94,6 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
         hasher: Hasher::new(workers),
         limits: Limits::new(config.limits_factor),
         tally: Tally::default(),
-        epoch,
         operator,
         committed: Notify::new(),
         draining: CancellationToken::new(),
@@ -138,7 +137,7 @@ pub async fn rotate_keys(app: &App, at_once: bool) -> Result<bool> {
 }
 
 /// The facts of this database: made at its first start, held against the master key at each.
-async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<String> {
+async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<()> {
     let backend = db.get_database_backend();
     let fingerprint = hex(&keys.mac(Purpose::Fingerprint, &[b"master key"])[..16]);
     let epoch = BASE64_URL_SAFE_NO_PAD.encode(env.bytes::<9>());
@@ -162,28 +161,30 @@ async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<String
              master.key in the data folder)",
         ));
     }
-    fact(db, "epoch")
-        .await?
-        .ok_or_else(|| Error::internal("the database has no epoch"))
+    Ok(())
 }
 
-/// A fact of this database.
+/// Begins a new epoch: cursors of before are refused, since events may be numbered anew. To be run after a backup was restored, before
+/// anything is served.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn fact<C: ConnectionTrait>(db: &C, key: &str) -> Result<Option<String>> {
-    let sql = "SELECT value FROM meta WHERE key = $1";
-    let row = db
-        .query_one_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            [key.into()],
-        ))
-        .await?;
-    Ok(match row {
-        Some(row) => Some(row.try_get("", "value")?),
-        None => None,
+pub async fn renew_epoch(app: &App) -> Result<()> {
+    app.job("renew-epoch", |tx, _| {
+        Box::pin(async move {
+            let operator = crate::store::scope_key::ScopeKey::Operator;
+            tx.lock([operator]).await?;
+            tx.touch(operator);
+            let epoch = BASE64_URL_SAFE_NO_PAD.encode(tx.app().env.bytes::<9>());
+            let sql = "UPDATE meta SET value = $1 WHERE key = 'epoch'";
+            let backend = tx.db().get_database_backend();
+            tx.db()
+                .execute_raw(Statement::from_sql_and_values(backend, sql, [epoch.into()]))
+                .await?;
+            Ok(())
+        })
     })
+    .await
 }
 
 /// The operator's tenant, if it was made.

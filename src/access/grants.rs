@@ -226,6 +226,8 @@ pub struct Grant {
     pub permissions: String,
     /// Names with commas between; empty for the default.
     pub on_behalf_ceiling: String,
+    /// The principal's display name, folded, as lists order it.
+    pub display_name_fold: String,
     /// When it was made.
     pub create_time: i64,
     /// When it was changed.
@@ -247,7 +249,7 @@ impl Grant {
     }
 }
 
-const COLUMNS: &str = "principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, create_time, update_time, version";
+const COLUMNS: &str = "principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, display_name_fold, create_time, update_time, version";
 
 /// The grant of a principal on a scope.
 ///
@@ -481,7 +483,20 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
                 .await?;
         }
     }
-    keep_the_last(tx, scope, old.roles & !new.roles).await
+    keep_the_last_of_active(tx, scope, to, old.roles & !new.roles).await
+}
+
+/// Whoever can't act anyway is no loss: so a shut-out manager can be removed where no other is left.
+async fn keep_the_last_of_active(
+    tx: &mut Tx,
+    scope: ScopeKey,
+    of: Principal,
+    lost: i64,
+) -> Result<()> {
+    if state(tx.db(), of, tx.now()).await?.is_none() {
+        return Ok(());
+    }
+    keep_the_last(tx, scope, lost).await
 }
 
 /// Takes everything that a principal holds on a scope, and its membership. The scope is locked.
@@ -491,7 +506,7 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
 pub async fn remove(tx: &mut Tx, scope: ScopeKey, principal: Uuid) -> Result<Option<Grant>> {
     let removed = remove_anyway(tx, scope, principal).await?;
     if let Some(grant) = &removed {
-        keep_the_last(tx, scope, grant.roles).await?;
+        keep_the_last_of_active(tx, scope, grant.principal(), grant.roles).await?;
     }
     Ok(removed)
 }

@@ -31,8 +31,10 @@ struct Bucket {
 
 /// The bucket of whom: a principal, or an address for nobody.
 #[derive(Clone, PartialEq, Eq, Hash)]
-enum Who {
+pub enum Who {
+    /// A principal, and the service that acts for it.
     Key(Vec<u8>),
+    /// Nobody, from a network.
     Address(Option<IpAddr>),
 }
 
@@ -80,18 +82,6 @@ impl Limits {
         ((per_minute / BURST_SHARE).max(10), per_minute)
     }
 
-    fn who(caller: &Caller) -> Who {
-        if caller.who.is_some() {
-            Who::Key(caller.key())
-        } else {
-            Who::Address(caller.address.map(|a| match a.to_canonical() {
-                // A customer's line has a /64 of its own; its single addresses are free.
-                IpAddr::V6(a) => IpAddr::V6((u128::from(a) >> 64 << 64).into()),
-                v4 => v4,
-            }))
-        }
-    }
-
     /// Takes one call from the caller's bucket.
     ///
     /// # Errors
@@ -99,7 +89,7 @@ impl Limits {
     pub fn take(&self, caller: &Caller, rule: &'static Rule) -> Result<()> {
         let (burst, per_minute) = self.of(rule);
         let now = Instant::now();
-        let bucket = self.buckets.get_with((Self::who(caller), rule.method), || {
+        let bucket = self.buckets.get_with((who(caller), rule.method), || {
             Arc::new(Mutex::new(Bucket {
                 tokens: f64::from(burst),
                 at: now,
@@ -123,7 +113,7 @@ impl Limits {
     /// The caller's limits: those it has used lately, and the defaults.
     #[must_use]
     pub fn list(&self, caller: &Caller) -> Vec<Limit> {
-        let who = Self::who(caller);
+        let asked = who(caller);
         let mut limits: Vec<Limit> = [READS_A_MINUTE, WRITES_A_MINUTE, STREAMS_A_MINUTE]
             .map(|n| n.saturating_mul(self.factor))
             .into_iter()
@@ -135,7 +125,7 @@ impl Limits {
             })
             .collect();
         for (key, bucket) in &self.buckets {
-            if key.0 != who {
+            if key.0 != asked {
                 continue;
             }
             let Some(rule) = super::rules::of_path(&format!("/{}", key.1)) else {
@@ -160,5 +150,19 @@ impl Limits {
         }
         limits.sort_by_key(|l| l.method);
         limits
+    }
+}
+
+/// Whose limits count for a caller.
+#[must_use]
+pub fn who(caller: &Caller) -> Who {
+    if caller.who.is_some() {
+        Who::Key(caller.key())
+    } else {
+        Who::Address(caller.address.map(|a| match a.to_canonical() {
+            // A customer's line has a /64 of its own; its single addresses are free.
+            IpAddr::V6(a) => IpAddr::V6((u128::from(a) >> 64 << 64).into()),
+            v4 => v4,
+        }))
     }
 }

@@ -523,7 +523,8 @@ pub const ROLE_BOUND: Permissions = Permissions::of(&[
     P::MembersRestoreManager,
 ]);
 
-/// Asleep for 72 hours after somebody else set the credential (ROL-13); on the operator, all permissions are.
+/// Asleep for 72 hours after somebody else set the credential (ROL-13); on the operator, all permissions are. `finance.grant` with them: who
+/// may not use payouts yet must not hand them to somebody who may.
 pub const SLEEPING: Permissions = Permissions::of(&[
     P::PayoutsSettingsRead,
     P::PayoutsSettingsUpdate,
@@ -532,6 +533,7 @@ pub const SLEEPING: Permissions = Permissions::of(&[
     P::TaxRead,
     P::TaxUpdate,
     P::TaxReview,
+    P::FinanceGrant,
     P::OwnerTie,
     P::DelegatedAct,
 ]);

@@ -17,7 +17,7 @@ use crate::{
     proto::audit::{
         GetLastCursorRequest, GetLastCursorResponse, WatchEventsRequest, WatchEventsResponse,
     },
-    store::outbox,
+    store::{facts::fact, outbox},
 };
 
 /// A stream without news shows so often that it lives.
@@ -56,7 +56,7 @@ pub async fn watch_events(
             "is no resource name that is known here",
         ));
     }
-    let epoch = &rd.app().epoch;
+    let epoch = &epoch(rd).await?;
     let at = match state.at {
         Some(at) => at,
         None => {
@@ -129,7 +129,7 @@ pub async fn get_last_cursor(
     let scope = parent_of(&proof, &parent)?.scope();
     let (_, newest) = outbox::bounds(rd.db(), scope).await?;
     Ok(GetLastCursorResponse {
-        cursor: outbox::cursor(&rd.app().epoch, scope, newest),
+        cursor: outbox::cursor(&epoch(rd).await?, scope, newest),
     })
 }
 
@@ -174,4 +174,11 @@ mod tests {
             (tonic::Code::OutOfRange, Reason::CursorExpired)
         );
     }
+}
+
+/// The database's epoch, asked each time: it is renewed by a restore.
+async fn epoch(rd: &Read) -> Result<String> {
+    fact(rd.db(), "epoch")
+        .await?
+        .ok_or_else(|| Error::internal("the database has no epoch"))
 }

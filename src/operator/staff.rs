@@ -62,11 +62,18 @@ static LISTING: Listing = Listing {
             },
         },
     ],
-    orders: &[OrderField {
-        name: "create_time",
-        column: ("grants", "create_time"),
-        descending: false,
-    }],
+    orders: &[
+        OrderField {
+            name: "create_time",
+            column: ("grants", "create_time"),
+            descending: false,
+        },
+        OrderField {
+            name: "display_name",
+            column: ("grants", "display_name_fold"),
+            descending: false,
+        },
+    ],
     id: ("grants", "principal_id"),
 };
 
@@ -197,8 +204,10 @@ pub async fn list_staff(
         filter: &filter,
         order_by: &order_by,
     };
-    let key =
-        |row: &Row, _: &'static str| Key::Number(row.grant.create_time, row.grant.principal_id);
+    let key = |row: &Row, order: &'static str| match order {
+        "display_name" => Key::Text(row.grant.display_name_fold.clone(), row.grant.principal_id),
+        _ => Key::Number(row.grant.create_time, row.grant.principal_id),
+    };
     let page = query.page(rd.db(), staff::all(), &LISTING, key).await?;
     Ok(ListStaffResponse {
         staff: page.rows.into_iter().map(wire::staff).collect(),

@@ -27,6 +27,7 @@ pub(super) fn staff(row: staff::Staff) -> Staff {
         roles,
         permissions: _,
         on_behalf_ceiling,
+        display_name_fold: _,
         create_time,
         update_time,
         version,

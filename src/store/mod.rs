@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod connect;
+pub mod facts;
 pub mod fault;
 pub mod filter;
 pub mod idempotency;

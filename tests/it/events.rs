@@ -312,3 +312,34 @@ async fn events_are_kept_for_90_days() {
     })
     .await;
 }
+
+// proves COM-12
+#[tokio::test]
+async fn cursors_of_before_a_restore_are_refused() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let events = || contoso.admin.caller.events();
+        let request = GetLastCursorRequest {
+            parent: contoso.name.clone(),
+        };
+        let before = events().get_last_cursor(request.clone()).await.unwrap();
+        let before = before.into_inner().cursor;
+        open(&contoso.admin.caller, watch(&contoso.name, &before))
+            .await
+            .unwrap();
+        entente::start::renew_epoch(&site.app).await.unwrap();
+        refused(
+            open(&contoso.admin.caller, watch(&contoso.name, &before)).await,
+            Code::OutOfRange,
+            "CURSOR_EXPIRED",
+        );
+        let after = events().get_last_cursor(request).await.unwrap();
+        open(
+            &contoso.admin.caller,
+            watch(&contoso.name, &after.into_inner().cursor),
+        )
+        .await
+        .unwrap();
+    })
+    .await;
+}

@@ -22,6 +22,7 @@ pub struct Model {
     pub roles: i64,
     pub permissions: String,
     pub on_behalf_ceiling: String,
+    pub display_name_fold: String,
     pub create_time: i64,
     pub update_time: i64,
     pub version: i64,
