@@ -143,6 +143,13 @@ fn begin(cursor: Option<i64>, oldest: Option<i64>, newest: i64) -> Result<i64> {
     }
 }
 
+/// The database's epoch, asked each time: it is renewed by a restore.
+async fn epoch(rd: &Read) -> Result<String> {
+    fact(rd.db(), "epoch")
+        .await?
+        .ok_or_else(|| Error::internal("the database has no epoch"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,11 +181,4 @@ mod tests {
             (tonic::Code::OutOfRange, Reason::CursorExpired)
         );
     }
-}
-
-/// The database's epoch, asked each time: it is renewed by a restore.
-async fn epoch(rd: &Read) -> Result<String> {
-    fact(rd.db(), "epoch")
-        .await?
-        .ok_or_else(|| Error::internal("the database has no epoch"))
 }
