@@ -24,6 +24,7 @@ mod model;
 mod pages;
 mod people;
 mod processes;
+mod replicas;
 mod resets;
 mod rights;
 mod rules;

@@ -137,7 +137,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn ready(&self, setting: &Setting) {
+    pub async fn ready(&self, setting: &Setting) {
         let begun = Instant::now();
         while get(self.ops, "/readyz").is_none_or(|(status, _)| status != 200) {
             assert!(begun.elapsed().as_secs() < 30, "{}", setting.log());
@@ -145,7 +145,7 @@ impl Server {
         }
     }
 
-    fn nobody(&self) -> Caller {
+    pub fn nobody(&self) -> Caller {
         Caller {
             channel: Endpoint::from_shared(format!("http://127.0.0.1:{}", self.grpc))
                 .unwrap()
@@ -155,7 +155,7 @@ impl Server {
         }
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args([signal, &id]).status().unwrap();
         assert!(sent.success());
@@ -210,7 +210,7 @@ async fn sign_in(server: &Server, password: &str) -> Result<TokenSet, Status> {
     answer.map(tonic::Response::into_inner)
 }
 
-async fn settle_in(server: &Server, temporary: &str) -> Caller {
+pub async fn settle_in(server: &Server, temporary: &str) -> Caller {
     let tokens = sign_in(server, temporary).await.unwrap();
     assert!(tokens.password_change_required);
     let restricted = Caller {
@@ -235,7 +235,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The operator's tenant, by the name of whoever is signed in.
-async fn home(caller: &Caller) -> String {
+pub async fn home(caller: &Caller) -> String {
     let me = caller.sessions().who_am_i(WhoAmIRequest {}).await.unwrap();
     me.into_inner().tenant.unwrap().name
 }
