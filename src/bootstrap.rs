@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
 };
 
-use sea_orm::{ConnectionTrait, Statement, Value};
+use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Result},
     names::Name,
     start,
-    store::{outbox::Event, scope_key::ScopeKey},
+    store::{outbox::Event, scope_key::ScopeKey, sql},
 };
 
 /// The prefix of the operator's tenant.
@@ -128,13 +128,9 @@ async fn recover(tx: &mut Tx, user_name: &str) -> Result<WayIn> {
     let tenant = tx.app().operator_tenant();
     tx.lock([ScopeKey::Operator, ScopeKey::Tenant(tenant)])
         .await?;
-    let backend = tx.db().get_database_backend();
     let sql = "SELECT id FROM users WHERE tenant_id = $1 AND user_name_fold = $2 AND state <> 3";
     let values: [Value; 2] = [tenant.into(), user_name.into()];
-    let row = tx
-        .db()
-        .query_one_raw(Statement::from_sql_and_values(backend, sql, values))
-        .await?;
+    let row = sql::row(tx.db(), sql, values).await?;
     let id: Uuid = match row {
         Some(row) => row.try_get("", "id")?,
         None => {
@@ -144,13 +140,7 @@ async fn recover(tx: &mut Tx, user_name: &str) -> Result<WayIn> {
         }
     };
     let sql = "UPDATE users SET state = 1, rights_asleep_until = NULL, update_time = $1, version = version + 1 WHERE id = $2";
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            backend,
-            sql,
-            [tx.now().into(), id.into()],
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, [tx.now().into(), id.into()]).await?;
     let principal = Principal {
         kind: Kind::User,
         id,

@@ -14,7 +14,7 @@ use crate::{
     error::Result,
     mail::relay,
     start,
-    store::outbox,
+    store::{outbox, sql},
 };
 
 /// A job of the scheduler's: runs every so often, in one transaction that also says when it runs next.
@@ -175,15 +175,7 @@ async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
     // A look without a transaction first: mostly nothing is due.
     let now = app.now().await?;
     let sql = "SELECT due_time, lease_expire_time FROM jobs WHERE name = $1";
-    let row = app
-        .db
-        .read
-        .query_one_raw(Statement::from_sql_and_values(
-            app.db.backend,
-            sql,
-            [job.name.into()],
-        ))
-        .await?;
+    let row = sql::row(&app.db.read, sql, [job.name.into()]).await?;
     if let Some(row) = &row {
         let (due, lease): (i64, i64) = (
             row.try_get("", "due_time")?,
@@ -213,11 +205,7 @@ async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
         lease.into(),
         (now + LEASE_US).into(),
     ];
-    let done = app
-        .db
-        .write
-        .execute_raw(Statement::from_sql_and_values(app.db.backend, sql, values))
-        .await?;
+    let done = sql::execute(&app.db.write, sql, values).await?;
     Ok((done.rows_affected() == 1).then_some(lease))
 }
 
@@ -230,8 +218,7 @@ async fn finish(app: &App, job: &'static Job, lease: Uuid) -> Result<bool> {
             let due = if left { now } else { now + job.every_us };
             let sql = "UPDATE jobs SET due_time = $1, lease_id = NULL, lease_expire_time = 0, last_error = '' WHERE name = $2 AND lease_id = $3";
             let values: [Value; 3] = [due.into(), job.name.into(), lease.into()];
-            let backend = tx.db().get_database_backend();
-            let mine = tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected() == 1;
+            let mine = sql::execute(tx.db(), sql, values).await?.rows_affected() == 1;
             if !mine {
                 // The lease ended meanwhile, and another replica has the job: all of this is rolled back.
                 return Err(crate::error::Error::internal("the lease was lost"));
@@ -247,10 +234,7 @@ async fn release(app: &App, job: &'static Job, lease: Uuid, error: &str) -> Resu
     let sql = "UPDATE jobs SET due_time = $1, lease_id = NULL, lease_expire_time = 0, last_error = $2 WHERE name = $3 AND lease_id = $4";
     let short: String = error.chars().take(500).collect();
     let values: [Value; 4] = [due.into(), short.into(), job.name.into(), lease.into()];
-    app.db
-        .write
-        .execute_raw(Statement::from_sql_and_values(app.db.backend, sql, values))
-        .await?;
+    sql::execute(&app.db.write, sql, values).await?;
     Ok(())
 }
 
@@ -264,12 +248,7 @@ async fn purge(tx: &mut Tx, table: &str, key: &str, column: &str, kept: Micros) 
         "DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {column} <= $1 LIMIT $2)"
     );
     let values: [Value; 2] = [(tx.now() - kept).into(), CHUNK.into()];
-    let backend = tx.db().get_database_backend();
-    Ok(tx
-        .db()
-        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
-        .await?
-        .rows_affected())
+    Ok(sql::execute(tx.db(), sql, values).await?.rows_affected())
 }
 
 async fn purge_events(tx: &mut Tx) -> Result<u64> {
@@ -277,21 +256,13 @@ async fn purge_events(tx: &mut Tx) -> Result<u64> {
     let sql = "DELETE FROM outbox WHERE (scope_kind, scope_id, scope_seq) IN (SELECT scope_kind, scope_id, scope_seq FROM outbox \
                WHERE create_time <= $1 AND (NOT is_first OR global_seq IS NOT NULL) LIMIT $2)";
     let values: [Value; 2] = [(tx.now() - outbox::KEPT_US).into(), CHUNK.into()];
-    let backend = tx.db().get_database_backend();
-    Ok(tx
-        .db()
-        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
-        .await?
-        .rows_affected())
+    Ok(sql::execute(tx.db(), sql, values).await?.rows_affected())
 }
 
 async fn purge_looks(tx: &mut Tx) -> Result<u64> {
     let sql = "DELETE FROM looks WHERE hour < $1";
     let hour = tx.now() / HOUR_US - 24;
-    let backend = tx.db().get_database_backend();
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(backend, sql, [hour.into()]))
-        .await?;
+    sql::execute(tx.db(), sql, [hour.into()]).await?;
     Ok(0)
 }
 
@@ -304,12 +275,7 @@ async fn purge_networks(tx: &mut Tx) -> Result<u64> {
         (tx.now() - DAY_US).into(),
         CHUNK.into(),
     ];
-    let backend = tx.db().get_database_backend();
-    Ok(tx
-        .db()
-        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
-        .await?
-        .rows_affected())
+    Ok(sql::execute(tx.db(), sql, values).await?.rows_affected())
 }
 
 async fn rotate_signing_keys(tx: &mut Tx) -> Result<u64> {

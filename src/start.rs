@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     hash::Hasher,
     keys::{self, Keys, Purpose},
-    store::{audit::hex, connect::Db, facts::fact},
+    store::{audit::hex, connect::Db, facts::fact, sql},
 };
 
 /// Opens the database, migrated if the configuration says so.
@@ -138,7 +138,6 @@ pub async fn rotate_keys(app: &App, at_once: bool) -> Result<bool> {
 
 /// The facts of this database: made at its first start, held against the master key at each.
 async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<()> {
-    let backend = db.get_database_backend();
     let fingerprint = hex(&keys.mac(Purpose::Fingerprint, &[b"master key"])[..16]);
     let epoch = BASE64_URL_SAFE_NO_PAD.encode(env.bytes::<9>());
     for (key, value) in [
@@ -148,12 +147,7 @@ async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<()> {
         ("clock_offset", "0"),
     ] {
         let sql = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
-        db.execute_raw(Statement::from_sql_and_values(
-            backend,
-            sql,
-            [key.into(), value.into()],
-        ))
-        .await?;
+        sql::execute(db, sql, [key.into(), value.into()]).await?;
     }
     if fact(db, "master_key_fingerprint").await?.as_deref() != Some(fingerprint.as_str()) {
         return Err(Error::internal(
@@ -177,10 +171,7 @@ pub async fn renew_epoch(app: &App) -> Result<()> {
             tx.touch(operator);
             let epoch = BASE64_URL_SAFE_NO_PAD.encode(tx.app().env.bytes::<9>());
             let sql = "UPDATE meta SET value = $1 WHERE key = 'epoch'";
-            let backend = tx.db().get_database_backend();
-            tx.db()
-                .execute_raw(Statement::from_sql_and_values(backend, sql, [epoch.into()]))
-                .await?;
+            sql::execute(tx.db(), sql, [epoch.into()]).await?;
             Ok(())
         })
     })

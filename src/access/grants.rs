@@ -18,7 +18,7 @@ use crate::{
         directory::DirectoryRole,
         operator::OperatorRole,
     },
-    store::{outbox::Event, scope_key::ScopeKey, time::rfc3339},
+    store::{outbox::Event, scope_key::ScopeKey, sql, time::rfc3339},
 };
 
 /// Rights sleep so long after somebody else set the credential (ROL-13).
@@ -113,9 +113,7 @@ pub async fn standing<C: ConnectionTrait>(
         who.session.into(),
         who.principal.tenant.into(),
     ];
-    let row = StandingRow::find_by_statement(Statement::from_sql_and_values(backend, sql, values))
-        .one(db)
-        .await?;
+    let row = sql::one::<StandingRow, _>(db, sql, values).await?;
     let row = row.ok_or_else(refused)?;
     let alive = row.state == ACTIVE
         && row.tenant_state == ACTIVE
@@ -165,13 +163,7 @@ pub async fn held<C: ConnectionTrait>(db: &C, principal: Uuid, scope: ScopeKey) 
                AND (g.scope_kind <> 2 OR g.principal_kind = 3 OR EXISTS \
                  (SELECT 1 FROM associations a WHERE a.account_id = g.scope_id AND a.tenant_id = g.tenant_id))";
     let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
-    let row = GrantRow::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .one(db)
-    .await?;
+    let row = sql::one::<GrantRow, _>(db, sql, values).await?;
     let Some(row) = row else {
         return Ok(Held::default());
     };
@@ -264,13 +256,7 @@ pub async fn find<C: ConnectionTrait>(
         "SELECT {COLUMNS} FROM grants WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3"
     );
     let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
-    Ok(Grant::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .one(db)
-    .await?)
+    sql::one::<Grant, _>(db, sql, values).await
 }
 
 /// Everything that a principal holds, with where; at most 10,000 scopes.
@@ -446,7 +432,6 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
         check_may_change(tx, scope, to, old, new).await?;
     }
     let now = tx.now();
-    let backend = tx.db().get_database_backend();
     match old_grant {
         Some(_) => {
             let sql = "UPDATE grants SET roles = $1, permissions = $2, update_time = $3, version = version + 1 \
@@ -459,9 +444,7 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
                 scope.id().into(),
                 to.id.into(),
             ];
-            tx.db()
-                .execute_raw(Statement::from_sql_and_values(backend, sql, values))
-                .await?;
+            sql::execute(tx.db(), sql, values).await?;
         }
         None => {
             let sql = "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
@@ -478,9 +461,7 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
                 new.single.to_stored().into(),
                 now.into(),
             ];
-            tx.db()
-                .execute_raw(Statement::from_sql_and_values(backend, sql, values))
-                .await?;
+            sql::execute(tx.db(), sql, values).await?;
         }
     }
     keep_the_last_of_active(tx, scope, to, old.roles & !new.roles).await
@@ -522,13 +503,7 @@ pub async fn remove_anyway(tx: &mut Tx, scope: ScopeKey, principal: Uuid) -> Res
     };
     let sql = "DELETE FROM grants WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3";
     let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     Ok(Some(grant))
 }
 
@@ -656,13 +631,7 @@ pub async fn active_holders(
         now.into(),
         most.into(),
     ];
-    let row = db
-        .query_one_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    let row = sql::row(db, sql, values).await?;
     Ok(match row {
         Some(row) => row.try_get("", "n")?,
         None => 0,
@@ -704,14 +673,7 @@ pub async fn is_associated<C: ConnectionTrait>(
 ) -> Result<bool> {
     let sql = "SELECT 1 AS one FROM associations WHERE account_id = $1 AND tenant_id = $2";
     let values: [Value; 2] = [account.into(), tenant.into()];
-    Ok(db
-        .query_one_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?
-        .is_some())
+    Ok(sql::row(db, sql, values).await?.is_some())
 }
 
 /// How many tenants an account has.
@@ -720,13 +682,7 @@ pub async fn is_associated<C: ConnectionTrait>(
 /// Those of the database.
 pub async fn association_count<C: ConnectionTrait>(db: &C, account: Uuid) -> Result<i64> {
     let sql = "SELECT COUNT(*) AS n FROM associations WHERE account_id = $1";
-    let row = db
-        .query_one_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            [account.into()],
-        ))
-        .await?;
+    let row = sql::row(db, sql, [account.into()]).await?;
     Ok(match row {
         Some(row) => row.try_get("", "n")?,
         None => 0,
@@ -742,13 +698,7 @@ pub async fn associate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<()> {
         .await?;
     let sql = "INSERT INTO associations (account_id, tenant_id, create_time, version) VALUES ($1, $2, $3, 1)";
     let values: [Value; 3] = [account.into(), tenant.into(), tx.now().into()];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     Ok(())
 }
 
@@ -759,23 +709,15 @@ pub async fn associate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<()> {
 pub async fn dissociate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<Vec<Grant>> {
     let scope = ScopeKey::Account(account);
     tx.lock([scope]).await?;
-    let backend = tx.db().get_database_backend();
     let sql = format!(
         "SELECT {COLUMNS} FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2 ORDER BY principal_id"
     );
     let values: [Value; 2] = [account.into(), tenant.into()];
-    let lost =
-        Grant::find_by_statement(Statement::from_sql_and_values(backend, sql, values.clone()))
-            .all(tx.db())
-            .await?;
+    let lost = sql::all::<Grant, _>(tx.db(), sql, values.clone()).await?;
     let sql = "DELETE FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2";
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(backend, sql, values.clone()))
-        .await?;
+    sql::execute(tx.db(), sql, values.clone()).await?;
     let sql = "DELETE FROM associations WHERE account_id = $1 AND tenant_id = $2";
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(backend, sql, values))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     let roles = lost.iter().fold(0, |bits, g| bits | g.roles);
     // An account without any tenant counts its owner, who then alone remains.
     if association_count(tx.db(), account).await? > 0 {
@@ -791,13 +733,7 @@ pub async fn dissociate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<Vec<
 pub async fn set_ceiling(tx: &mut Tx, principal: Uuid, ceiling: Permissions) -> Result<()> {
     let sql = "UPDATE grants SET on_behalf_ceiling = $1 WHERE scope_kind = 0 AND principal_id = $2";
     let values: [Value; 2] = [ceiling.to_stored().into(), principal.into()];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     Ok(())
 }
 
@@ -808,13 +744,7 @@ pub async fn set_ceiling(tx: &mut Tx, principal: Uuid, ceiling: Permissions) -> 
 pub async fn set_asleep(tx: &mut Tx, user: Uuid, until: Option<Micros>) -> Result<()> {
     let sql = "UPDATE users SET rights_asleep_until = $1 WHERE id = $2";
     let values: [Value; 2] = [Value::BigInt(until), user.into()];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     Ok(())
 }
 
@@ -837,13 +767,7 @@ pub async fn state<C: ConnectionTrait>(
          WHERE p.id = $1 AND p.tenant_id = $2 AND p.state = 1 AND t.state = 1"
     );
     let values: [Value; 2] = [principal.id.into(), principal.tenant.into()];
-    let row = db
-        .query_one_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    let row = sql::row(db, sql, values).await?;
     Ok(match row {
         Some(row) => Some(
             row.try_get::<Option<i64>>("", "asleep")?
@@ -860,12 +784,6 @@ pub async fn state<C: ConnectionTrait>(
 pub async fn rename(tx: &mut Tx, principal: Uuid, display_name_fold: &str) -> Result<()> {
     let sql = "UPDATE grants SET display_name_fold = $1 WHERE principal_id = $2";
     let values: [Value; 2] = [display_name_fold.into(), principal.into()];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sea_orm::{ConnectionTrait, Statement, Value};
+use sea_orm::Value;
 
 use super::{
     grants,
@@ -21,7 +21,7 @@ use crate::{
     env::HOUR_US,
     error::{Error, Result, reason_name},
     names::Name,
-    store::{audit::Body, scope_key::ScopeKey, work::Origin},
+    store::{audit::Body, scope_key::ScopeKey, sql, work::Origin},
 };
 
 /// Kinds of refusals counted at once; beyond, further ones only stand in the log until the minute ends.
@@ -220,8 +220,7 @@ pub(crate) async fn looked(app: &App, call: &Call, resource: Name) -> Result<()>
         Box::pin(async move {
             let sql = "INSERT INTO looks (principal_id, resource, hour) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
             let values: [Value; 3] = [principal.into(), resource.clone().into(), hour.into()];
-            let backend = tx.db().get_database_backend();
-            let new = tx.db().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?.rows_affected() > 0;
+            let new = sql::execute(tx.db(), sql, values).await?.rows_affected() > 0;
             if !new {
                 return Ok(());
             }

@@ -15,7 +15,7 @@ use crate::{
     env::{DAY_US, Env, HOUR_US, Micros, SECOND_US},
     error::{Error, Reason, Result},
     keys::Keys,
-    store::audit::hex,
+    store::{audit::hex, sql},
 };
 
 /// A signing key signs for so long.
@@ -286,15 +286,9 @@ pub async fn rotate<C: ConnectionTrait>(
     at_once: bool,
 ) -> Result<bool> {
     let rows = key_rows(db).await?;
-    let backend = db.get_database_backend();
     for row in rows.iter().filter(|r| r.expire_time <= now) {
         let sql = "DELETE FROM signing_keys WHERE id = $1";
-        db.execute_raw(Statement::from_sql_and_values(
-            backend,
-            sql,
-            [row.id.into()],
-        ))
-        .await?;
+        sql::execute(db, sql, [row.id.into()]).await?;
     }
     let last = rows.iter().map(|r| r.sign_until_time).max();
     let from = match last {
@@ -315,8 +309,7 @@ pub async fn rotate<C: ConnectionTrait>(
     if at_once {
         let sql = "UPDATE signing_keys SET sign_until_time = $1, expire_time = $2 WHERE sign_until_time > $1";
         let values = [from.into(), (from + VERIFIES_AFTER_US).into()];
-        db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
-            .await?;
+        sql::execute(db, sql, values).await?;
     }
     let sql = "INSERT INTO signing_keys (id, public_key, sealed_private_key, create_time, sign_from_time, sign_until_time, expire_time) \
                VALUES ($1, $2, $3, $4, $5, $6, $7)";
@@ -329,8 +322,7 @@ pub async fn rotate<C: ConnectionTrait>(
         (from + SIGNS_US).into(),
         (from + SIGNS_US + VERIFIES_AFTER_US).into(),
     ];
-    db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
-        .await?;
+    sql::execute(db, sql, values).await?;
     tracing::info!(key = %id, public = %hex(pair.public_key().as_ref()), "a signing key was made");
     Ok(true)
 }

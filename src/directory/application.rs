@@ -4,7 +4,7 @@ use aws_lc_rs::digest;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, ModelTrait, PaginatorTrait,
-    QueryFilter, Statement, Value,
+    QueryFilter, Value,
 };
 use uuid::Uuid;
 
@@ -38,6 +38,7 @@ use crate::{
         list::{Key, Listing, Query, fold},
         outbox::Event,
         scope_key::ScopeKey,
+        sql,
         time::{micros, parse_rfc3339},
         update,
     },
@@ -487,13 +488,7 @@ pub(super) async fn find_key(tx: &Tx, application: Uuid, secret: &str) -> Result
         Value::Bytes(Some(hash)),
         tx.now().into(),
     ];
-    Ok(GoodKey::find_by_statement(Statement::from_sql_and_values(
-        tx.db().get_database_backend(),
-        sql,
-        values,
-    ))
-    .one(tx.db())
-    .await?)
+    sql::one::<GoodKey, _>(tx.db(), sql, values).await
 }
 
 /// What other slices know of an application.

@@ -1,7 +1,7 @@
 //! Credentials: what the service makes carries 128 random bits or more and is kept as a MAC; what people choose is kept as Argon2id.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use sea_orm::{ConnectionTrait, Statement, Value};
+use sea_orm::Value;
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
@@ -10,6 +10,7 @@ use crate::{
     env::{Env, HOUR_US, Micros},
     error::Result,
     keys::{Keys, Purpose},
+    store::sql,
 };
 
 /// A temporary password is good for so long (PWD-5).
@@ -88,21 +89,9 @@ pub async fn set(tx: &mut Tx, user: Uuid, hash: &str, temporary: bool) -> Result
         Value::BigInt(expire_time),
         now.into(),
     ];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     let sql = "UPDATE sign_in_networks SET failed = 0, locked_until = 0 WHERE user_id = $1 AND failed > 0";
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            [user.into()],
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, [user.into()]).await?;
     Ok(())
 }
 
@@ -124,13 +113,6 @@ pub async fn make_temporary(tx: &mut Tx, user: Uuid) -> Result<String> {
 pub async fn end_sessions(tx: &mut Tx, user: Uuid, but: Option<Uuid>) -> Result<i32> {
     let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE user_id = $2 AND end_time IS NULL AND expire_time > $1 AND id <> $3";
     let values: [Value; 3] = [tx.now().into(), user.into(), but.unwrap_or_default().into()];
-    let done = tx
-        .db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    let done = sql::execute(tx.db(), sql, values).await?;
     Ok(i32::try_from(done.rows_affected()).unwrap_or(i32::MAX))
 }

@@ -2,8 +2,8 @@
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
-    QueryFilter, Set, Statement, Value,
+    ActiveModelTrait, ColumnTrait, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter, Set,
+    Value,
 };
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
@@ -44,6 +44,7 @@ use crate::{
         list::{Key, Listing, Query, fold},
         outbox::Event,
         scope_key::ScopeKey,
+        sql,
         time::{parse_rfc3339, timestamp},
         update,
     },
@@ -133,13 +134,12 @@ async fn find_by_sign_in_name(app: &App, name: &str) -> Result<Option<Found>> {
         .unwrap_or("")
         .to_owned();
     let user_name = user_name.to_owned();
-    let backend = app.db.backend;
     app.look(move |snapshot| {
         Box::pin(async move {
             let sql = "SELECT u.id AS user_id, c.hash AS hash FROM users u JOIN tenants t ON t.id = u.tenant_id AND t.domain_prefix = $1 \
                        LEFT JOIN credentials c ON c.user_id = u.id WHERE u.user_name_fold = $2 AND u.state <> 3";
             let values: [Value; 2] = [prefix.into(), user_name.into()];
-            Ok(Found::find_by_statement(Statement::from_sql_and_values(backend, sql, values)).one(snapshot.db()).await?)
+            sql::one::<Found, _>(snapshot.db(), sql, values).await
         })
     })
     .await
@@ -200,13 +200,7 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
     if let Some(hash) = checked.rehashed {
         let sql = "UPDATE credentials SET hash = $1 WHERE user_id = $2";
         let values: [Value; 2] = [hash.into(), user.id.into()];
-        tx.db()
-            .execute_raw(Statement::from_sql_and_values(
-                tx.db().get_database_backend(),
-                sql,
-                values,
-            ))
-            .await?;
+        sql::execute(tx.db(), sql, values).await?;
     }
     let tokens = open_session(tx, &user, row.temporary).await?;
     tx.touch(ScopeKey::Tenant(user.tenant_id));
@@ -240,13 +234,7 @@ async fn open_session(tx: &mut Tx, user: &users::Model, temporary: bool) -> Resu
     let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE id IN (SELECT id FROM sessions WHERE user_id = $2 \
                AND end_time IS NULL AND expire_time > $1 ORDER BY create_time DESC, id DESC LIMIT 1000 OFFSET $3)";
     let values: [Value; 3] = [now.into(), user.id.into(), MOST_SESSIONS.into()];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     token_set(&app, user.tenant_id, &row, refresh_token, temporary, now)
 }
 
@@ -376,7 +364,6 @@ pub async fn refresh_session(
     let app = tx.app().clone();
     let refused = || Error::unauthenticated(Reason::TokenInvalid);
     let id = session_of(&app, &req.refresh_token).ok_or_else(refused)?;
-    let backend = tx.db().get_database_backend();
     let tenant: Option<Uuid> = Entity::find_by_id(id)
         .one(tx.db())
         .await?
@@ -394,13 +381,7 @@ pub async fn refresh_session(
     }
     let sql = "SELECT u.state AS user_state, t.state AS tenant_state, c.temporary AS temporary FROM users u JOIN tenants t ON t.id = u.tenant_id \
                LEFT JOIN credentials c ON c.user_id = u.id WHERE u.id = $1";
-    let standing = Standing::find_by_statement(Statement::from_sql_and_values(
-        backend,
-        sql,
-        [session.user_id.into()],
-    ))
-    .one(tx.db())
-    .await?;
+    let standing = sql::one::<Standing, _>(tx.db(), sql, [session.user_id.into()]).await?;
     let standing = standing
         .filter(|s| s.user_state == ACTIVE && s.tenant_state == ACTIVE)
         .ok_or_else(refused)?;
@@ -461,13 +442,7 @@ pub async fn sign_out(
 ) -> Result<SignOutResponse> {
     let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE id = $2 AND end_time IS NULL";
     let values: [Value; 2] = [tx.now().into(), scope.session().into()];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     Ok(SignOutResponse {})
 }
 
@@ -492,7 +467,6 @@ pub async fn who_am_i(
 ) -> Result<WhoAmIResponse> {
     let principal = scope.principal();
     let db = rd.db();
-    let backend = db.get_database_backend();
     let tenant = tenants::Entity::find_by_id(principal.tenant)
         .one(db)
         .await?;
@@ -517,13 +491,7 @@ pub async fn who_am_i(
                JOIN accounts a ON a.id = g.scope_id \
                JOIN associations s ON s.account_id = g.scope_id AND s.tenant_id = g.tenant_id \
                WHERE g.principal_id = $1 AND g.scope_kind = 2 ORDER BY a.publisher_display_name_fold, a.id LIMIT 1000";
-    let choices = Choice::find_by_statement(Statement::from_sql_and_values(
-        backend,
-        sql,
-        [principal.id.into()],
-    ))
-    .all(db)
-    .await?;
+    let choices = sql::all::<Choice, _>(db, sql, [principal.id.into()]).await?;
     let held = grants::held(db, principal.id, ScopeKey::Tenant(principal.tenant)).await?;
     Ok(WhoAmIResponse {
         principal: principal.name(),

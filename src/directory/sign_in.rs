@@ -11,6 +11,7 @@ use crate::{
     env::{DAY_US, MINUTE_US, Micros},
     error::{Error, Reason, Result},
     keys::Purpose,
+    store::sql,
 };
 
 /// Failures of one network that lock it for a while.
@@ -123,25 +124,17 @@ async fn take_turns(tx: &Tx, target: &Target) -> Result<()> {
 /// Those of the database.
 pub async fn counted(tx: &Tx, target: &Target, network: &str) -> Result<Counted> {
     let db = tx.db();
-    let backend = db.get_database_backend();
     take_turns(tx, target).await?;
     if let Target::User(user) = target {
         let sql = "SELECT failed, locked_until, last_success_time FROM sign_in_networks WHERE user_id = $1 AND network = $2";
         let values: [Value; 2] = [(*user).into(), network.into()];
-        let row =
-            NetworkRow::find_by_statement(Statement::from_sql_and_values(backend, sql, values))
-                .one(db)
-                .await?
-                .unwrap_or_default();
+        let row = sql::one::<NetworkRow, _>(db, sql, values)
+            .await?
+            .unwrap_or_default();
         let sql = "SELECT strangers_failed, known_failed FROM credentials WHERE user_id = $1";
-        let total = TotalRow::find_by_statement(Statement::from_sql_and_values(
-            backend,
-            sql,
-            [(*user).into()],
-        ))
-        .one(db)
-        .await?
-        .unwrap_or_default();
+        let total = sql::one::<TotalRow, _>(db, sql, [(*user).into()])
+            .await?
+            .unwrap_or_default();
         let known = row.last_success_time > 0 && tx.now() - row.last_success_time < KNOWN_US;
         return Ok(Counted {
             network_failed: row.failed,
@@ -159,14 +152,9 @@ pub async fn counted(tx: &Tx, target: &Target, network: &str) -> Result<Counted>
     for slot in [network_slot, total_slot] {
         let sql = "SELECT failed, locked_until, CAST(0 AS bigint) AS last_success_time FROM sign_in_strangers WHERE slot = $1";
         rows.push(
-            NetworkRow::find_by_statement(Statement::from_sql_and_values(
-                backend,
-                sql,
-                [slot.into()],
-            ))
-            .one(db)
-            .await?
-            .unwrap_or_default(),
+            sql::one::<NetworkRow, _>(db, sql, [slot.into()])
+                .await?
+                .unwrap_or_default(),
         );
     }
     Ok(Counted {
@@ -215,7 +203,6 @@ pub async fn failed(tx: &mut Tx, target: &Target, network: &str, before: Counted
         before.locked_until
     };
     let db = tx.db();
-    let backend = db.get_database_backend();
     match target {
         Target::User(user) => {
             let sql = "INSERT INTO sign_in_networks (user_id, network, failed, locked_until, last_success_time) VALUES ($1, $2, $3, $4, 0) \
@@ -226,20 +213,14 @@ pub async fn failed(tx: &mut Tx, target: &Target, network: &str, before: Counted
                 failed.into(),
                 locked_until.into(),
             ];
-            db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
-                .await?;
+            sql::execute(db, sql, values).await?;
             let column = if before.known {
                 "known_failed"
             } else {
                 "strangers_failed"
             };
             let sql = format!("UPDATE credentials SET {column} = {column} + 1 WHERE user_id = $1");
-            db.execute_raw(Statement::from_sql_and_values(
-                backend,
-                sql,
-                [(*user).into()],
-            ))
-            .await?;
+            sql::execute(db, sql, [(*user).into()]).await?;
         }
         Target::Stranger(_) => {
             let (network_slot, total_slot) = target.slots(tx, network).unwrap_or_default();
@@ -250,8 +231,7 @@ pub async fn failed(tx: &mut Tx, target: &Target, network: &str, before: Counted
                 let sql = "INSERT INTO sign_in_strangers (slot, failed, locked_until) VALUES ($1, $2, $3) \
                            ON CONFLICT (slot) DO UPDATE SET failed = excluded.failed, locked_until = excluded.locked_until";
                 let values: [Value; 3] = [slot.into(), failed.into(), locked_until.into()];
-                db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
-                    .await?;
+                sql::execute(db, sql, values).await?;
             }
         }
     }
@@ -264,15 +244,12 @@ pub async fn failed(tx: &mut Tx, target: &Target, network: &str, before: Counted
 /// Those of the database.
 pub async fn succeeded(tx: &mut Tx, user: Uuid, network: &str) -> Result<()> {
     let db = tx.db();
-    let backend = db.get_database_backend();
     let sql = "INSERT INTO sign_in_networks (user_id, network, failed, locked_until, last_success_time) VALUES ($1, $2, 0, 0, $3) \
                ON CONFLICT (user_id, network) DO UPDATE SET failed = 0, locked_until = 0, last_success_time = excluded.last_success_time";
     let values: [Value; 3] = [user.into(), network.into(), tx.now().into()];
-    db.execute_raw(Statement::from_sql_and_values(backend, sql, values))
-        .await?;
+    sql::execute(db, sql, values).await?;
     let sql = "UPDATE credentials SET strangers_failed = 0, known_failed = 0 WHERE user_id = $1 AND (strangers_failed > 0 OR known_failed > 0)";
-    db.execute_raw(Statement::from_sql_and_values(backend, sql, [user.into()]))
-        .await?;
+    sql::execute(db, sql, [user.into()]).await?;
     Ok(())
 }
 

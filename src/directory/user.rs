@@ -2,7 +2,7 @@
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
-    JoinType, QueryFilter, QuerySelect, QueryTrait, Set, Statement, Value,
+    JoinType, QueryFilter, QuerySelect, QueryTrait, Set, Value,
     sea_query::{Alias, Expr, ExprTrait as _},
 };
 use uuid::Uuid;
@@ -35,6 +35,7 @@ use crate::{
         list::{Key, Listing, Query, fold},
         outbox::Event,
         scope_key::ScopeKey,
+        sql,
         time::parse_rfc3339,
         update,
     },
@@ -609,13 +610,7 @@ async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
 async fn bump(tx: &mut Tx, user: &Model) -> Result<Model> {
     let sql = "UPDATE users SET update_time = $1, version = version + 1 WHERE id = $2";
     let values: [Value; 2] = [tx.now().into(), user.id.into()];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     reload(tx, user).await
 }
 
@@ -903,20 +898,13 @@ pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
         .limit(500)
         .all(tx.db())
         .await?;
-    let backend = tx.db().get_database_backend();
     for user in &due {
         for sql in [
             "DELETE FROM sessions WHERE user_id = $1",
             "DELETE FROM sign_in_networks WHERE user_id = $1",
             "DELETE FROM users WHERE id = $1",
         ] {
-            tx.db()
-                .execute_raw(Statement::from_sql_and_values(
-                    backend,
-                    sql,
-                    [user.id.into()],
-                ))
-                .await?;
+            sql::execute(tx.db(), sql, [user.id.into()]).await?;
         }
         tx.emit(
             Event::new("entente.directory.v1.UserPurged", user_change::name(user)).touches(user.id),

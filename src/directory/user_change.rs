@@ -1,8 +1,6 @@
 //! What several RPCs do to users: making one, taking everything from one, giving memberships, telling holders of sleeping rights.
 
-use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, FromQueryResult, IntoActiveModel, Set, Statement, Value,
-};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, FromQueryResult, IntoActiveModel, Set, Value};
 use uuid::Uuid;
 
 use super::{
@@ -22,7 +20,7 @@ use crate::{
     mail::{self, Template},
     names::Name,
     proto::directory::{Losses, LostMembership, NewMembership},
-    store::{list::fold, outbox::Event, scope_key::ScopeKey, time::rfc3339},
+    store::{list::fold, outbox::Event, scope_key::ScopeKey, sql, time::rfc3339},
 };
 
 /// Mails to other holders of sleeping rights, per scope: enough for somebody to look.
@@ -188,13 +186,7 @@ pub async fn take_everything(tx: &mut Tx, user: &Model) -> Result<Losses> {
     }
     losses.session_count = credential::end_sessions(tx, user.id, None).await?;
     let sql = "DELETE FROM credentials WHERE user_id = $1";
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            [user.id.into()],
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, [user.id.into()]).await?;
     for (scope, grant) in &held {
         if !matches!(scope, ScopeKey::Account(_)) {
             grants::keep_the_last(tx, *scope, grant.roles).await?;
@@ -265,13 +257,7 @@ async fn take_everything_after(tx: &mut Tx, user: &Model, state: i64) -> Result<
 pub async fn set_state(tx: &mut Tx, user: Uuid, state: i64) -> Result<()> {
     let sql = "UPDATE users SET state = $1 WHERE id = $2";
     let values: [Value; 2] = [state.into(), user.into()];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     Ok(())
 }
 
@@ -338,13 +324,7 @@ async fn other_holders(tx: &Tx, scope: ScopeKey, but: Uuid) -> Result<Vec<Holder
         but.into(),
         MOST_HOLDERS_TOLD.into(),
     ];
-    Ok(Holder::find_by_statement(Statement::from_sql_and_values(
-        tx.db().get_database_backend(),
-        sql,
-        values,
-    ))
-    .all(tx.db())
-    .await?)
+    sql::all::<Holder, _>(tx.db(), sql, values).await
 }
 
 /// A user for the wire, with its tenant's domain and its directory roles looked up.

@@ -5,13 +5,14 @@ pub mod render;
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ConnectionTrait, Statement, Value};
+use sea_orm::Value;
 use uuid::Uuid;
 
 use crate::{
     app::Tx,
     error::{Error, Language, Result},
     names::Name,
+    store::sql,
 };
 
 /// The kinds of mails.
@@ -80,13 +81,7 @@ pub async fn queue(
         Value::Bytes(Some(sealed)),
         tx.now().into(),
     ];
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            tx.db().get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, values).await?;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use crate::{
     app::App,
     env::{HOUR_US, MINUTE_US, MailTransport, Micros, SECOND_US},
     error::{Error, Result},
+    store::sql,
 };
 
 /// A mail is given up after so many tries, about three days; ResendMail tries anew.
@@ -67,15 +68,7 @@ pub async fn send_due(app: &App) -> Result<usize> {
 async fn claim(app: &App, lease: Uuid, now: Micros) -> Result<Vec<Due>> {
     // A look without a lock first: mostly nothing is due.
     let sql = "SELECT 1 AS one FROM mails WHERE state = 1 AND next_attempt_time <= $1 LIMIT 1";
-    let any = app
-        .db
-        .read
-        .query_one_raw(Statement::from_sql_and_values(
-            app.db.backend,
-            sql,
-            [now.into()],
-        ))
-        .await?;
+    let any = sql::row(&app.db.read, sql, [now.into()]).await?;
     if any.is_none() {
         return Ok(Vec::new());
     }
@@ -95,11 +88,7 @@ async fn claim(app: &App, lease: Uuid, now: Micros) -> Result<Vec<Due>> {
         now.into(),
         BATCH.into(),
     ];
-    Ok(
-        Due::find_by_statement(Statement::from_sql_and_values(app.db.backend, sql, values))
-            .all(&app.db.write)
-            .await?,
-    )
+    sql::all::<Due, _>(&app.db.write, sql, values).await
 }
 
 async fn done(app: &App, mail: &Due, lease: Uuid, outcome: Result<()>) -> Result<()> {

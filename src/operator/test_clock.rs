@@ -15,6 +15,7 @@ use crate::{
     proto::operator::{AdvanceRequest, GetTimeRequest, ServiceTime, SetTimeRequest},
     store::{
         outbox::Event,
+        sql,
         time::{duration_micros, micros, rfc3339},
     },
 };
@@ -154,14 +155,7 @@ async fn move_to(
     }
     let offset = to - from.machine;
     let sql = "INSERT INTO meta (key, value) VALUES ('clock_offset', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-    let backend = tx.db().get_database_backend();
-    tx.db()
-        .execute_raw(Statement::from_sql_and_values(
-            backend,
-            sql,
-            [offset.to_string().into()],
-        ))
-        .await?;
+    sql::execute(tx.db(), sql, [offset.to_string().into()]).await?;
     let event = Event::new("entente.operator.v1.ClockMoved", Name::Operator);
     tx.emit(event.change("now", rfc3339(from.service()), rfc3339(to)));
     Ok(wire::service_time(to, offset))

@@ -4,7 +4,7 @@ use prost::Message;
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
-use super::scope_key::ScopeKey;
+use super::{scope_key::ScopeKey, sql};
 use crate::{
     error::Result,
     keys::{Keys, Purpose},
@@ -100,8 +100,8 @@ pub async fn insert<C: ConnectionTrait>(
 ) -> Result<()> {
     let sql = "INSERT INTO audit_events (scope_kind, scope_id, seq, event_id, create_time, action, actor, outcome, body, hash) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
+    sql::execute(
+        db,
         sql,
         [
             scope.kind().into(),
@@ -115,7 +115,7 @@ pub async fn insert<C: ConnectionTrait>(
             Value::Bytes(Some(body.encode_to_vec())),
             Value::Bytes(Some(hash.to_vec())),
         ],
-    ))
+    )
     .await?;
     Ok(())
 }
@@ -138,13 +138,7 @@ pub async fn after<C: ConnectionTrait>(
         seq.into(),
         i64::try_from(limit).unwrap_or(i64::MAX).into(),
     ];
-    Ok(Row::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .all(db)
-    .await?)
+    sql::all::<Row, _>(db, sql, values).await
 }
 
 /// What a verification found.
@@ -260,13 +254,7 @@ pub async fn verify<C: ConnectionTrait>(
 
 async fn head<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<Option<(i64, Vec<u8>)>> {
     let sql = "SELECT audit_count, audit_hash FROM heads WHERE scope_kind = $1 AND scope_id = $2";
-    let row = db
-        .query_one_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            [scope.kind().into(), scope.id().into()],
-        ))
-        .await?;
+    let row = sql::row(db, sql, [scope.kind().into(), scope.id().into()]).await?;
     Ok(match row {
         Some(row) => Some((
             row.try_get("", "audit_count")?,

@@ -1,9 +1,10 @@
 //! Claims of `request_id` (COM-4): the claim comes first, then the work, in one transaction; so two at once give one effect and
 //! two equal answers.
 
-use sea_orm::{ConnectionTrait, Statement, Value};
+use sea_orm::{ConnectionTrait, Value};
 use uuid::Uuid;
 
+use super::sql;
 use crate::{
     env::{DAY_US, Micros},
     error::{Error, Reason, Result},
@@ -61,13 +62,7 @@ pub async fn claim<C: ConnectionTrait>(db: &C, claim: &Claim, now: Micros) -> Re
         (now + KEPT_US).into(),
         now.into(),
     ];
-    let done = db
-        .execute_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?;
+    let done = sql::execute(db, sql, values).await?;
     if done.rows_affected() == 1 {
         return Ok(Claimed::New);
     }
@@ -89,14 +84,7 @@ pub async fn look_up<C: ConnectionTrait>(
 ) -> Result<Option<Stored>> {
     let sql = "SELECT method, request, reply, ended_right FROM claims WHERE caller = $1 AND request_id = $2 AND expire_time > $3";
     let values: [Value; 3] = [bytes(&claim.caller), claim.request_id.into(), now.into()];
-    let Some(row) = db
-        .query_one_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            values,
-        ))
-        .await?
-    else {
+    let Some(row) = sql::row(db, sql, values).await? else {
         return Ok(None);
     };
     let method: String = row.try_get("", "method")?;
@@ -132,12 +120,7 @@ pub async fn settle<C: ConnectionTrait>(
         bytes(&claim.caller),
         claim.request_id.into(),
     ];
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await?;
+    sql::execute(db, sql, values).await?;
     Ok(())
 }
 
@@ -152,11 +135,6 @@ fn bytes(of: &[u8]) -> Value {
 pub async fn give_up<C: ConnectionTrait>(db: &C, claim: &Claim) -> Result<()> {
     let sql = "DELETE FROM claims WHERE caller = $1 AND request_id = $2";
     let values: [Value; 2] = [bytes(&claim.caller), claim.request_id.into()];
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await?;
+    sql::execute(db, sql, values).await?;
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod idempotency;
 pub mod list;
 pub mod outbox;
 pub mod scope_key;
+pub mod sql;
 pub mod time;
 pub mod update;
 pub mod work;

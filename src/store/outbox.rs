@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::scope_key::ScopeKey;
+use super::{scope_key::ScopeKey, sql};
 use crate::{
     env::{DAY_US, Micros},
     error::{Error, Reason, Result},
@@ -119,12 +119,7 @@ pub(super) async fn insert<C: ConnectionTrait>(
         serde_json::Value::Object(changes).to_string().into(),
         now.into(),
     ];
-    db.execute_raw(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .await?;
+    sql::execute(db, sql, values).await?;
     Ok(())
 }
 
@@ -181,13 +176,7 @@ pub async fn after<C: ConnectionTrait>(
             ],
         )
     };
-    Ok(Row::find_by_statement(Statement::from_sql_and_values(
-        db.get_database_backend(),
-        sql,
-        values,
-    ))
-    .all(db)
-    .await?)
+    sql::all::<Row, _>(db, sql, values).await
 }
 
 /// The oldest number that is kept, and the newest given.
@@ -195,7 +184,6 @@ pub async fn after<C: ConnectionTrait>(
 /// # Errors
 /// Those of the database.
 pub async fn bounds<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<(Option<i64>, i64)> {
-    let backend = db.get_database_backend();
     let (oldest, newest, values): (&str, &str, Vec<Value>) = if scope == ScopeKey::Operator {
         (
             "SELECT MIN(global_seq) AS n FROM outbox",
@@ -210,15 +198,10 @@ pub async fn bounds<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<(Opti
         )
     };
     let read = async |sql: &str| -> Result<Option<i64>> {
-        Ok(
-            match db
-                .query_one_raw(Statement::from_sql_and_values(backend, sql, values.clone()))
-                .await?
-            {
-                Some(row) => row.try_get("", "n")?,
-                None => None,
-            },
-        )
+        Ok(match sql::row(db, sql, values.clone()).await? {
+            Some(row) => row.try_get("", "n")?,
+            None => None,
+        })
     };
     Ok((read(oldest).await?, read(newest).await?.unwrap_or(0)))
 }
@@ -250,23 +233,13 @@ pub async fn number<C: ConnectionTrait>(db: &C, most: i64) -> Result<u64> {
                  SELECT scope_kind AS k, scope_id AS i, scope_seq AS s, ROW_NUMBER() OVER (ORDER BY create_time, scope_kind, scope_id, scope_seq) AS rank \
                  FROM outbox WHERE is_first AND global_seq IS NULL ORDER BY create_time, scope_kind, scope_id, scope_seq LIMIT $2 \
                ) AS n WHERE outbox.scope_kind = n.k AND outbox.scope_id = n.i AND outbox.scope_seq = n.s";
-    let done = db
-        .execute_raw(Statement::from_sql_and_values(
-            backend,
-            sql,
-            [last.into(), most.into()],
-        ))
+    let done = sql::execute(db, sql, [last.into(), most.into()])
         .await?
         .rows_affected();
     if done > 0 {
         let next = last + i64::try_from(done).unwrap_or(0);
         let sql = "UPDATE meta SET value = $1 WHERE key = 'global_seq'";
-        db.execute_raw(Statement::from_sql_and_values(
-            backend,
-            sql,
-            [next.to_string().into()],
-        ))
-        .await?;
+        sql::execute(db, sql, [next.to_string().into()]).await?;
     }
     Ok(done)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait,
-    IntoActiveModel, Statement, Value,
+    IntoActiveModel, Value,
 };
 use uuid::Uuid;
 
@@ -12,6 +12,7 @@ use super::{
     audit::{self, Body},
     outbox::{self, Event},
     scope_key::ScopeKey,
+    sql,
 };
 use crate::{
     env::Micros,
@@ -159,13 +160,7 @@ impl Work {
         let sql = format!(
             "SELECT audit_count, audit_hash, event_count, last_time FROM heads WHERE scope_kind = $1 AND scope_id = $2{lock}"
         );
-        let row = db
-            .query_one_raw(Statement::from_sql_and_values(
-                backend,
-                sql,
-                [scope.kind().into(), scope.id().into()],
-            ))
-            .await?;
+        let row = sql::row(db, sql, [scope.kind().into(), scope.id().into()]).await?;
         Ok(match row {
             Some(row) => Some(Head {
                 audit_count: row.try_get("", "audit_count")?,
@@ -188,13 +183,7 @@ impl Work {
             scope.id().into(),
             Value::Bytes(Some(Vec::new())),
         ];
-        self.db()
-            .execute_raw(Statement::from_sql_and_values(
-                self.db().get_database_backend(),
-                sql,
-                values,
-            ))
-            .await?;
+        sql::execute(self.db(), sql, values).await?;
         self.absent.remove(&scope);
         self.heads.insert(
             scope,
@@ -359,13 +348,7 @@ impl Work {
             scope.kind().into(),
             scope.id().into(),
         ];
-        self.db()
-            .execute_raw(Statement::from_sql_and_values(
-                self.db().get_database_backend(),
-                sql,
-                values,
-            ))
-            .await?;
+        sql::execute(self.db(), sql, values).await?;
         Ok(head)
     }
 
