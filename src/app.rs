@@ -128,12 +128,6 @@ pub enum Outcome<T> {
     Refuse(Error),
 }
 
-impl<T> From<T> for Outcome<T> {
-    fn from(value: T) -> Self {
-        Self::Done(value)
-    }
-}
-
 /// A transaction that reads, as functions see it.
 pub struct Read {
     app: App,

@@ -118,15 +118,6 @@ impl Tokens {
         Ok(())
     }
 
-    /// Whether no key is there that signs now.
-    #[must_use]
-    pub fn needs_refresh(&self, now: Micros) -> bool {
-        self.known.read().map_or(true, |k| {
-            !k.0.iter()
-                .any(|k| k.row.sign_from_time <= now && now < k.row.sign_until_time)
-        })
-    }
-
     /// Signs a token; gives it with its expiry.
     ///
     /// # Errors

@@ -19,8 +19,8 @@ use crate::{
     store::{scope_key::ScopeKey, time::timestamp, update::etag},
 };
 
-/// An account for the wire; masked for the operator's people.
-pub fn account(row: &account::Model, masked: bool) -> Account {
+/// An account for the wire. Names of companies are what the operator's people work with, so nothing of it is masked yet.
+pub fn account(row: &account::Model) -> Account {
     let account::Model {
         id,
         publisher_display_name,
@@ -34,8 +34,6 @@ pub fn account(row: &account::Model, masked: bool) -> Account {
         update_time,
         version,
     } = row;
-    // Names of companies are what the operator's people work with; there is nothing personal or financial here yet.
-    let _ = masked;
     Account {
         name: Name::Account(*id).to_string(),
         publisher_display_name: publisher_display_name.clone(),

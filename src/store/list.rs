@@ -68,17 +68,6 @@ pub struct Page<T> {
     pub next_page_token: String,
 }
 
-impl<T> Page<T> {
-    /// An empty last page.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self {
-            rows: Vec::new(),
-            next_page_token: String::new(),
-        }
-    }
-}
-
 /// What a noun's list offers.
 pub struct Listing {
     /// Fields to filter by.
