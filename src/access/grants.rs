@@ -431,6 +431,7 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
     if matches!(by, By::Caller) {
         check_may_change(tx, scope, to, old, new).await?;
     }
+    let last = Last::before(tx, scope, old.roles & !new.roles).await?;
     let now = tx.now();
     match old_grant {
         Some(_) => {
@@ -464,20 +465,7 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
             sql::execute(tx.db(), sql, values).await?;
         }
     }
-    keep_the_last_of_active(tx, scope, to, old.roles & !new.roles).await
-}
-
-/// Whoever can't act anyway is no loss: so a shut-out manager can be removed where no other is left.
-async fn keep_the_last_of_active(
-    tx: &mut Tx,
-    scope: ScopeKey,
-    of: Principal,
-    lost: i64,
-) -> Result<()> {
-    if state(tx.db(), of, tx.now()).await?.is_none() {
-        return Ok(());
-    }
-    keep_the_last(tx, scope, lost).await
+    last.kept(tx).await
 }
 
 /// Takes everything that a principal holds on a scope, and its membership. The scope is locked.
@@ -485,10 +473,11 @@ async fn keep_the_last_of_active(
 /// # Errors
 /// Those of `set`, but for ROL-7, which removals are exempt from: what `members.remove` and the like demand is proven before.
 pub async fn remove(tx: &mut Tx, scope: ScopeKey, principal: Uuid) -> Result<Option<Grant>> {
+    tx.lock([scope]).await?;
+    let held = find(tx.db(), scope, principal).await?;
+    let last = Last::before(tx, scope, held.map_or(0, |grant| grant.roles)).await?;
     let removed = remove_anyway(tx, scope, principal).await?;
-    if let Some(grant) = &removed {
-        keep_the_last_of_active(tx, scope, grant.principal(), grant.roles).await?;
-    }
+    last.kept(tx).await?;
     Ok(removed)
 }
 
@@ -579,22 +568,50 @@ async fn excepted(tx: &mut Tx, scope: ScopeKey, to: Principal, role: &Role) -> R
     })
 }
 
-/// Refuses to leave a scope without the role that must not be lost, if `lost` holds it (ROL-9). What was changed is seen.
-///
-/// # Errors
-/// `LAST_MANAGER`, `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`.
-pub async fn keep_the_last(tx: &mut Tx, scope: ScopeKey, lost: i64) -> Result<()> {
-    let Some((bit, reason)) = kept_role(scope) else {
-        return Ok(());
-    };
-    if lost & bit == 0 {
-        return Ok(());
+/// The role that a scope must not lose (ROL-9): asked before a change, and held against what is left after it. Who can't act anyway is no
+/// loss, so a shut-out manager can be removed where no other is left.
+#[must_use]
+pub struct Last {
+    scope: ScopeKey,
+    /// The role that would be lost; none if somebody who can act is not among those who lose it.
+    role: Option<(i64, Reason)>,
+}
+
+impl Last {
+    /// Before a change by which `lost` roles are taken from somebody. The scope is locked.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn before(tx: &mut Tx, scope: ScopeKey, lost: i64) -> Result<Self> {
+        let role = kept_role(scope).filter(|(bit, _)| lost & bit != 0);
+        let Some((bit, reason)) = role else {
+            return Ok(Self { scope, role: None });
+        };
+        tx.lock([scope]).await?;
+        let there = active_holders(tx.db(), scope, bit, tx.now(), 1).await? > 0;
+        Ok(Self {
+            scope,
+            role: there.then_some((bit, reason)),
+        })
     }
-    tx.lock([scope]).await?;
-    if active_holders(tx.db(), scope, bit, tx.now(), 1).await? == 0 {
-        return Err(Error::precondition(reason));
+
+    /// After the change: refuses it if nobody who can act is left.
+    ///
+    /// # Errors
+    /// `LAST_MANAGER`, `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`.
+    pub async fn kept(self, tx: &Tx) -> Result<()> {
+        match self.role {
+            Some((_, reason)) if self.is_lost(tx).await? => Err(Error::precondition(reason)),
+            _ => Ok(()),
+        }
     }
-    Ok(())
+
+    async fn is_lost(&self, tx: &Tx) -> Result<bool> {
+        Ok(match self.role {
+            Some((bit, _)) => active_holders(tx.db(), self.scope, bit, tx.now(), 1).await? == 0,
+            None => false,
+        })
+    }
 }
 
 fn kept_role(scope: ScopeKey) -> Option<(i64, Reason)> {
@@ -638,28 +655,44 @@ pub async fn active_holders(
     })
 }
 
-/// After an act of a tenant that can't wait for its accounts: tells each account that is now without a manager (ROL-9).
-///
-/// # Errors
-/// Those of the database.
-pub async fn tell_accounts_without_manager(
-    tx: &mut Tx,
-    grants: &[(ScopeKey, Grant)],
-) -> Result<()> {
-    for (scope, grant) in grants {
-        if let ScopeKey::Account(account) = scope
-            && grant.roles & MANAGER != 0
-        {
-            tx.lock([*scope]).await?;
-            if active_holders(tx.db(), *scope, MANAGER, tx.now(), 1).await? == 0 {
+/// An act of a tenant that shuts somebody out and can't wait for the accounts: refused for the tenant's or the operator's last
+/// administrator; accounts that lose their last manager are told (ROL-9).
+#[must_use]
+pub struct ShutOut(Vec<Last>);
+
+impl ShutOut {
+    /// Before it, with all that is held by whoever is shut out. The scopes are locked.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn before(tx: &mut Tx, held: &[(ScopeKey, Grant)]) -> Result<Self> {
+        tx.lock(held.iter().map(|(scope, _)| *scope)).await?;
+        let mut lasts = Vec::new();
+        for (scope, grant) in held {
+            lasts.push(Last::before(tx, *scope, grant.roles).await?);
+        }
+        Ok(Self(lasts))
+    }
+
+    /// After it.
+    ///
+    /// # Errors
+    /// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
+    pub async fn done(self, tx: &mut Tx) -> Result<()> {
+        for last in self.0 {
+            let ScopeKey::Account(account) = last.scope else {
+                last.kept(tx).await?;
+                continue;
+            };
+            if last.is_lost(tx).await? {
                 tx.emit(Event::new(
                     "entente.account.v1.AccountWithoutManager",
-                    Name::Account(*account),
+                    Name::Account(account),
                 ));
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether a tenant is associated with an account.
@@ -714,14 +747,15 @@ pub async fn dissociate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<Vec<
     );
     let values: [Value; 2] = [account.into(), tenant.into()];
     let lost = sql::all::<Grant, _>(tx.db(), sql, values.clone()).await?;
+    let roles = lost.iter().fold(0, |bits, g| bits | g.roles);
+    let last = Last::before(tx, scope, roles).await?;
     let sql = "DELETE FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2";
     sql::execute(tx.db(), sql, values.clone()).await?;
     let sql = "DELETE FROM associations WHERE account_id = $1 AND tenant_id = $2";
     sql::execute(tx.db(), sql, values).await?;
-    let roles = lost.iter().fold(0, |bits, g| bits | g.roles);
     // An account without any tenant counts its owner, who then alone remains.
     if association_count(tx.db(), account).await? > 0 {
-        keep_the_last(tx, scope, roles).await?;
+        last.kept(tx).await?;
     }
     Ok(lost)
 }

@@ -388,15 +388,11 @@ pub async fn disable_user(
 
 async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
     demand_state(old, &[ACTIVE])?;
+    let held = grants::all_of(tx.db(), old.id).await?;
+    let shut_out = grants::ShutOut::before(tx, &held).await?;
     let row = change_state(tx, old, DISABLED, "entente.directory.v1.UserDisabled").await?;
     credential::end_sessions(tx, old.id, None).await?;
-    let held = grants::all_of(tx.db(), old.id).await?;
-    for (scope, grant) in &held {
-        if !matches!(scope, ScopeKey::Account(_)) {
-            grants::keep_the_last(tx, *scope, grant.roles).await?;
-        }
-    }
-    grants::tell_accounts_without_manager(tx, &held).await?;
+    shut_out.done(tx).await?;
     Ok(row)
 }
 

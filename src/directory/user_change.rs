@@ -162,9 +162,10 @@ pub async fn join_account(
 ///
 /// # Errors
 /// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
-pub async fn take_everything(tx: &mut Tx, user: &Model) -> Result<Losses> {
+pub async fn take_everything(tx: &mut Tx, user: &Model, state: i64) -> Result<Losses> {
     let held = grants::all_of(tx.db(), user.id).await?;
-    tx.lock(held.iter().map(|(scope, _)| *scope)).await?;
+    let shut_out = grants::ShutOut::before(tx, &held).await?;
+    set_state(tx, user.id, state).await?;
     let mut losses = Losses::default();
     for (scope, grant) in &held {
         grants::remove_anyway(tx, *scope, user.id).await?;
@@ -187,12 +188,7 @@ pub async fn take_everything(tx: &mut Tx, user: &Model) -> Result<Losses> {
     losses.session_count = credential::end_sessions(tx, user.id, None).await?;
     let sql = "DELETE FROM credentials WHERE user_id = $1";
     sql::execute(tx.db(), sql, [user.id.into()]).await?;
-    for (scope, grant) in &held {
-        if !matches!(scope, ScopeKey::Account(_)) {
-            grants::keep_the_last(tx, *scope, grant.roles).await?;
-        }
-    }
-    grants::tell_accounts_without_manager(tx, &held).await?;
+    shut_out.done(tx).await?;
     Ok(losses)
 }
 
@@ -216,7 +212,7 @@ pub fn member_removed(account: Uuid, principal: Uuid, held: grants::Set) -> Even
 /// # Errors
 /// As `take_everything`.
 pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
-    let losses = take_everything_after(tx, &user, DELETED).await?;
+    let losses = take_everything(tx, &user, DELETED).await?;
     let now = tx.now();
     let mut row = user.clone().into_active_model();
     row.state = Set(DELETED);
@@ -242,12 +238,6 @@ pub fn state_name(state: i64) -> &'static str {
         DELETED => "DELETED",
         _ => "UNKNOWN",
     }
-}
-
-/// The state changes first: whoever is out doesn't count among those who remain (ROL-9).
-async fn take_everything_after(tx: &mut Tx, user: &Model, state: i64) -> Result<Losses> {
-    set_state(tx, user.id, state).await?;
-    take_everything(tx, user).await
 }
 
 /// Sets a user's state, so that whoever is out doesn't count among those who remain.

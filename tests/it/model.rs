@@ -1,6 +1,6 @@
 //! Random sequences of calls against a small model of who may do what (ROL-7, ROL-9, ATK-13). The model knows roles as sets of
 //! permissions from `GetRoleTable`, and the exceptions from their table; else nothing of the server's. `ENTENTE_MODEL_SEED` replays a
-//! run, `ENTENTE_MODEL_SEQUENCES` says how many sequences run on each database.
+//! run (0 takes a new one), `ENTENTE_MODEL_SEQUENCES` says how many sequences run on each database.
 
 mod steps;
 mod world;
@@ -188,8 +188,9 @@ impl Model {
             .collect()
     }
 
-    fn keeps_manager(&self, account: usize, lost: &Held) -> Result<(), Reasons> {
-        let fine = !lost.roles.contains("MANAGER") || self.active_holders(account, "MANAGER") > 0;
+    /// Whoever can't act anyway is no loss: only an account that had an active manager must keep one.
+    fn keeps_manager(&self, before: usize, account: usize) -> Result<(), Reasons> {
+        let fine = before == 0 || self.active_holders(account, "MANAGER") > 0;
         unless(fine, "LAST_MANAGER")
     }
 
@@ -242,17 +243,15 @@ impl Model {
             }
         }
         check(faults)?;
+        let before = self.active_holders(account, "MANAGER");
         self.members.insert((account, to), new.clone());
-        let lost = Held {
-            roles: old.roles.difference(&new.roles).cloned().collect(),
-            single: Words::new(),
-        };
-        self.keeps_manager(account, &lost)
+        self.keeps_manager(before, account)
     }
 
     fn take(&mut self, account: usize, user: usize) -> Result<(), Reasons> {
-        let held = self.members.remove(&(account, user)).unwrap_or_default();
-        self.keeps_manager(account, &held)
+        let before = self.active_holders(account, "MANAGER");
+        self.members.remove(&(account, user));
+        self.keeps_manager(before, account)
     }
 
     fn set_roles(
@@ -381,12 +380,9 @@ impl Model {
                     roles: old.roles.difference(&dropped.roles).cloned().collect(),
                     single: old.single.difference(&dropped.single).cloned().collect(),
                 };
-                let lost = Held {
-                    roles: old.roles.difference(&new.roles).cloned().collect(),
-                    single: Words::new(),
-                };
+                let before = self.active_holders(*account, "MANAGER");
                 next.members.insert((*account, caller), new);
-                next.keeps_manager(*account, &lost)?;
+                next.keeps_manager(before, *account)?;
             }
             Step::Leave(account) => {
                 let member = self.members.contains_key(&(*account, caller));
@@ -508,17 +504,10 @@ impl Model {
                 }
                 check(faults)?;
                 let of_tenant = |u: &usize| self.users[*u].tenant == *tenant;
-                let mut lost = Held::default();
-                for ((_, _), held) in self
-                    .members
-                    .iter()
-                    .filter(|((a, u), _)| a == account && of_tenant(u))
-                {
-                    lost.roles.extend(held.roles.iter().cloned());
-                }
+                let before = self.active_holders(*account, "MANAGER");
                 next.members
                     .retain(|(a, u), _| a != account || !of_tenant(u));
-                next.keeps_manager(*account, &lost)?;
+                next.keeps_manager(before, *account)?;
             }
         }
         Ok(next)
@@ -551,8 +540,11 @@ async fn run(site: &Site, seed: u64, sequences: u64) {
 // proves ROL-7, ROL-9, ATK-13
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_sequence_of_calls_gives_anybody_more_than_the_callers_could_give() {
-    let chance = u64::from_be_bytes(entente::env::Env::system().bytes::<8>());
-    let seed = number("ENTENTE_MODEL_SEED", chance);
+    // A gate must not fail by chance for what it did not change: it always runs the same sequences. New ones run nightly.
+    let seed = match number("ENTENTE_MODEL_SEED", 20_261_121) {
+        0 => u64::from_be_bytes(entente::env::Env::system().bytes::<8>()),
+        seed => seed,
+    };
     let sequences = number("ENTENTE_MODEL_SEQUENCES", 60);
     println!("ENTENTE_MODEL_SEED={seed}");
     // Opened one after the other: the first of its kind makes a template, and blocks meanwhile.
