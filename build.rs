@@ -167,7 +167,7 @@ impl<'a> Generator<'a> {
             code,
             "/// Carries out the call of `path`; None if there is no such method.\n\
              pub async fn dispatch(app: crate::app::App, path: &str, request: http::Request<tonic::body::Body>) -> Option<http::Response<tonic::body::Body>> {{\n\
-             use crate::call::{{mutate, mutate_prepared, read, stream_out, Outcome}};\n\
+             use crate::call::*;\n\
              Some(match path {{\n{arms}_ => return None,\n}})\n}}\n"
         );
         let faults = self.faults.take();
@@ -210,7 +210,19 @@ impl<'a> Generator<'a> {
             .set(is_update_request(method.input().full_name()));
         let mut shapes = BTreeSet::new();
         for alternative in &alternatives {
-            if flag(alternative, "public") {
+            let token = self.token_of(alternative);
+            if let Some((link, field)) = &token {
+                shapes.insert("token");
+                let known = method
+                    .input()
+                    .get_field_by_name(field)
+                    .is_some_and(|f| matches!(f.kind(), Kind::String) && self.is_secret(&f));
+                if *link == 0 || !known {
+                    self.fault(format!(
+                        "{full}: its token needs a kind, and a field of the request that is declared secret"
+                    ));
+                }
+            } else if flag(alternative, "public") {
                 shapes.insert("nobody");
             } else if flag(alternative, "signed_in") || !text(alternative, "self").is_empty() {
                 shapes.insert("caller");
@@ -266,6 +278,7 @@ impl<'a> Generator<'a> {
             "operator" => "proof.operator()?",
             "caller" => "proof.caller()?",
             "nobody" => "proof.nobody()?",
+            "token" => "proof.token()?",
             _ => "proof",
         };
         let function = function_of(method);
@@ -296,11 +309,25 @@ impl<'a> Generator<'a> {
                 arms,
                 "\"/{full}\" => mutate{types}>(app, request, |tx, proof, req| Box::pin(async move {{ {function}(tx, {scope}, req).await{done} }})).await,"
             ),
+            4 => writeln!(
+                arms,
+                "\"/{full}\" => stream_in{types}>(app, request, |tx, proof, req| Box::pin(async move {{ {function}(tx, {scope}, req).await{done} }})).await,"
+            ),
             _ => writeln!(
                 arms,
                 "\"/{full}\" => stream_out{types}, _>(app, request, |rd, proof, req, state| Box::pin(async move {{ {function}(rd, {scope}, req, state).await }})).await,"
             ),
         };
+    }
+
+    /// The kind and the field of an alternative that a mailed token opens.
+    fn token_of(&self, alternative: &DynamicMessage) -> Option<(i32, String)> {
+        if !alternative.has_field_by_name("token") {
+            return None;
+        }
+        let token = message(alternative.get_field_by_name("token")?.as_ref());
+        let kind = token.get_field_by_name("kind")?.as_enum_number()?;
+        Some((kind, text(&token, "field")))
     }
 
     fn is_repeated(&self, request: &MessageDescriptor, path: &str) -> bool {
@@ -470,6 +497,25 @@ impl<'a> Generator<'a> {
         } else {
             "false"
         };
+        let sequence = if has("sequence") {
+            "self.sequence"
+        } else {
+            "0"
+        };
+        let mut texts = String::new();
+        for field in request.fields() {
+            if matches!(field.kind(), Kind::String)
+                && !field.is_list()
+                && field.containing_oneof().is_none()
+            {
+                let _ = writeln!(
+                    texts,
+                    "\"{}\" => &self.{},",
+                    field.name(),
+                    rust_ident(field.name())
+                );
+            }
+        }
         let rust = path_of(request);
         let updates = is_update_request(name);
         let out = if names.is_empty() { "_out" } else { "out" };
@@ -482,6 +528,8 @@ impl<'a> Generator<'a> {
              fn request_id(&self) -> &str {{ {request_id} }}\n\
              fn clear_request_id(&mut self) {{ {clear} }}\n\
              fn validate_only(&self) -> bool {{ {validate} }}\n\
+             fn text(&self, field: &str) -> &str {{ match field {{\n{texts}_ => \"\" }} }}\n\
+             fn sequence(&self) -> i64 {{ {sequence} }}\n\
              }}"
         );
     }

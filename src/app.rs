@@ -35,9 +35,11 @@ use crate::{
     hash::Hasher,
     keys::{Keys, Mac, Purpose},
     names::Name,
+    proto::access::CallKind,
     store::{
         connect::Db,
         idempotency::{self, Claim, Claimed},
+        list::fold,
         scope_key::ScopeKey,
         work::{Origin, Snapshot, Work},
     },
@@ -350,11 +352,37 @@ impl App {
         if !call.rule.claims() || request.validate_only() {
             return None;
         }
-        let request_id = Uuid::try_parse(request.request_id()).ok()?;
+        let mut request_id = Uuid::try_parse(request.request_id()).ok()?;
+        if call.rule.kind == CallKind::StreamIn {
+            // Each chunk of a stream is claimed by itself.
+            let mac = self.keys.mac(
+                Purpose::Request,
+                &[
+                    b"chunk",
+                    request_id.as_bytes(),
+                    &request.sequence().to_be_bytes(),
+                ],
+            );
+            let mut first = [0; 16];
+            first.copy_from_slice(&mac[..16]);
+            request_id = Uuid::from_bytes(first);
+        }
         let mut bare = request.clone();
         bare.clear_request_id();
+        let caller = match call.rule.claimed_by() {
+            "" => self.caller_mac(&call.caller),
+            // Of an open mutation: whoever brings the same token or address.
+            field => self.keys.mac(
+                Purpose::Request,
+                &[
+                    b"bearer",
+                    field.as_bytes(),
+                    fold(request.text(field)).as_bytes(),
+                ],
+            ),
+        };
         Some(Claim {
-            caller: self.caller_mac(&call.caller),
+            caller,
             request_id,
             method: call.rule.method.to_owned(),
             request: self.keys.mac(
@@ -381,14 +409,23 @@ impl App {
             call: call.clone(),
             snapshot,
         };
-        let proven =
-            match proof::prove(rd.db(), &call.caller, call.rule, &named, &request, now).await {
-                Ok(proven) => proven,
-                Err(error) => {
-                    drop(rd);
-                    return Err(self.refuse(call, &named, error).await);
-                }
-            };
+        let proven = match proof::prove(
+            rd.db(),
+            &self.keys,
+            &call.caller,
+            call.rule,
+            &named,
+            &request,
+            now,
+        )
+        .await
+        {
+            Ok(proven) => proven,
+            Err(error) => {
+                drop(rd);
+                return Err(self.refuse(call, &named, error).await);
+            }
+        };
         check(&mut request)?;
         let looked: Vec<Name> = if proven.by_operator()
             && proven.masked()
@@ -436,7 +473,17 @@ impl App {
             call: call.clone(),
             snapshot,
         };
-        match proof::prove(rd.db(), &call.caller, call.rule, named, request, now).await {
+        match proof::prove(
+            rd.db(),
+            &self.keys,
+            &call.caller,
+            call.rule,
+            named,
+            request,
+            now,
+        )
+        .await
+        {
             Ok(proven) => Ok((rd, proven)),
             Err(error) => {
                 drop(rd);
@@ -468,7 +515,17 @@ impl App {
                 call: call.clone(),
                 snapshot,
             };
-            match proof::prove(rd.db(), &call.caller, call.rule, &named, request, now).await {
+            match proof::prove(
+                rd.db(),
+                &self.keys,
+                &call.caller,
+                call.rule,
+                &named,
+                request,
+                now,
+            )
+            .await
+            {
                 Ok(proven) => (rd, proven),
                 Err(error) => {
                     // Only where the claimed call itself ended the right is the stored answer given without it (COM-4).
@@ -612,7 +669,7 @@ impl App {
         F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>,
     {
         let work = async {
-            let scopes = proof::scopes(call.rule, named, &call.caller);
+            let mut scopes = proof::scopes(call.rule, named, &call.caller);
             let _turn = match scopes.last() {
                 Some(scope) => Some(self.turn(*scope).await?),
                 None => None,
@@ -624,11 +681,22 @@ impl App {
                 work: Work::new(self.snapshot(true).await?),
                 validate_only: request.validate_only(),
             };
+            // What a mailed token is about is locked before it is proven, so that it is redeemed once.
+            let link = proof::link_of(tx.db(), &self.keys, call.rule, request, tx.now()).await?;
+            scopes.extend(link.map(|link| link.scope));
             tx.lock(scopes.into_iter().chain(extra.iter().copied()))
                 .await?;
             let now = tx.now();
-            let proven = match proof::prove(tx.db(), &call.caller, call.rule, named, request, now)
-                .await
+            let proven = match proof::prove(
+                tx.db(),
+                &self.keys,
+                &call.caller,
+                call.rule,
+                named,
+                request,
+                now,
+            )
+            .await
             {
                 Ok(proven) => proven,
                 Err(error) => {
@@ -665,12 +733,22 @@ impl App {
             let event_id = tx.id();
             let origin = origin_of(call);
             let ended = match (&answer, call.caller.who) {
-                (Attempt::Done(_), Some(who))
-                    if claim.is_some() && tx.told_of(who.principal.id) =>
+                (Attempt::Done(_), who)
+                    if claim.is_some()
+                        && (link.is_some()
+                            || who.is_some_and(|who| tx.told_of(who.principal.id))) =>
                 {
-                    proof::prove(tx.db(), &call.caller, call.rule, named, request, now)
-                        .await
-                        .is_err()
+                    proof::prove(
+                        tx.db(),
+                        &self.keys,
+                        &call.caller,
+                        call.rule,
+                        named,
+                        request,
+                        now,
+                    )
+                    .await
+                    .is_err()
                 }
                 _ => false,
             };

@@ -7,10 +7,10 @@ use futures_util::{Stream, future::BoxFuture};
 use http::{Request as HttpRequest, Response as HttpResponse};
 use prost::Message;
 use tonic::{
-    Request as GrpcRequest, Response as GrpcResponse, Status,
+    Request as GrpcRequest, Response as GrpcResponse, Status, Streaming,
     body::Body,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    server::{Grpc, ServerStreamingService, UnaryService},
+    server::{ClientStreamingService, Grpc, ServerStreamingService, UnaryService},
 };
 
 pub use crate::app::Outcome;
@@ -30,6 +30,9 @@ pub const MAX_MESSAGE_BYTES: usize = 4 * 1_024 * 1_024;
 /// A stream without news looks for some so often, for changes made by other replicas; each look proves its right anew, well within the
 /// 5 seconds of COM-1.
 const LOOKS_ANEW: Duration = Duration::from_millis(500);
+
+/// A stream whose client takes its time is proven anew so often (COM-1).
+const PROVES_ANEW: Duration = Duration::from_secs(4);
 
 /// Streams that one caller has open at once.
 const STREAMS_A_CALLER: usize = 20;
@@ -165,7 +168,7 @@ where
     mutate_prepared::<R, S, _, _, ()>(
         app,
         request,
-        |_: &Outside, _: Proof, _: &R| -> BoxFuture<'_, Result<()>> { Box::pin(async { Ok(()) }) },
+        nothing_to_prepare::<R>,
         move |tx, proof, message, ()| run(tx, proof, message),
     )
     .await
@@ -275,6 +278,139 @@ where
         .await
 }
 
+/// Carries out a method that takes a stream of chunks: each is a mutation of its own, and the last one's answer is the call's. What was
+/// committed stays, whatever comes after it.
+pub async fn stream_in<R, S, F>(app: App, request: HttpRequest<Body>, run: F) -> HttpResponse<Body>
+where
+    R: Request,
+    S: Message + Default + Redact + Clone + Send + Sync + 'static,
+    F: for<'a> Fn(&'a mut Tx, Proof, R) -> BoxFuture<'a, Result<Outcome<S>>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let call = match call_of(&request) {
+        Ok(call) => call,
+        Err(error) => return error.to_status(Language::English).into_http(),
+    };
+    let handler: Handler<Streaming<R>, S> = Box::new(move |chunks: Streaming<R>| {
+        Box::pin(async move {
+            let language = call.caller.language;
+            let _gone = call.gone.clone().drop_guard();
+            take_chunks(&app, &call, chunks, run)
+                .await
+                .map(GrpcResponse::new)
+                .map_err(|e| answered(&e, &call, language))
+        })
+    });
+    grpc::<S, R>()
+        .client_streaming(OnceChunks(Some(handler)), request)
+        .await
+}
+
+/// A client-streaming service made of one closure.
+struct OnceChunks<R, S>(Option<Handler<Streaming<R>, S>>);
+
+impl<R, S> ClientStreamingService<R> for OnceChunks<R, S> {
+    type Response = S;
+    type Future = BoxFuture<'static, std::result::Result<GrpcResponse<S>, Status>>;
+    fn call(&mut self, request: GrpcRequest<Streaming<R>>) -> Self::Future {
+        match self.0.take() {
+            Some(run) => run(request.into_inner()),
+            None => Box::pin(async {
+                Err(Error::internal("a call came twice").to_status(Language::English))
+            }),
+        }
+    }
+}
+
+async fn take_chunks<R, S, F>(app: &App, call: &Call, mut chunks: Streaming<R>, run: F) -> Result<S>
+where
+    R: Request,
+    S: Message + Default + Redact + Clone + Send + Sync + 'static,
+    F: for<'a> Fn(&'a mut Tx, Proof, R) -> BoxFuture<'a, Result<Outcome<S>>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let _place = place_of_stream(app, call)?;
+    let mut first: Option<(Named, R)> = None;
+    let mut last: Option<S> = None;
+    while let Some(chunk) = next_chunk(app, call, &mut chunks, first.as_ref()).await? {
+        let named = proof::resolve(call.rule, &chunk)?;
+        match &first {
+            Some((begun, _)) if *begun != named => {
+                return Err(Error::field(
+                    named.first().map_or("parent", |(field, _)| *field),
+                    "is another than in the first message of the stream",
+                ));
+            }
+            Some(_) => {}
+            None => first = Some((named, chunk.clone())),
+        }
+        let (own, run, app) = (call.clone(), run.clone(), app.clone());
+        // As for unary calls: no COMMIT lies in a future that the caller can drop.
+        let task = tokio::spawn(async move {
+            app.mutate(
+                &own,
+                chunk,
+                nothing_to_prepare::<R>,
+                move |tx, proof, message, ()| run(tx, proof, message),
+            )
+            .await
+        });
+        let (answer, _) = task
+            .await
+            .map_err(|e| Error::internal(format!("a chunk ended without an answer: {e}")))??;
+        last = Some(answer);
+    }
+    last.ok_or_else(|| Error::malformed("the stream brought no message"))
+}
+
+/// What methods prepare that aren't marked so.
+fn nothing_to_prepare<'a, R>(_: &'a Outside, _: Proof, _: &'a R) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async { Ok(()) })
+}
+
+/// The next chunk of a stream; while the client takes its time, its right to the first one is proven anew (COM-1).
+async fn next_chunk<R: Request>(
+    app: &App,
+    call: &Call,
+    chunks: &mut Streaming<R>,
+    first: Option<&(Named, R)>,
+) -> Result<Option<R>> {
+    loop {
+        tokio::select! {
+            message = chunks.message() => return message.map_err(|status| {
+                // Our own codec's refusals have details; the rest is the framework's.
+                Error::of_framework(status.code(), status.message(), call.rule.method)
+            }),
+            () = tokio::time::sleep_until(call.deadline) => return Err(Error::late()),
+            () = app.draining.cancelled() => {
+                return Err(Error::unavailable(Reason::ShuttingDown, "draining"));
+            }
+            () = tokio::time::sleep(PROVES_ANEW) => {
+                if let Some((named, request)) = first {
+                    app.open_batch(call, named, request).await?;
+                }
+            }
+        }
+    }
+}
+
+/// A place among the streams that one caller has open at once.
+fn place_of_stream(app: &App, call: &Call) -> Result<tokio::sync::OwnedSemaphorePermit> {
+    let places = app.streams.get_with(call.caller.key(), || {
+        Arc::new(tokio::sync::Semaphore::new(STREAMS_A_CALLER))
+    });
+    places.try_acquire_owned().map_err(|_| {
+        Error::exhausted(Reason::TooManyCalls, Some(Duration::from_secs(1)))
+            .with("method", call.rule.method)
+    })
+}
+
 type Answers<S> = std::pin::Pin<Box<dyn Stream<Item = std::result::Result<S, Status>> + Send>>;
 
 struct OnceStream<R, S>(Option<Handler<R, Answers<S>>>);
@@ -304,14 +440,7 @@ where
         + 'static,
 {
     let named = proof::resolve(call.rule, &request)?;
-    let places = app.streams.get_with(call.caller.key(), || {
-        Arc::new(tokio::sync::Semaphore::new(STREAMS_A_CALLER))
-    });
-    let place = places.try_acquire_owned();
-    let place = place.map_err(|_| {
-        Error::exhausted(Reason::TooManyCalls, Some(Duration::from_secs(1)))
-            .with("method", call.rule.method)
-    })?;
+    let place = place_of_stream(&app, &call)?;
     // The first batch is made before the stream opens, so that a refusal is the call's status.
     let mut state = T::default();
     let (rd, proven) = app.open_batch(&call, &named, &request).await?;

@@ -156,6 +156,10 @@ pub trait Request: Check + prost::Message + Clone + Default + Send + Sync + 'sta
     fn clear_request_id(&mut self);
     /// Whether the call is only to be checked.
     fn validate_only(&self) -> bool;
+    /// The text of a field of the request itself; empty if there is none of that name.
+    fn text(&self, field: &str) -> &str;
+    /// The chunk's place in its stream; 0 elsewhere.
+    fn sequence(&self) -> i64;
 }
 
 /// A message whose one-time secrets can be taken out.

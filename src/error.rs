@@ -172,6 +172,24 @@ impl Error {
         Self::argument(Reason::MalformedMessage, "", what)
     }
 
+    /// What a bare status of the framework means.
+    #[must_use]
+    pub fn of_framework(code: Code, message: &str, path: &str) -> Self {
+        match code {
+            Code::OutOfRange | Code::ResourceExhausted => {
+                Self::exhausted(Reason::MessageTooLarge, None)
+            }
+            Code::Unimplemented if message.contains("compress") || message.contains("encoding") => {
+                Self::malformed("the compression isn't supported; send identity")
+            }
+            Code::Unimplemented => Self::unimplemented(path),
+            Code::DeadlineExceeded => Self::late(),
+            Code::Cancelled => Self::cancelled(),
+            Code::Unavailable => Self::unavailable(Reason::Overloaded, message.to_owned()),
+            _ => Self::malformed("the message is malformed, was cut short or has no gRPC frame"),
+        }
+    }
+
     /// A fault of ours. `context` is for the log only.
     #[must_use]
     pub fn internal(context: impl Into<String>) -> Self {

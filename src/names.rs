@@ -19,6 +19,14 @@ pub enum Name {
     Application(Uuid, Uuid),
     /// `tenants/{tenant}/applications/{application}/keys/{key}`
     Key(Uuid, Uuid, Uuid),
+    /// `tenants/{tenant}/groups/{group}`
+    Group(Uuid, Uuid),
+    /// `tenants/{tenant}/invitations/{invitation}`
+    Invitation(Uuid, Uuid),
+    /// `identities/{identity}`
+    Identity(Uuid),
+    /// `identities/{identity}/sessions/{session}`
+    IdentitySession(Uuid, Uuid),
     /// `accounts/{account}`
     Account(Uuid),
     /// `accounts/{account}/members/{member}`
@@ -45,11 +53,15 @@ impl Name {
         }
         let parts = parts.get(..count)?;
         Some(match *parts {
-            ["tenants", t] => Self::Tenant(id(t)?),
-            ["tenants", t, "users", u] => Self::User(id(t)?, id(u)?),
-            ["tenants", t, "users", u, "sessions", s] => Self::Session(id(t)?, id(u)?, id(s)?),
-            ["tenants", t, "applications", a] => Self::Application(id(t)?, id(a)?),
-            ["tenants", t, "applications", a, "keys", k] => Self::Key(id(t)?, id(a)?, id(k)?),
+            ["tenants", t] => Self::Tenant(tenant(t)?),
+            ["tenants", t, "users", u] => Self::User(tenant(t)?, id(u)?),
+            ["tenants", t, "users", u, "sessions", s] => Self::Session(tenant(t)?, id(u)?, id(s)?),
+            ["tenants", t, "applications", a] => Self::Application(tenant(t)?, id(a)?),
+            ["tenants", t, "applications", a, "keys", k] => Self::Key(tenant(t)?, id(a)?, id(k)?),
+            ["tenants", t, "groups", g] => Self::Group(tenant(t)?, id(g)?),
+            ["tenants", t, "invitations", i] => Self::Invitation(tenant(t)?, id(i)?),
+            ["identities", i] => Self::Identity(id(i)?),
+            ["identities", i, "sessions", s] => Self::IdentitySession(id(i)?, id(s)?),
             ["accounts", a] => Self::Account(id(a)?),
             ["accounts", a, "members", m] => Self::Member(id(a)?, id(m)?),
             ["accounts", a, "tenantAssociations", t] => Self::TenantAssociation(id(a)?, id(t)?),
@@ -69,6 +81,10 @@ impl Name {
             Self::Session(..) => "entente.dev/Session",
             Self::Application(..) => "entente.dev/Application",
             Self::Key(..) => "entente.dev/Key",
+            Self::Group(..) => "entente.dev/Group",
+            Self::Invitation(..) => "entente.dev/Invitation",
+            Self::Identity(_) => "entente.dev/Identity",
+            Self::IdentitySession(..) => "entente.dev/Session",
             Self::Account(_) => "entente.dev/Account",
             Self::Member(..) => "entente.dev/Member",
             Self::TenantAssociation(..) => "entente.dev/TenantAssociation",
@@ -86,7 +102,10 @@ impl Name {
             | Self::User(t, _)
             | Self::Session(t, ..)
             | Self::Application(t, _)
-            | Self::Key(t, ..) => ScopeKey::Tenant(t),
+            | Self::Key(t, ..)
+            | Self::Group(t, _)
+            | Self::Invitation(t, _) => ScopeKey::Tenant(t),
+            Self::Identity(i) | Self::IdentitySession(i, _) => ScopeKey::Identity(i),
             Self::Account(a) | Self::Member(a, _) | Self::TenantAssociation(a, _) => {
                 ScopeKey::Account(a)
             }
@@ -103,6 +122,10 @@ impl Name {
             | Self::Session(_, _, x)
             | Self::Application(_, x)
             | Self::Key(_, _, x)
+            | Self::Group(_, x)
+            | Self::Invitation(_, x)
+            | Self::Identity(x)
+            | Self::IdentitySession(_, x)
             | Self::Account(x)
             | Self::Member(_, x)
             | Self::TenantAssociation(_, x)
@@ -111,6 +134,11 @@ impl Name {
             Self::Operator => Uuid::nil(),
         }
     }
+}
+
+/// A tenant's ID. Nil is the realm of personal identities, which is none.
+fn tenant(text: &str) -> Option<Uuid> {
+    id(text).filter(|id| !id.is_nil())
 }
 
 fn id(text: &str) -> Option<Uuid> {
@@ -129,6 +157,10 @@ impl fmt::Display for Name {
             Self::Session(t, u, s) => write!(f, "tenants/{t}/users/{u}/sessions/{s}"),
             Self::Application(t, a) => write!(f, "tenants/{t}/applications/{a}"),
             Self::Key(t, a, k) => write!(f, "tenants/{t}/applications/{a}/keys/{k}"),
+            Self::Group(t, g) => write!(f, "tenants/{t}/groups/{g}"),
+            Self::Invitation(t, i) => write!(f, "tenants/{t}/invitations/{i}"),
+            Self::Identity(i) => write!(f, "identities/{i}"),
+            Self::IdentitySession(i, s) => write!(f, "identities/{i}/sessions/{s}"),
             Self::Account(a) => write!(f, "accounts/{a}"),
             Self::Member(a, m) => write!(f, "accounts/{a}/members/{m}"),
             Self::TenantAssociation(a, t) => write!(f, "accounts/{a}/tenantAssociations/{t}"),
@@ -149,12 +181,15 @@ mod tests {
         for name in [
             Name::Tenant(id),
             Name::Session(id, id, id),
+            Name::Group(id, id),
+            Name::IdentitySession(id, id),
             Name::Member(id, id),
             Name::Operator,
             Name::Staff(id),
         ] {
             assert_eq!(Name::parse(&name.to_string()), Some(name));
         }
+        assert_eq!(Name::parse(&Name::Tenant(Uuid::nil()).to_string()), None);
         let text = Name::Tenant(id).to_string();
         assert_eq!(Name::parse(&text.to_uppercase()), None);
         assert_eq!(Name::parse(&format!("{text}/")), None);

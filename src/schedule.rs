@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, Statement, Value};
 use uuid::Uuid;
 
 use crate::{
-    access::refusals,
+    access::{link, refusals},
     app::{App, Tx},
     env::{DAY_US, HOUR_US, MINUTE_US, Micros, SECOND_US},
     error::Result,
@@ -72,6 +72,12 @@ const JOBS: &[Job] = &[
         every_us: 10 * MINUTE_US,
         needed: None,
         run: |tx| Box::pin(crate::directory::user::purge_users(tx)),
+    },
+    Job {
+        name: "purge-links",
+        every_us: 10 * MINUTE_US,
+        needed: None,
+        run: |tx| Box::pin(link::sweep(tx)),
     },
     Job {
         name: "purge-networks",

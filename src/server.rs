@@ -384,21 +384,7 @@ fn dress(response: Response<Body>, language: Language, path: &str) -> Response<B
     if status.code() == Code::Ok || !status.details().is_empty() {
         return response;
     }
-    let error = match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => {
-            Error::exhausted(Reason::MessageTooLarge, None)
-        }
-        Code::Unimplemented
-            if status.message().contains("compress") || status.message().contains("encoding") =>
-        {
-            Error::malformed("the compression isn't supported; send identity")
-        }
-        Code::Unimplemented => Error::unimplemented(path),
-        Code::DeadlineExceeded => Error::late(),
-        Code::Cancelled => Error::cancelled(),
-        Code::Unavailable => Error::unavailable(Reason::Overloaded, status.message().to_owned()),
-        _ => Error::malformed("the message was cut short or has no gRPC frame"),
-    };
+    let error = Error::of_framework(status.code(), status.message(), path);
     tracing::debug!(bare = %status.message(), %error, path, "dressed");
     error.to_status(language).into_http()
 }
@@ -428,6 +414,10 @@ impl Around for Bounded {
         }
         let language = language(request.headers());
         let refused = |error: Error| Ok(error.to_status(language).into_http());
+        if rules::of_path(request.uri().path()).is_some_and(|r| r.kind == CallKind::StreamIn) {
+            // Its body comes chunk by chunk; each is bounded by the codec, and the streams of a caller are.
+            return inner.call(request).await;
+        }
         let (parts, body) = request.into_parts();
         let whole =
             http_body_util::Limited::new(body, MAX_MESSAGE_BYTES + FRAME_SLACK_BYTES).collect();
@@ -488,7 +478,8 @@ impl Around for Timed {
         if stands_outside(path) {
             return inner.call(request).await;
         }
-        let streams = rules::of_path(path).is_some_and(|r| r.kind == CallKind::StreamOut);
+        let streams = rules::of_path(path)
+            .is_some_and(|r| matches!(r.kind, CallKind::StreamOut | CallKind::StreamIn));
         let asked = request
             .headers()
             .get("grpc-timeout")

@@ -9,6 +9,7 @@ mod m0001_kernel;
 mod m0002_directory;
 mod m0003_account;
 mod m0004_operator;
+mod m0005_people;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -20,6 +21,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_directory::Migration),
             Box::new(m0003_account::Migration),
             Box::new(m0004_operator::Migration),
+            Box::new(m0005_people::Migration),
         ]
     }
 }

@@ -73,10 +73,10 @@ pub async fn check_access(
     let mut known: Option<(Principal, ScopeKey, Known)> = None;
     for (principal, permission, scope) in parsed {
         let facts = match &known {
-            Some((p, s, facts)) if *p == principal && *s == scope => *facts,
+            Some((p, s, facts)) if *p == principal && *s == scope => facts.clone(),
             _ => {
                 let facts = ask(rd, principal, scope).await?;
-                known = Some((principal, scope, facts));
+                known = Some((principal, scope, facts.clone()));
                 facts
             }
         };
@@ -138,16 +138,17 @@ pub async fn explain_access(
         });
     }
     if facts.held.member {
-        let names = grants::Set {
-            roles: facts.held.roles,
-            single: facts.held.single,
+        for source in &facts.held.sources {
+            let names = source.set.names(scope);
+            let by = source.group.map_or_else(String::new, |group| {
+                format!(" by {}", Name::Group(source.tenant, group))
+            });
+            steps.push(if names.is_empty() {
+                format!("It is a member of {scope} without roles{by}.")
+            } else {
+                format!("On {scope} it holds {}{by}.", names.join(", "))
+            });
         }
-        .names(scope);
-        steps.push(if names.is_empty() {
-            format!("It is a member of {scope} without roles.")
-        } else {
-            format!("On {scope} it holds {}.", names.join(", "))
-        });
     } else {
         steps.push(format!("On {scope} it holds nothing."));
     }
@@ -208,9 +209,10 @@ type Question = (Principal, Permission, ScopeKey);
 fn parse(check: &AccessCheck) -> std::result::Result<Question, (&'static str, String)> {
     let principal = Name::parse(&check.principal)
         .and_then(Principal::of)
+        .filter(|p| p.kind != Kind::Group)
         .ok_or((
             "principal",
-            "is no name of a user or application".to_owned(),
+            "is no name of a user, an application or a personal identity".to_owned(),
         ))?;
     let permission = Permission::parse(&check.permission)
         .ok_or(("permission", "is no permission".to_owned()))?;
@@ -227,7 +229,7 @@ fn scope_of(resource: &str) -> Option<ScopeKey> {
 }
 
 /// What is known of a principal on a scope.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Known {
     active: bool,
     asleep_until: Option<i64>,
@@ -262,13 +264,19 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
     {
         return refuse(Reason::RightsAsleep);
     }
-    let mut because: Vec<String> = roles_of(scope)
-        .iter()
-        .filter(|r| facts.held.roles & r.bit() != 0 && r.permissions.has(permission))
-        .map(|r| r.name.to_owned())
-        .collect();
-    if facts.held.single.has(permission) {
-        because.push(permission.name().to_owned());
+    let mut because = Vec::new();
+    for source in &facts.held.sources {
+        let by = source.group.map_or_else(String::new, |group| {
+            format!(" by {}", Name::Group(source.tenant, group))
+        });
+        for role in roles_of(scope) {
+            if source.set.roles & role.bit() != 0 && role.permissions.has(permission) {
+                because.push(format!("{}{by}", role.name));
+            }
+        }
+        if source.set.single.has(permission) {
+            because.push(format!("{}{by}", permission.name()));
+        }
     }
     if because.is_empty() {
         because.push("MEMBER".to_owned());

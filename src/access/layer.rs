@@ -139,9 +139,13 @@ async fn enter(app: &App, parts: &Parts) -> Result<Call> {
     let deadline = extensions
         .get::<Deadline>()
         .map_or_else(|| Instant::now() + Duration::from_secs(60), |d| d.0);
-    if !rule.is_public()
-        && let Err(error) = authenticate(app, headers, &mut caller).await
-    {
+    let sent = headers.contains_key(http::header::AUTHORIZATION) || headers.contains_key(ON_BEHALF);
+    let authenticates = if rule.is_open() {
+        !rule.ignores_caller() && sent
+    } else {
+        true
+    };
+    if authenticates && let Err(error) = authenticate(app, headers, &mut caller).await {
         refusals::unauthenticated(
             app,
             rule.method,
@@ -150,7 +154,7 @@ async fn enter(app: &App, parts: &Parts) -> Result<Call> {
         );
         return Err(error);
     }
-    if rule.is_public() {
+    if !authenticates {
         // Public methods ignore the header; a portal's service may still say for whom it signs in (COM-16).
         caller.address = said_address(app, headers, &caller).await.or(caller.address);
     }

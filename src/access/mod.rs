@@ -6,6 +6,7 @@ pub mod exceptions;
 pub mod grants;
 pub mod layer;
 pub mod limits;
+pub mod link;
 pub mod principal;
 pub mod proof;
 pub mod refusals;

@@ -16,6 +16,8 @@ pub enum Kind {
     Application = 2,
     /// A person outside any tenant.
     Identity = 3,
+    /// A group of a tenant's users: holds rights for its members, and never acts.
+    Group = 4,
 }
 
 impl Kind {
@@ -26,6 +28,7 @@ impl Kind {
             1 => Some(Self::User),
             2 => Some(Self::Application),
             3 => Some(Self::Identity),
+            4 => Some(Self::Group),
             _ => None,
         }
     }
@@ -57,24 +60,50 @@ impl Principal {
                 id,
                 tenant,
             }),
+            Name::Identity(id) => Some(Self {
+                kind: Kind::Identity,
+                id,
+                tenant: Uuid::nil(),
+            }),
+            Name::Group(tenant, id) => Some(Self {
+                kind: Kind::Group,
+                id,
+                tenant,
+            }),
             _ => None,
         }
     }
 
     /// Its resource name.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub fn resource(&self) -> Name {
         match self.kind {
-            Kind::User => Name::User(self.tenant, self.id).to_string(),
-            Kind::Application => Name::Application(self.tenant, self.id).to_string(),
-            Kind::Identity => format!("identities/{}", self.id),
+            Kind::User => Name::User(self.tenant, self.id),
+            Kind::Application => Name::Application(self.tenant, self.id),
+            Kind::Identity => Name::Identity(self.id),
+            Kind::Group => Name::Group(self.tenant, self.id),
+        }
+    }
+
+    /// Its resource name as text.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.resource().to_string()
+    }
+
+    /// The name of one of its sessions.
+    #[must_use]
+    pub fn session_name(&self, session: Uuid) -> Name {
+        match self.kind {
+            Kind::Identity => Name::IdentitySession(self.id, session),
+            _ => Name::Session(self.tenant, self.id, session),
         }
     }
 
     /// Whether it is a person.
     #[must_use]
     pub fn is_person(&self) -> bool {
-        self.kind != Kind::Application
+        matches!(self.kind, Kind::User | Kind::Identity)
     }
 
     /// Where its own doings are audited.
@@ -82,7 +111,7 @@ impl Principal {
     pub fn home(&self) -> ScopeKey {
         match self.kind {
             Kind::Identity => ScopeKey::Identity(self.id),
-            Kind::User | Kind::Application => ScopeKey::Tenant(self.tenant),
+            Kind::User | Kind::Application | Kind::Group => ScopeKey::Tenant(self.tenant),
         }
     }
 }

@@ -4,7 +4,8 @@ use sea_orm::DatabaseTransaction;
 
 use super::{
     grants::{self, Held, Standing},
-    principal::{Authenticated, Caller, Principal},
+    link::{self, Link},
+    principal::{Authenticated, Caller, Kind, Principal},
     roles::{self, Permission, Permissions},
     rules::{Demand, Pair, Rule},
     scope::Proof,
@@ -13,6 +14,7 @@ use crate::{
     check::Request,
     env::{MINUTE_US, Micros},
     error::{Error, Reason, Result},
+    keys::Keys,
     names::Name,
     proto::access::CallKind,
     store::scope_key::ScopeKey,
@@ -63,7 +65,7 @@ pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
         match &alternative.demand {
             Demand::Oneself(field) => add(field, &mut faults),
             Demand::All(pairs) => pairs.iter().for_each(|p| add(p.at, &mut faults)),
-            Demand::Public | Demand::SignedIn => {}
+            Demand::Public | Demand::SignedIn | Demand::Token(..) => {}
         }
     }
     for (field, of) in &rule.within {
@@ -116,8 +118,11 @@ pub fn scopes(rule: &Rule, named: &Named, caller: &Caller) -> Vec<ScopeKey> {
             Demand::Oneself(_) | Demand::SignedIn => {
                 scopes.extend(caller.who.map(|a| a.principal.home()))
             }
-            Demand::Public => {}
+            Demand::Public | Demand::Token(..) => {}
         }
+    }
+    if rule.declared.caller_optional {
+        scopes.extend(caller.who.map(|a| a.principal.home()));
     }
     scopes.sort_unstable();
     scopes.dedup();
@@ -142,10 +147,10 @@ impl Asked<'_> {
             return Ok(Permissions::NONE);
         };
         let held = match self.held.iter().find(|(s, _)| *s == scope) {
-            Some((_, held)) => *held,
+            Some((_, held)) => held.clone(),
             None => {
                 let held = grants::held(self.db, who.principal.id, scope).await?;
-                self.held.push((scope, held));
+                self.held.push((scope, held.clone()));
                 held
             }
         };
@@ -226,19 +231,22 @@ async fn service_ceiling(
 /// changed, a sign-in too old or rights asleep; those of the database.
 pub async fn prove<R: Request>(
     db: &DatabaseTransaction,
+    keys: &Keys,
     caller: &Caller,
     rule: &'static Rule,
     named: &Named,
     request: &R,
     now: Micros,
 ) -> Result<Proof> {
-    if rule.is_public() {
+    if rule.ignores_caller() && rule.is_public() {
         return Ok(Proof::new(0, Vec::new(), None, false, true));
     }
-    if caller.who.is_none() {
+    if caller.who.is_none() && !rule.is_open() {
         return Err(Error::unauthenticated(Reason::CredentialsMissing));
     }
+    // Also where nobody needs to be: who is sent must be able to act.
     let mut asked = stand(db, caller, now).await?;
+    let link = link_of(db, keys, rule, request, now).await?;
     let declared = &rule.declared;
     if asked.standing.is_some_and(|s| s.must_change_password)
         && !declared.open_before_password_change
@@ -251,9 +259,16 @@ pub async fn prove<R: Request>(
     for (i, alternative) in rule.any_of.iter().enumerate() {
         let mut scopes = Vec::new();
         let holds = match &alternative.demand {
-            Demand::Public => false,
+            Demand::Public => {
+                return Ok(Proof::new(i, Vec::new(), caller.who, false, true));
+            }
+            Demand::Token(..) => match link {
+                Some(link) => return Ok(Proof::by_link(i, link, caller.who)),
+                None => false,
+            },
+            _ if caller.who.is_none() => false,
             // A service whose ceiling lists permissions does nothing else for a person that changes anything.
-            Demand::SignedIn | Demand::Oneself(_) if bounded && rule.kind == CallKind::Mutation => {
+            Demand::SignedIn | Demand::Oneself(_) if bounded && rule.kind != CallKind::Read => {
                 false
             }
             Demand::SignedIn | Demand::Oneself("@caller") => true,
@@ -298,9 +313,35 @@ pub async fn prove<R: Request>(
     if let Some((permission, until)) = asleep {
         return Err(grants::asleep(permission, until));
     }
+    if rule
+        .token()
+        .is_some_and(|(_, field)| rule.ignores_caller() || !request.text(field).is_empty())
+    {
+        return Err(link::invalid());
+    }
+    if caller.who.is_none() {
+        return Err(Error::unauthenticated(Reason::CredentialsMissing));
+    }
     Err(Error::denied(
         first_missing.map_or("self", Permission::name),
     ))
+}
+
+/// What the mailed token of a request proves, if its rule takes one.
+///
+/// # Errors
+/// Those of the database.
+pub async fn link_of<R: Request>(
+    db: &DatabaseTransaction,
+    keys: &Keys,
+    rule: &Rule,
+    request: &R,
+    now: Micros,
+) -> Result<Option<Link>> {
+    match rule.token() {
+        Some((kind, field)) => link::find(db, keys, kind, request.text(field), now).await,
+        None => Ok(None),
+    }
 }
 
 async fn prove_pair<R: Request>(
@@ -341,7 +382,12 @@ fn is_oneself(who: Option<Authenticated>, names: &[Name]) -> bool {
         return false;
     };
     match *name {
-        Name::User(..) | Name::Application(..) => Principal::of(*name) == Some(who.principal),
+        Name::User(..) | Name::Application(..) | Name::Identity(_) => {
+            Principal::of(*name) == Some(who.principal)
+        }
+        Name::IdentitySession(identity, _) => {
+            who.principal.kind == Kind::Identity && who.principal.id == identity
+        }
         Name::Session(tenant, user, _) => {
             who.principal.tenant == tenant && who.principal.id == user
         }

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     proto::{
         POOL,
-        access::{CallKind, Idempotency, MethodRule, View},
+        access::{CallKind, Idempotency, LinkKind, MethodRule, View},
     },
 };
 
@@ -38,6 +38,8 @@ pub enum Demand {
     Oneself(&'static str),
     /// All these permissions.
     All(Vec<Pair>),
+    /// The token of a mailed link of this kind, in this field.
+    Token(LinkKind, &'static str),
 }
 
 /// One way to be allowed.
@@ -73,10 +75,45 @@ impl Rule {
             .any(|a| matches!(a.demand, Demand::Public))
     }
 
+    /// Whether it needs nobody to be signed in: public, or opened by a mailed token.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.is_public() || self.token().is_some()
+    }
+
+    /// Whether the `authorization` header is ignored: nothing of the rule asks for a principal.
+    #[must_use]
+    pub fn ignores_caller(&self) -> bool {
+        !self.declared.caller_optional
+            && self
+                .any_of
+                .iter()
+                .all(|a| matches!(a.demand, Demand::Public | Demand::Token(..)))
+    }
+
+    /// The kind of mailed token that opens it, and the field that carries it.
+    #[must_use]
+    pub fn token(&self) -> Option<(LinkKind, &'static str)> {
+        self.any_of.iter().find_map(|a| match a.demand {
+            Demand::Token(kind, field) => Some((kind, field)),
+            _ => None,
+        })
+    }
+
+    /// The field whose value stands for the caller where repetitions are recognised; empty if the principal does.
+    #[must_use]
+    pub fn claimed_by(&self) -> &str {
+        match self.token() {
+            Some((_, field)) => field,
+            None => &self.declared.claimed_by,
+        }
+    }
+
     /// Whether repetitions are recognised.
     #[must_use]
     pub fn claims(&self) -> bool {
-        self.kind == CallKind::Mutation && self.declared.idempotency() != Idempotency::None
+        matches!(self.kind, CallKind::Mutation | CallKind::StreamIn)
+            && self.declared.idempotency() != Idempotency::None
     }
 }
 
@@ -149,7 +186,9 @@ fn parse(
     let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
     let mut any_of = Vec::new();
     for alternative in &declared.any_of {
-        let demand = if alternative.public {
+        let demand = if let Some(token) = &alternative.token {
+            Demand::Token(token.kind(), leak(&token.field))
+        } else if alternative.public {
             Demand::Public
         } else if alternative.signed_in {
             Demand::SignedIn

@@ -2,7 +2,10 @@
 
 use uuid::Uuid;
 
-use super::principal::{Authenticated, Principal};
+use super::{
+    link::Link,
+    principal::{Authenticated, Principal},
+};
 use crate::{
     error::{Error, Result},
     store::scope_key::ScopeKey,
@@ -27,6 +30,10 @@ pub struct CallerScope(Authenticated);
 /// A public method.
 #[derive(Clone, Copy, Debug)]
 pub struct NobodyScope(());
+
+/// Proven by the token of a mailed link; with the principal that called, if one did.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenScope(Link, Option<Authenticated>);
 
 /// Timed work of the service's own.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +66,20 @@ impl CallerScope {
     #[must_use]
     pub fn session(&self) -> Uuid {
         self.0.session
+    }
+}
+
+impl TokenScope {
+    /// What the token proves.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        self.0
+    }
+
+    /// Who called, if anybody was signed in.
+    #[must_use]
+    pub fn caller(&self) -> Option<CallerScope> {
+        self.1.map(CallerScope)
     }
 }
 
@@ -123,6 +144,7 @@ pub struct Proof {
     who: Option<Authenticated>,
     masked: bool,
     public: bool,
+    link: Option<Link>,
 }
 
 impl Proof {
@@ -139,7 +161,34 @@ impl Proof {
             who,
             masked,
             public,
+            link: None,
         }
+    }
+
+    /// Proven by the token of a link.
+    pub(in crate::access) fn by_link(
+        alternative: usize,
+        link: Link,
+        who: Option<Authenticated>,
+    ) -> Self {
+        Self {
+            alternative,
+            scopes: vec![("@link", link.scope)],
+            who,
+            masked: false,
+            public: false,
+            link: Some(link),
+        }
+    }
+
+    /// The mailed token.
+    ///
+    /// # Errors
+    /// Internal, if another alternative was proven.
+    pub fn token(&self) -> Result<TokenScope> {
+        self.link
+            .map(|link| TokenScope(link, self.who))
+            .ok_or_else(|| Error::internal("the rule proves no token"))
     }
 
     /// The place of the alternative that holds, in the order of the rule.
@@ -171,7 +220,7 @@ impl Proof {
     pub fn tenant(&self) -> Result<TenantScope> {
         self.scopes
             .iter()
-            .filter(|(at, _)| *at != "@caller")
+            .filter(|(at, _)| !matches!(*at, "@caller" | "@link"))
             .find_map(|(_, s)| {
                 if let ScopeKey::Tenant(id) = s {
                     Some(TenantScope(*id))
@@ -189,7 +238,7 @@ impl Proof {
     pub fn account(&self) -> Result<AccountScope> {
         self.scopes
             .iter()
-            .filter(|(at, _)| *at != "@caller")
+            .filter(|(at, _)| !matches!(*at, "@caller" | "@link"))
             .find_map(|(_, s)| {
                 if let ScopeKey::Account(id) = s {
                     Some(AccountScope(*id))

@@ -248,6 +248,8 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::User => "user",
         Kind::Application => "app",
         Kind::Identity => "identity",
+        // Never signs in; a token of this kind is refused.
+        Kind::Group => "group",
     }
 }
 

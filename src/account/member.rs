@@ -534,9 +534,7 @@ pub async fn restore_manager(
     } = req;
     let row = find(tx, scope, &name).await?;
     update::check_etag(&etag, row.version)?;
-    if grants::active_holders(tx.db(), ScopeKey::Account(scope.id()), MANAGER, tx.now(), 1).await?
-        > 0
-    {
+    if grants::somebody_holds(tx.db(), ScopeKey::Account(scope.id()), MANAGER, tx.now()).await? {
         return Err(Error::precondition(Reason::ManagerExists));
     }
     if row.principal_kind != PrincipalKind::User as i16 || row.active != 1 {

@@ -10,7 +10,7 @@ use crate::{
         roles::Permissions,
     },
     app::App,
-    directory::wire::domain,
+    directory::{GUEST, wire::domain},
     error::{Error, Result},
     names::Name,
     proto::account::{
@@ -112,6 +112,8 @@ pub fn member(app: &App, row: &member::Model) -> Member {
         user_name_fold: _,
         domain_prefix,
         active,
+        synchronized,
+        user_kind,
         create_time,
         update_time,
         version,
@@ -132,6 +134,9 @@ pub fn member(app: &App, row: &member::Model) -> Member {
         display_name: display_name.clone(),
         sign_in_name: if user_name.is_empty() {
             String::new()
+        } else if *user_kind == GUEST {
+            // A guest signs in with the name of its home.
+            user_name.clone()
         } else {
             format!("{user_name}@{}", domain(app, domain_prefix))
         },
@@ -146,10 +151,12 @@ pub fn member(app: &App, row: &member::Model) -> Member {
             .collect(),
         kind: match kind {
             Kind::Application => MemberKind::Application,
+            Kind::Group => MemberKind::Group,
             Kind::User | Kind::Identity => MemberKind::User,
         } as i32,
         tenant: Name::Tenant(*tenant_id).to_string(),
         active: *active == 1,
+        synchronized: *synchronized == 1,
         create_time: timestamp(*create_time),
         update_time: timestamp(*update_time),
         etag: etag(*version),

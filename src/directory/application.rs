@@ -136,6 +136,7 @@ pub async fn create_application(
         create_time: _,
         update_time: _,
         etag: _,
+        synchronized: _,
     } = application.ok_or_else(|| Error::field("application", "is required"))?;
     let now = tx.now();
     let row = Model {
@@ -148,6 +149,7 @@ pub async fn create_application(
         state: ACTIVE,
         create_time: now,
         update_time: now,
+        external_id: String::new(),
         version: 1,
     };
     tx.insert(row.clone()).await?;

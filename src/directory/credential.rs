@@ -106,12 +106,13 @@ pub async fn make_temporary(tx: &mut Tx, user: Uuid) -> Result<String> {
     Ok(password)
 }
 
-/// Ends a user's sessions, all but one if named; gives how many ended.
+/// Ends a user's sessions, those as a guest elsewhere too, all but one if named; gives how many ended.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn end_sessions(tx: &mut Tx, user: Uuid, but: Option<Uuid>) -> Result<i32> {
-    let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE user_id = $2 AND end_time IS NULL AND expire_time > $1 AND id <> $3";
+    let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE (user_id = $2 OR home_id = $2) AND end_time IS NULL \
+               AND expire_time > $1 AND id <> $3";
     let values: [Value; 3] = [tx.now().into(), user.into(), but.unwrap_or_default().into()];
     let done = sql::execute(tx.db(), sql, values).await?;
     Ok(i32::try_from(done.rows_affected()).unwrap_or(i32::MAX))

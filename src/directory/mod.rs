@@ -14,6 +14,7 @@ pub(crate) mod password;
 pub mod session;
 pub(crate) mod sign_in;
 pub mod tenant;
+pub(crate) mod tokens;
 pub mod user;
 pub(crate) mod user_change;
 pub(crate) mod wire;
@@ -24,5 +25,11 @@ pub(crate) const ACTIVE: i64 = 1;
 pub(crate) const DISABLED: i64 = 2;
 /// A deleted user.
 pub(crate) const DELETED: i64 = 3;
+/// A guest who was invited and hasn't accepted.
+pub(crate) const INVITED: i64 = 4;
+/// The kind of a guest.
+pub(crate) const GUEST: i64 = 2;
+/// The kind of a personal identity.
+pub(crate) const IDENTITY: i64 = 3;
 /// A deleted user can be restored for so long (USR-6).
 pub(crate) const RESTORABLE_US: crate::env::Micros = 30 * crate::env::DAY_US;

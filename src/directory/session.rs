@@ -1,6 +1,5 @@
 //! SessionService: signing in and out, tokens, one's own password and sessions (PWD-1, PWD-3, PWD-7 to PWD-9).
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter, Set,
     Value,
@@ -17,7 +16,9 @@ use super::{
     },
     password,
     sign_in::{self, Target},
-    tenant, user_change, wire,
+    tenant,
+    tokens::{self, Opened},
+    user_change, wire,
 };
 use crate::{
     access::{
@@ -30,14 +31,13 @@ use crate::{
     app::{App, Outcome, Outside, Read, Tx},
     env::{Micros, SECOND_US},
     error::{Error, Reason, Result},
-    keys::Purpose,
     names::Name,
     proto::directory::{
         AccountChoice, ChangePasswordRequest, ChangePasswordResponse, EndSessionRequest,
         EndSessionResponse, EndUserSessionsRequest, EndUserSessionsResponse, GetJwksRequest, Jwks,
         ListSessionsRequest, ListSessionsResponse, Losses, RefreshSessionRequest, SignInRequest,
-        SignOutRequest, SignOutResponse, TokenSet, WhoAmIRequest, WhoAmIResponse,
-        sign_in_request::Credential,
+        SignOutRequest, SignOutResponse, SwitchTenantRequest, TokenSet, WhoAmIRequest,
+        WhoAmIResponse, sign_in_request::Credential,
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
@@ -50,12 +50,10 @@ use crate::{
     },
 };
 
+/// Accounts that WhoAmI tells of.
+const MOST_CHOICES: usize = 1_000;
 /// A refresh token just replaced may be used again for so long, as long as its successor wasn't (PWD-1).
 const REPLACED_US: Micros = 60 * SECOND_US;
-/// The prefix of refresh tokens, for secret scanners.
-const REFRESH_PREFIX: &str = "entr_";
-/// Sessions that a person has at once; a further sign-in ends the oldest.
-const MOST_SESSIONS: i64 = 50;
 
 const LISTING: Listing = Listing {
     fields: &[Field {
@@ -127,22 +125,29 @@ pub async fn prepare_sign_in(
 }
 
 async fn find_by_sign_in_name(app: &App, name: &str) -> Result<Option<Found>> {
-    let (user_name, domain) = name.rsplit_once('@').unwrap_or((name, ""));
-    let prefix = domain
-        .strip_suffix(app.config.base_domain.as_str())
-        .and_then(|p| p.strip_suffix('.'))
-        .unwrap_or("")
-        .to_owned();
-    let user_name = user_name.to_owned();
+    let (prefix, user_name) = split_sign_in_name(app, name);
     app.look(move |snapshot| {
         Box::pin(async move {
+            // A guest signs in with the name of its home.
             let sql = "SELECT u.id AS user_id, c.hash AS hash FROM users u JOIN tenants t ON t.id = u.tenant_id AND t.domain_prefix = $1 \
-                       LEFT JOIN credentials c ON c.user_id = u.id WHERE u.user_name_fold = $2 AND u.state <> 3";
+                       LEFT JOIN credentials c ON c.user_id = u.id WHERE u.user_name_fold = $2 AND u.state <> 3 AND u.kind <> 2";
             let values: [Value; 2] = [prefix.into(), user_name.into()];
             sql::one::<Found, _>(snapshot.db(), sql, values).await
         })
     })
     .await
+}
+
+/// A folded sign-in name taken apart: the prefix of the tenant's domain and the user name there; without prefix, the address of a personal
+/// identity.
+pub(super) fn split_sign_in_name(app: &App, name: &str) -> (String, String) {
+    let of_tenant = name.rsplit_once('@').and_then(|(user_name, domain)| {
+        let prefix = domain
+            .strip_suffix(app.config.base_domain.as_str())?
+            .strip_suffix('.')?;
+        Some((prefix.to_owned(), user_name.to_owned()))
+    });
+    of_tenant.unwrap_or_else(|| (String::new(), name.to_owned()))
 }
 
 /// Signs in, or counts the failure, which is kept though the call fails.
@@ -202,72 +207,18 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
         let values: [Value; 2] = [hash.into(), user.id.into()];
         sql::execute(tx.db(), sql, values).await?;
     }
-    let tokens = open_session(tx, &user, row.temporary).await?;
-    tx.touch(ScopeKey::Tenant(user.tenant_id));
-    tx.act_as(user_change::name(&user).to_string());
+    let principal = user_change::principal(&user);
+    let opened = Opened {
+        principal,
+        home: None,
+        sign_in_time: tx.now(),
+        expire_time: tx.now() + tx.app().config.session_lifetime(),
+    };
+    let tokens = tokens::open_session(tx, opened, row.temporary).await?;
+    tx.touch(principal.home());
+    tx.act_as(principal.name());
     tx.about(tokens.session.clone());
     Ok(Outcome::Done(tokens))
-}
-
-async fn open_session(tx: &mut Tx, user: &users::Model, temporary: bool) -> Result<TokenSet> {
-    let app = tx.app().clone();
-    let now = tx.now();
-    let id = tx.id();
-    let (refresh_token, refresh_hash) = new_refresh_token(&app, id);
-    let expire_time = now + app.config.session_lifetime();
-    let row = Model {
-        id,
-        user_id: user.id,
-        tenant_id: user.tenant_id,
-        client_address: tx.caller().address_text(),
-        create_time: now,
-        sign_in_time: now,
-        last_refresh_time: now,
-        expire_time,
-        end_time: None,
-        refresh_hash,
-        previous_hash: Vec::new(),
-        previous_until: 0,
-        version: 1,
-    };
-    tx.insert(row.clone()).await?;
-    let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE id IN (SELECT id FROM sessions WHERE user_id = $2 \
-               AND end_time IS NULL AND expire_time > $1 ORDER BY create_time DESC, id DESC LIMIT 1000 OFFSET $3)";
-    let values: [Value; 3] = [now.into(), user.id.into(), MOST_SESSIONS.into()];
-    sql::execute(tx.db(), sql, values).await?;
-    token_set(&app, user.tenant_id, &row, refresh_token, temporary, now)
-}
-
-fn token_set(
-    app: &App,
-    tenant: Uuid,
-    session: &Model,
-    refresh_token: String,
-    temporary: bool,
-    now: Micros,
-) -> Result<TokenSet> {
-    let principal = Principal {
-        kind: Kind::User,
-        id: session.user_id,
-        tenant,
-    };
-    let who = Authenticated {
-        principal,
-        session: session.id,
-        sign_in_time: session.sign_in_time,
-    };
-    let (access_token, expire) = app
-        .tokens
-        .sign(&who, now, app.config.access_token_lifetime())?;
-    Ok(TokenSet {
-        access_token,
-        access_expire_time: timestamp(expire),
-        refresh_token,
-        session_expire_time: timestamp(session.expire_time),
-        session: Name::Session(tenant, session.user_id, session.id).to_string(),
-        tenant: Name::Tenant(tenant).to_string(),
-        password_change_required: temporary,
-    })
 }
 
 async fn sign_in_application(
@@ -314,44 +265,6 @@ async fn sign_in_application(
 
 // ---- refreshing
 
-/// A refresh token: session, 16 random bytes, and a MAC, so that a forged one can't end a session.
-fn new_refresh_token(app: &App, session: Uuid) -> (String, Vec<u8>) {
-    let mut bytes = session.as_bytes().to_vec();
-    bytes.extend_from_slice(&app.env.bytes::<16>());
-    let mac = app.keys.mac(Purpose::Secret, &[b"refresh token", &bytes]);
-    bytes.extend_from_slice(&mac[..16]);
-    let token = format!("{REFRESH_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(&bytes));
-    let hash = refresh_hash(app, &token);
-    (token, hash)
-}
-
-fn refresh_hash(app: &App, token: &str) -> Vec<u8> {
-    app.keys
-        .mac(Purpose::Secret, &[b"refresh hash", token.as_bytes()])
-        .to_vec()
-}
-
-/// The session that a token was made for; None for anything that wasn't made here.
-fn session_of(app: &App, token: &str) -> Option<Uuid> {
-    let bytes = BASE64_URL_SAFE_NO_PAD
-        .decode(token.strip_prefix(REFRESH_PREFIX)?)
-        .ok()?;
-    let (made, mac) = (bytes.get(..32)?, bytes.get(32..48)?);
-    if bytes.len() != 48
-        || !bool::from(app.keys.mac(Purpose::Secret, &[b"refresh token", made])[..16].ct_eq(mac))
-    {
-        return None;
-    }
-    Uuid::from_slice(&made[..16]).ok()
-}
-
-#[derive(FromQueryResult)]
-struct Standing {
-    user_state: i64,
-    tenant_state: i64,
-    temporary: Option<bool>,
-}
-
 /// Exchanges a refresh token. One used twice ends the session, and that end is kept though the call fails.
 ///
 /// # Errors
@@ -363,30 +276,24 @@ pub async fn refresh_session(
 ) -> Result<Outcome<TokenSet>> {
     let app = tx.app().clone();
     let refused = || Error::unauthenticated(Reason::TokenInvalid);
-    let id = session_of(&app, &req.refresh_token).ok_or_else(refused)?;
-    let tenant: Option<Uuid> = Entity::find_by_id(id)
+    let id = tokens::session_of(&app, &req.refresh_token).ok_or_else(refused)?;
+    let known = Entity::find_by_id(id)
         .one(tx.db())
         .await?
-        .map(|s| s.tenant_id);
-    let tenant = tenant.ok_or_else(refused)?;
+        .ok_or_else(refused)?;
+    let principal = tokens::principal_of(&known);
     // Two at once take turns, so that one token has one successor.
-    tx.lock([ScopeKey::Tenant(tenant)]).await?;
+    tx.lock([principal.home()]).await?;
     let session = Entity::find_by_id(id)
         .one(tx.db())
         .await?
         .ok_or_else(refused)?;
     let now = tx.now();
-    if session.end_time.is_some() || session.expire_time <= now {
-        return Err(refused());
-    }
-    let sql = "SELECT u.state AS user_state, t.state AS tenant_state, c.temporary AS temporary FROM users u JOIN tenants t ON t.id = u.tenant_id \
-               LEFT JOIN credentials c ON c.user_id = u.id WHERE u.id = $1";
-    let standing = sql::one::<Standing, _>(tx.db(), sql, [session.user_id.into()]).await?;
-    let standing = standing
-        .filter(|s| s.user_state == ACTIVE && s.tenant_state == ACTIVE)
-        .ok_or_else(refused)?;
+    let who = tokens::authenticated(&session);
+    // Whoever may not act any more gets no token either: ended, expired, disabled, deleted, or its home is (ATK-17).
+    let standing = grants::standing(tx.db(), &who, now).await?;
 
-    let hash = refresh_hash(&app, &req.refresh_token);
+    let hash = tokens::refresh_hash(&app, &req.refresh_token);
     let current = bool::from(hash.ct_eq(&session.refresh_hash));
     let replaced = !session.previous_hash.is_empty()
         && bool::from(hash.ct_eq(&session.previous_hash))
@@ -399,7 +306,7 @@ pub async fn refresh_session(
         tx.emit(session_ended(&session));
         return Ok(Outcome::Refuse(refused()));
     }
-    let (refresh_token, refresh_hash) = new_refresh_token(&app, session.id);
+    let (refresh_token, refresh_hash) = tokens::new_refresh_token(&app, session.id);
     let mut row = session.clone().into_active_model();
     if current {
         row.previous_hash = Set(session.refresh_hash.clone());
@@ -409,24 +316,87 @@ pub async fn refresh_session(
     row.last_refresh_time = Set(now);
     row.version = Set(session.version + 1);
     let row = row.update(tx.db()).await?;
-    tx.touch(ScopeKey::Tenant(tenant));
-    tx.act_as(Name::User(tenant, session.user_id).to_string());
-    tx.about(Name::Session(tenant, session.user_id, session.id).to_string());
-    token_set(
+    tx.touch(principal.home());
+    tx.act_as(principal.name());
+    tx.about(principal.session_name(session.id).to_string());
+    tokens::token_set(
         &app,
-        tenant,
         &row,
         refresh_token,
-        standing.temporary.unwrap_or(false),
+        standing.must_change_password,
         now,
     )
     .map(Outcome::Done)
 }
 
+/// Gives tokens for another tenant in which the caller has a tied user, or for its home (PWD-8). They belong to a session of their own, as
+/// long as the one of the call and no younger.
+///
+/// # Errors
+/// `PERMISSION_DENIED`, whether or not there is such a tenant.
+pub async fn switch_tenant(
+    tx: &mut Tx,
+    scope: CallerScope,
+    req: SwitchTenantRequest,
+) -> Result<TokenSet> {
+    let SwitchTenantRequest {
+        tenant,
+        request_id: _,
+    } = req;
+    let refused = || Error::denied("a user in that tenant tied to oneself");
+    let caller = scope.principal();
+    let own = users::Entity::find_by_id(caller.id)
+        .one(tx.db())
+        .await?
+        .ok_or_else(refused)?;
+    let home = match own.home_id {
+        Some(home) => grants::home_principal(home, own.home_tenant_id.unwrap_or_default()),
+        None => caller,
+    };
+    let wanted = match Name::parse(&tenant) {
+        Some(Name::Tenant(id)) => id,
+        // A personal identity is at home in none.
+        _ => Uuid::nil(),
+    };
+    let to = if wanted == home.tenant {
+        home
+    } else {
+        let guest = users::Entity::find()
+            .filter(users::Column::TenantId.eq(wanted))
+            .filter(users::Column::HomeId.eq(home.id))
+            .filter(users::Column::State.eq(ACTIVE))
+            .one(tx.db())
+            .await?
+            .ok_or_else(refused)?;
+        user_change::principal(&guest)
+    };
+    if to.kind == Kind::User {
+        let there = tenant::by_id(tx.db(), to.tenant).await?;
+        if there.state != ACTIVE {
+            return Err(refused());
+        }
+    }
+    tx.lock([to.home()]).await?;
+    let session = Entity::find_by_id(scope.session())
+        .one(tx.db())
+        .await?
+        .ok_or_else(refused)?;
+    let opened = Opened {
+        principal: to,
+        home: (to != home).then_some(home.id),
+        sign_in_time: session.sign_in_time,
+        expire_time: session.expire_time,
+    };
+    let tokens = tokens::open_session(tx, opened, false).await?;
+    tx.touch(to.home());
+    tx.about(tokens.session.clone());
+    Ok(tokens)
+}
+
 fn session_ended(session: &Model) -> Event {
     Event::new(
         "entente.directory.v1.SessionEnded",
-        Name::Session(session.tenant_id, session.user_id, session.id),
+        tokens::principal_of(session).session_name(session.id),
     )
     .touches(session.user_id)
 }
@@ -467,55 +437,85 @@ pub async fn who_am_i(
 ) -> Result<WhoAmIResponse> {
     let principal = scope.principal();
     let db = rd.db();
-    let tenant = tenants::Entity::find_by_id(principal.tenant)
-        .one(db)
-        .await?;
-    let wire_tenant = tenant.as_ref().map(|t| wire::tenant(rd.app(), t, true));
-    let (display_name, temporary) = match principal.kind {
-        Kind::User => {
-            let user = users::Entity::find_by_id(principal.id).one(db).await?;
-            let temporary = credentials::Entity::find_by_id(principal.id)
-                .one(db)
-                .await?
-                .is_some_and(|c| c.temporary);
-            (user.map(|u| u.display_name), temporary)
-        }
-        _ => (
+    let (display_name, temporary, home) = match principal.kind {
+        Kind::Application | Kind::Group => (
             super::application::summary(db, principal.id)
                 .await?
                 .map(|a| a.display_name),
             false,
+            None,
         ),
+        Kind::User | Kind::Identity => {
+            let user = users::Entity::find_by_id(principal.id).one(db).await?;
+            let home = user.as_ref().and_then(|u| u.home_id);
+            let temporary = credentials::Entity::find_by_id(home.unwrap_or(principal.id))
+                .one(db)
+                .await?
+                .is_some_and(|c| c.temporary);
+            (
+                user.map(|u| u.display_name),
+                temporary,
+                Some(home.unwrap_or(principal.id)),
+            )
+        }
     };
-    let sql = "SELECT a.id AS account_id, a.publisher_display_name AS display_name, g.roles, g.permissions FROM grants g \
-               JOIN accounts a ON a.id = g.scope_id \
-               JOIN associations s ON s.account_id = g.scope_id AND s.tenant_id = g.tenant_id \
-               WHERE g.principal_id = $1 AND g.scope_kind = 2 ORDER BY a.publisher_display_name_fold, a.id LIMIT 1000";
-    let choices = sql::all::<Choice, _>(db, sql, [principal.id.into()]).await?;
+    // A program has one tenant, a person its home's and those that it is a guest of.
+    let sql = "SELECT t.* FROM tenants t WHERE t.state = 1 AND t.domain_prefix <> '' AND (t.id = $1 OR t.id IN \
+               (SELECT u.tenant_id FROM users u WHERE u.state = 1 AND (u.id = $2 OR u.home_id = $2))) \
+               ORDER BY t.display_name_fold, t.id LIMIT 1000";
+    let values: [Value; 2] = [principal.tenant.into(), home.unwrap_or(principal.id).into()];
+    let tenants = sql::all::<tenants::Model, _>(db, sql, values).await?;
+    let wire_tenant = |t: &tenants::Model| wire::tenant(rd.app(), t, true);
+    let sql = "SELECT a.id AS account_id, a.publisher_display_name AS display_name, g.roles, g.permissions FROM ( \
+                 SELECT scope_id, tenant_id, roles, permissions FROM grants WHERE principal_id = $1 AND scope_kind = 2 \
+                 UNION ALL \
+                 SELECT scope_id, tenant_id, roles, permissions FROM group_rights WHERE user_id = $1 AND scope_kind = 2 \
+               ) g JOIN accounts a ON a.id = g.scope_id \
+               WHERE g.tenant_id = $2 OR EXISTS (SELECT 1 FROM associations s WHERE s.account_id = g.scope_id AND s.tenant_id = g.tenant_id) \
+               ORDER BY a.publisher_display_name_fold, a.id LIMIT 10000";
+    let values: [Value; 2] = [principal.id.into(), Uuid::nil().into()];
+    let rows = sql::all::<Choice, _>(db, sql, values).await?;
+    let choices = accounts_of(rows);
     let held = grants::held(db, principal.id, ScopeKey::Tenant(principal.tenant)).await?;
     Ok(WhoAmIResponse {
         principal: principal.name(),
         display_name: display_name.unwrap_or_default(),
-        tenants: wire_tenant.clone().into_iter().collect(),
-        tenant: wire_tenant,
+        tenant: tenants
+            .iter()
+            .find(|t| t.id == principal.tenant)
+            .map(wire_tenant),
+        tenants: tenants.iter().map(wire_tenant).collect(),
         directory_roles: roles::numbers_of(TENANT_ROLES, held.roles),
-        accounts: choices
-            .into_iter()
-            .map(|c| AccountChoice {
-                account: Name::Account(c.account_id).to_string(),
-                display_name: c.display_name,
-                rights: Some(
-                    grants::Set {
-                        roles: c.roles,
-                        single: roles::Permissions::from_stored(&c.permissions),
-                    }
-                    .to_rights(),
-                ),
-            })
-            .collect(),
+        accounts: choices,
         via: rd.caller().via_name(),
         password_change_required: temporary,
     })
+}
+
+/// One choice an account, with what is held there in all; the rows of one account follow each other.
+fn accounts_of(rows: Vec<Choice>) -> Vec<AccountChoice> {
+    let mut held: Vec<(Choice, grants::Set)> = Vec::new();
+    for row in rows {
+        let set = grants::Set {
+            roles: row.roles,
+            single: roles::Permissions::from_stored(&row.permissions),
+        };
+        match held.last_mut() {
+            Some((last, all)) if last.account_id == row.account_id => {
+                all.roles |= set.roles;
+                all.single = all.single.and(set.single);
+            }
+            _ => held.push((row, set)),
+        }
+    }
+    held.truncate(MOST_CHOICES);
+    held.into_iter()
+        .map(|(row, set)| AccountChoice {
+            account: Name::Account(row.account_id).to_string(),
+            display_name: row.display_name,
+            rights: Some(set.to_rights()),
+        })
+        .collect()
 }
 
 /// What was checked and hashed outside of the transaction.
@@ -538,10 +538,10 @@ pub async fn prepare_change_password(
 ) -> Result<Changed> {
     let app = outside.app();
     let principal = proof.caller()?.principal();
-    if principal.kind != Kind::User {
+    if !principal.is_person() {
         return Err(Error::denied("a password, which applications have none of"));
     }
-    let (stored, user_name) = app
+    let (stored, user_name, home) = app
         .look(move |snapshot| {
             Box::pin(async move {
                 let stored = credentials::Entity::find_by_id(principal.id)
@@ -551,10 +551,15 @@ pub async fn prepare_change_password(
                 let user = users::Entity::find_by_id(principal.id)
                     .one(snapshot.db())
                     .await?;
-                Ok((stored, user.map(|u| u.user_name).unwrap_or_default()))
+                let home = user.as_ref().and_then(|u| u.home_id);
+                Ok((stored, user.map(|u| u.user_name).unwrap_or_default(), home))
             })
         })
         .await?;
+    if home.is_some() {
+        // A guest's password is its home's (INV-5).
+        return Err(Error::precondition(Reason::CredentialElsewhere));
+    }
     if let Some(fault) = password::fault(&req.new_password, &user_name) {
         return Err(Error::field("new_password", fault));
     }
@@ -612,7 +617,7 @@ pub async fn change_password(
     let app = tx.app().clone();
     let session = Entity::find_by_id(scope.session()).one(tx.db()).await?;
     let session = session.ok_or_else(|| Error::unauthenticated(Reason::TokenInvalid))?;
-    let (refresh_token, refresh_hash) = new_refresh_token(&app, session.id);
+    let (refresh_token, refresh_hash) = tokens::new_refresh_token(&app, session.id);
     let mut row = session.clone().into_active_model();
     row.refresh_hash = Set(refresh_hash);
     row.previous_hash = Set(Vec::new());
@@ -621,13 +626,10 @@ pub async fn change_password(
     row.version = Set(session.version + 1);
     let row = row.update(tx.db()).await?;
     tx.emit(
-        Event::new(
-            "entente.directory.v1.PasswordChanged",
-            Name::User(principal.tenant, principal.id),
-        )
-        .touches(principal.id),
+        Event::new("entente.directory.v1.PasswordChanged", principal.resource())
+            .touches(principal.id),
     );
-    let tokens = token_set(&app, principal.tenant, &row, refresh_token, false, tx.now())?;
+    let tokens = tokens::token_set(&app, &row, refresh_token, false, tx.now())?;
     Ok(Outcome::Done(ChangePasswordResponse {
         ended_session_count,
         tokens: Some(tokens),

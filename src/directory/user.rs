@@ -388,7 +388,7 @@ pub async fn disable_user(
 
 async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
     demand_state(old, &[ACTIVE])?;
-    let held = grants::all_of(tx.db(), old.id).await?;
+    let held = grants::rights_of(tx.db(), old.id).await?;
     let shut_out = grants::ShutOut::before(tx, &held).await?;
     let row = change_state(tx, old, DISABLED, "entente.directory.v1.UserDisabled").await?;
     credential::end_sessions(tx, old.id, None).await?;
@@ -582,11 +582,8 @@ pub async fn reset_password(
 /// # Errors
 /// `PERMISSION_DENIED`.
 pub(super) async fn demand_over(tx: &mut Tx, user: &Model) -> Result<()> {
-    let held = grants::all_of(tx.db(), user.id).await?;
-    if held
-        .iter()
-        .any(|(_, g)| g.roles != 0 || !g.permissions.is_empty())
-    {
+    let held = grants::rights_of(tx.db(), user.id).await?;
+    if held.iter().any(|right| !right.set.is_empty()) {
         tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id))
             .await?;
     }

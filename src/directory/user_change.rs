@@ -4,7 +4,7 @@ use sea_orm::{ActiveModelTrait, ConnectionTrait, FromQueryResult, IntoActiveMode
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, DELETED, DISABLED, RESTORABLE_US, credential,
+    ACTIVE, DELETED, DISABLED, IDENTITY, INVITED, RESTORABLE_US, credential,
     entity::user::Model,
     wire::{self, NewUser},
 };
@@ -30,7 +30,11 @@ const MOST_HOLDERS_TOLD: i64 = 20;
 #[must_use]
 pub fn principal(user: &Model) -> Principal {
     Principal {
-        kind: Kind::User,
+        kind: if user.kind == IDENTITY {
+            Kind::Identity
+        } else {
+            Kind::User
+        },
         id: user.id,
         tenant: user.tenant_id,
     }
@@ -39,7 +43,7 @@ pub fn principal(user: &Model) -> Principal {
 /// The name of a user's row.
 #[must_use]
 pub fn name(user: &Model) -> Name {
-    Name::User(user.tenant_id, user.id)
+    principal(user).resource()
 }
 
 /// Inserts a user without credential and grants.
@@ -73,6 +77,9 @@ pub async fn insert(
         update_time: now,
         delete_time: None,
         purge_time: None,
+        home_id: None,
+        home_tenant_id: None,
+        external_id: String::new(),
         version: 1,
     };
     tx.insert(row.clone()).await?;
@@ -164,7 +171,8 @@ pub async fn join_account(
 /// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
 pub async fn take_everything(tx: &mut Tx, user: &Model, state: i64) -> Result<Losses> {
     let held = grants::all_of(tx.db(), user.id).await?;
-    let shut_out = grants::ShutOut::before(tx, &held).await?;
+    let rights = grants::rights_of(tx.db(), user.id).await?;
+    let shut_out = grants::ShutOut::before(tx, &rights).await?;
     set_state(tx, user.id, state).await?;
     let mut losses = Losses::default();
     for (scope, grant) in &held {
@@ -185,6 +193,11 @@ pub async fn take_everything(tx: &mut Tx, user: &Model, state: i64) -> Result<Lo
             _ => {}
         }
     }
+    losses.groups = grants::leave_all_groups(tx, user.id)
+        .await?
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     losses.session_count = credential::end_sessions(tx, user.id, None).await?;
     let sql = "DELETE FROM credentials WHERE user_id = $1";
     sql::execute(tx.db(), sql, [user.id.into()]).await?;
@@ -236,6 +249,7 @@ pub fn state_name(state: i64) -> &'static str {
         ACTIVE => "ACTIVE",
         DISABLED => "DISABLED",
         DELETED => "DELETED",
+        INVITED => "INVITED",
         _ => "UNKNOWN",
     }
 }

@@ -2,11 +2,14 @@
 
 use crate::{
     access::{
-        grants::GLOBAL_ADMIN,
+        grants::{GLOBAL_ADMIN, home_principal},
         roles::{self, TENANT_ROLES},
     },
     app::App,
-    directory::entity::{application, application_key, session, tenant, user},
+    directory::{
+        GUEST,
+        entity::{application, application_key, session, tenant, user},
+    },
     error::{Error, Result},
     names::Name,
     proto::directory::{
@@ -30,6 +33,12 @@ pub fn tenant(app: &App, row: &tenant::Model, masked: bool) -> Tenant {
         contact_email,
         is_operator: _,
         state,
+        synchronized,
+        sync_agent_id: _,
+        created_by_identity: _,
+        delete_time,
+        purge_time,
+        first_use_time: _,
         create_time,
         update_time,
         version,
@@ -45,6 +54,9 @@ pub fn tenant(app: &App, row: &tenant::Model, masked: bool) -> Tenant {
             contact_email.clone()
         },
         state: i32::try_from(*state).unwrap_or(0),
+        synchronized: *synchronized,
+        delete_time: delete_time.and_then(timestamp),
+        purge_time: purge_time.and_then(timestamp),
         create_time: timestamp(*create_time),
         update_time: timestamp(*update_time),
         etag: etag(*version),
@@ -79,12 +91,24 @@ pub fn user(app: &App, row: &user::Model, prefix: &str, directory_roles: i64, no
         update_time,
         delete_time,
         purge_time,
+        home_id,
+        home_tenant_id,
+        external_id,
         version,
     } = row;
     User {
         name: Name::User(*tenant_id, *id).to_string(),
         user_name: user_name.clone(),
-        sign_in_name: format!("{user_name}@{}", domain(app, prefix)),
+        // A guest signs in with the name of its home.
+        sign_in_name: if *kind == GUEST {
+            user_name.clone()
+        } else {
+            format!("{user_name}@{}", domain(app, prefix))
+        },
+        home: home_id.map_or_else(String::new, |id| {
+            home_principal(id, home_tenant_id.unwrap_or_default()).name()
+        }),
+        synchronized: !external_id.is_empty(),
         given_name: given_name.clone(),
         family_name: family_name.clone(),
         display_name: display_name.clone(),
@@ -117,9 +141,11 @@ pub fn application(row: &application::Model) -> Application {
         state: _,
         create_time,
         update_time,
+        external_id,
         version,
     } = row;
     Application {
+        synchronized: !external_id.is_empty(),
         name: Name::Application(*tenant_id, *id).to_string(),
         display_name: display_name.clone(),
         reply_url: reply_url.clone(),
@@ -167,10 +193,16 @@ pub fn session(row: &session::Model, current: uuid::Uuid) -> Session {
         refresh_hash: _,
         previous_hash: _,
         previous_until: _,
+        home_id: _,
         version,
     } = row;
+    let name = if tenant_id.is_nil() {
+        Name::IdentitySession(*user_id, *id)
+    } else {
+        Name::Session(*tenant_id, *user_id, *id)
+    };
     Session {
-        name: Name::Session(*tenant_id, *user_id, *id).to_string(),
+        name: name.to_string(),
         create_time: timestamp(*create_time),
         last_refresh_time: timestamp(*last_refresh_time),
         expire_time: timestamp(*expire_time),
@@ -228,6 +260,8 @@ pub fn new_user(request: CreateUserRequest) -> Result<(NewUser, Vec<NewMembershi
         delete_time: _,
         purge_time: _,
         rights_asleep_until: _,
+        home: _,
+        synchronized: _,
         etag: _,
     } = user;
     let directory_roles = roles::bits_of(TENANT_ROLES, &directory_roles);
@@ -298,6 +332,9 @@ pub fn new_tenant(tenant: Option<Tenant>) -> Result<NewTenant> {
         state: _,
         create_time: _,
         update_time: _,
+        synchronized: _,
+        delete_time: _,
+        purge_time: _,
         etag: _,
     } = tenant.ok_or_else(|| Error::field("tenant", "is required"))?;
     Ok(NewTenant {

@@ -238,6 +238,7 @@ async fn check_assignable(tx: &Tx, to: Principal, home: uuid::Uuid, bits: i64) -
     let (table, kind) = match to.kind {
         PrincipalKind::Application => ("applications", "entente.dev/Application"),
         PrincipalKind::User | PrincipalKind::Identity => ("users", "entente.dev/User"),
+        PrincipalKind::Group => return refuse("by a group"),
     };
     // State 3 is deleted.
     let sql =

@@ -1,6 +1,9 @@
 //! Statements as text, for what is locked, counted or decided over sets. Values are bound, never written into the text.
 
-use sea_orm::{ConnectionTrait, ExecResult, FromQueryResult, QueryResult, Statement, Value};
+use sea_orm::{
+    ConnectionTrait, DbBackend, ExecResult, FromQueryResult, QueryResult, Statement, Value,
+};
+use uuid::Uuid;
 
 use crate::error::Result;
 
@@ -62,4 +65,21 @@ pub async fn all<T: FromQueryResult + Send + Sync, C: ConnectionTrait>(
     Ok(T::find_by_statement(statement(db, sql, values))
         .all(db)
         .await?)
+}
+
+/// A sub-query of the IDs in the JSON array that parameter `$n` holds (`ids`): one text for lists of every length.
+#[must_use]
+pub fn in_ids<C: ConnectionTrait>(db: &C, n: usize) -> String {
+    if db.get_database_backend() == DbBackend::Postgres {
+        format!("SELECT CAST(value AS uuid) FROM jsonb_array_elements_text(CAST(${n} AS jsonb))")
+    } else {
+        format!("SELECT unhex(value) FROM json_each(${n})")
+    }
+}
+
+/// The value for `in_ids`.
+#[must_use]
+pub fn ids(of: &[Uuid]) -> Value {
+    let list: Vec<String> = of.iter().map(|id| id.simple().to_string()).collect();
+    serde_json::json!(list).to_string().into()
 }

@@ -24,6 +24,10 @@ pub struct Model {
     pub domain_prefix: String,
     /// 1 if it can act.
     pub active: i64,
+    /// 1 if it comes from a local directory.
+    pub synchronized: i32,
+    /// The kind of user; 0 for others.
+    pub user_kind: i64,
     pub create_time: i64,
     pub update_time: i64,
     pub version: i64,

@@ -19,6 +19,8 @@ pub struct Model {
     pub state: i64,
     pub create_time: i64,
     pub update_time: i64,
+    /// The ID in the local directory; empty for what was made here.
+    pub external_id: String,
     pub version: i64,
 }
 

@@ -21,6 +21,8 @@ pub struct Model {
     /// MAC of the one just replaced, which may be used again until `previous_until`.
     pub previous_hash: Vec<u8>,
     pub previous_until: i64,
+    /// A guest's session: the person whose credential opened it.
+    pub home_id: Option<Uuid>,
     pub version: i64,
 }
 

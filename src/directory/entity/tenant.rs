@@ -15,6 +15,16 @@ pub struct Model {
     pub contact_email: String,
     pub is_operator: bool,
     pub state: i64,
+    /// Whether it is filled by a local directory.
+    pub synchronized: bool,
+    /// The application that may stream the local directory.
+    pub sync_agent_id: Option<Uuid>,
+    /// The personal identity that made it.
+    pub created_by_identity: Option<Uuid>,
+    pub delete_time: Option<i64>,
+    pub purge_time: Option<i64>,
+    /// When somebody of it first signed in.
+    pub first_use_time: Option<i64>,
     pub create_time: i64,
     pub update_time: i64,
     pub version: i64,

@@ -1,4 +1,5 @@
-//! `users`: people of a tenant. States: 1 active, 2 disabled, 3 deleted. Kinds: 1 member, 2 guest.
+//! `users`: people of a tenant, and, in the realm of no tenant, personal identities. States: 1 active, 2 disabled, 3 deleted, 4 invited.
+//! Kinds: 1 member, 2 guest, 3 personal identity.
 
 use sea_orm::{QueryFilter, entity::prelude::*};
 
@@ -26,6 +27,12 @@ pub struct Model {
     pub update_time: i64,
     pub delete_time: Option<i64>,
     pub purge_time: Option<i64>,
+    /// Whose credential a guest signs in with; none before it accepted, and for everybody else.
+    pub home_id: Option<Uuid>,
+    /// The tenant of that one; nil for a personal identity.
+    pub home_tenant_id: Option<Uuid>,
+    /// The ID in the local directory; empty for what was made here.
+    pub external_id: String,
     pub version: i64,
 }
 

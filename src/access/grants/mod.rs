@@ -1,24 +1,39 @@
-//! The one owner of authority: who holds what where. Slices give and take only through here, so ROL-4, 5, 7, 9, 12 and 13 live here
-//! and nowhere else. Everything is asked of the database at each call (ROL-10).
+//! The one owner of authority: who holds what where. Slices give and take only through here, so ROL-4, 5, 6, 7, 9, 12, 13 and GRP-7 live
+//! here and nowhere else. Everything is asked of the database at each call (ROL-10).
+//!
+//! A grant is what a principal holds on a scope: a user, an application, a personal identity, or a group, which holds for its members.
+//! `group_rights` is worked out from the grants of groups and their members whenever one of these changes, and only by `groups`.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement, Value};
+mod associations;
+mod groups;
+mod last;
+mod standing;
+
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
+pub use self::{
+    associations::{associate, association_count, dissociate, is_associated},
+    groups::{empty_group, give_by_groups, groups_of, join_group, leave_all_groups, leave_group},
+    last::{Last, ShutOut, somebody_holds},
+    standing::{
+        ACTIVE, Held, Source, Standing, asleep, held, home_principal, sleeping, standing, state,
+    },
+};
 use super::{
-    principal::{Authenticated, Kind, Principal},
+    principal::{Kind, Principal},
     roles::{self, ACCOUNT_ROLES, OPERATOR_ROLES, Permission, Permissions, Role, TENANT_ROLES},
 };
 use crate::{
     app::Tx,
     env::{HOUR_US, Micros},
     error::{Error, Reason, Result},
-    names::Name,
     proto::{
         access::{AccountRole, Rights},
         directory::DirectoryRole,
         operator::OperatorRole,
     },
-    store::{outbox::Event, scope_key::ScopeKey, sql, time::rfc3339},
+    store::{scope_key::ScopeKey, sql},
 };
 
 /// Rights sleep so long after somebody else set the credential (ROL-13).
@@ -50,157 +65,6 @@ pub fn roles_of(scope: ScopeKey) -> &'static [Role] {
         ScopeKey::Account(_) => ACCOUNT_ROLES,
         ScopeKey::Identity(_) => &[],
     }
-}
-
-/// Whether a principal that has a good token may still act at all.
-#[derive(Clone, Copy, Debug)]
-pub struct Standing {
-    /// The password is temporary.
-    pub must_change_password: bool,
-    /// Some rights sleep until then.
-    pub asleep_until: Option<Micros>,
-}
-
-#[derive(FromQueryResult)]
-struct StandingRow {
-    state: i64,
-    tenant_state: i64,
-    session_end: Option<i64>,
-    session_expire: Option<i64>,
-    temporary: Option<bool>,
-    asleep_until: Option<i64>,
-}
-
-/// Asks whether the principal of a token is active, with its tenant, and its session or key not ended.
-///
-/// # Errors
-/// `UNAUTHENTICATED`, `TOKEN_INVALID` if not; those of the database.
-pub async fn standing<C: ConnectionTrait>(
-    db: &C,
-    who: &Authenticated,
-    now: Micros,
-) -> Result<Standing> {
-    let refused = || Error::unauthenticated(Reason::TokenInvalid);
-    let sql = match who.principal.kind {
-        Kind::User => {
-            "SELECT u.state AS state, t.state AS tenant_state, s.end_time AS session_end, s.expire_time AS session_expire, \
-             c.temporary AS temporary, u.rights_asleep_until AS asleep_until \
-             FROM users u JOIN tenants t ON t.id = u.tenant_id \
-             LEFT JOIN sessions s ON s.id = $2 AND s.user_id = u.id \
-             LEFT JOIN credentials c ON c.user_id = u.id \
-             WHERE u.id = $1 AND u.tenant_id = $3"
-        }
-        Kind::Application => {
-            "SELECT a.state AS state, t.state AS tenant_state, NULL AS session_end, k.expire_time AS session_expire, \
-             NULL AS temporary, NULL AS asleep_until \
-             FROM applications a JOIN tenants t ON t.id = a.tenant_id \
-             LEFT JOIN application_keys k ON k.id = $2 AND k.application_id = a.id \
-             WHERE a.id = $1 AND a.tenant_id = $3"
-        }
-        Kind::Identity => return Err(refused()),
-    };
-    let backend = db.get_database_backend();
-    // PostgreSQL must know the types of bare NULLs.
-    let sql = if backend == DbBackend::Postgres {
-        sql.replace("NULL AS session_end", "NULL::bigint AS session_end")
-            .replace("NULL AS temporary", "NULL::boolean AS temporary")
-            .replace("NULL AS asleep_until", "NULL::bigint AS asleep_until")
-    } else {
-        sql.to_owned()
-    };
-    let values: [Value; 3] = [
-        who.principal.id.into(),
-        who.session.into(),
-        who.principal.tenant.into(),
-    ];
-    let row = sql::one::<StandingRow, _>(db, sql, values).await?;
-    let row = row.ok_or_else(refused)?;
-    let alive = row.state == ACTIVE
-        && row.tenant_state == ACTIVE
-        && row.session_end.is_none()
-        && row.session_expire.is_some_and(|at| now < at);
-    if !alive {
-        return Err(refused());
-    }
-    Ok(Standing {
-        must_change_password: row.temporary.unwrap_or(false),
-        asleep_until: row.asleep_until.filter(|until| now < *until),
-    })
-}
-
-/// The number of the active state, the same for users, tenants and applications.
-pub const ACTIVE: i64 = 1;
-
-/// What a principal holds on a scope.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Held {
-    /// Whether it is a member at all.
-    pub member: bool,
-    /// Role bits, direct and through groups.
-    pub roles: i64,
-    /// Single permissions.
-    pub single: Permissions,
-    /// All permissions together, asleep or not.
-    pub all: Permissions,
-    /// What a service may do on behalf of people: its own ceiling, if it has one.
-    pub ceiling: Option<Permissions>,
-}
-
-#[derive(FromQueryResult)]
-struct GrantRow {
-    roles: i64,
-    permissions: String,
-    on_behalf_ceiling: String,
-}
-
-/// Asks what a principal holds on a scope: nothing on an account whose association with the principal's tenant has ended.
-///
-/// # Errors
-/// Those of the database.
-pub async fn held<C: ConnectionTrait>(db: &C, principal: Uuid, scope: ScopeKey) -> Result<Held> {
-    let sql = "SELECT g.roles, g.permissions, g.on_behalf_ceiling FROM grants g \
-               WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_id = $3 \
-               AND (g.scope_kind <> 2 OR g.principal_kind = 3 OR EXISTS \
-                 (SELECT 1 FROM associations a WHERE a.account_id = g.scope_id AND a.tenant_id = g.tenant_id))";
-    let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
-    let row = sql::one::<GrantRow, _>(db, sql, values).await?;
-    let Some(row) = row else {
-        return Ok(Held::default());
-    };
-    let single = Permissions::from_stored(&row.permissions);
-    let base = if matches!(scope, ScopeKey::Account(_)) {
-        roles::MEMBER
-    } else {
-        Permissions::NONE
-    };
-    Ok(Held {
-        member: true,
-        roles: row.roles,
-        single,
-        all: roles::permissions_of(roles_of(scope), row.roles)
-            .and(single)
-            .and(base),
-        ceiling: (!row.on_behalf_ceiling.is_empty())
-            .then(|| Permissions::from_stored(&row.on_behalf_ceiling)),
-    })
-}
-
-/// The permissions of these that sleep on a scope while rights are asleep.
-#[must_use]
-pub fn sleeping(scope: ScopeKey, of: Permissions) -> Permissions {
-    if scope == ScopeKey::Operator {
-        of
-    } else {
-        of.within(roles::SLEEPING)
-    }
-}
-
-/// The refusal of a permission that sleeps.
-#[must_use]
-pub fn asleep(permission: Permission, until: Micros) -> Error {
-    Error::precondition(Reason::RightsAsleep)
-        .with("permission", permission.name())
-        .with("until", rfc3339(until))
 }
 
 /// A grant as stored: a principal's directory roles, membership, or operator roles.
@@ -284,6 +148,58 @@ pub async fn all_of<C: ConnectionTrait>(db: &C, principal: Uuid) -> Result<Vec<(
     Ok(out)
 }
 
+/// Something that a person holds somewhere, however it comes to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Right {
+    /// Where.
+    pub scope: ScopeKey,
+    /// The roles and single permissions.
+    pub set: Set,
+    /// The user that holds it: the person itself, or as a guest elsewhere.
+    pub holder: Uuid,
+    /// Whether it comes by a group.
+    pub by_group: bool,
+}
+
+/// Everything that a person holds anywhere: directly and by groups, as itself and as a guest of other tenants; at most 10,000 rows.
+///
+/// # Errors
+/// Those of the database.
+pub async fn rights_of<C: ConnectionTrait>(db: &C, person: Uuid) -> Result<Vec<Right>> {
+    let people = "SELECT id FROM users WHERE id = $1 OR home_id = $1";
+    let sql = format!(
+        "SELECT scope_kind, scope_id, principal_id AS holder, roles, permissions, 0 AS by_group FROM grants WHERE principal_id IN ({people}) \
+         UNION ALL \
+         SELECT scope_kind, scope_id, user_id AS holder, roles, permissions, 1 AS by_group FROM group_rights WHERE user_id IN ({people}) \
+         ORDER BY scope_kind, scope_id, holder LIMIT 10000"
+    );
+    let rows = db
+        .query_all_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            [person.into()],
+        ))
+        .await?;
+    let mut out = Vec::with_capacity(rows.len());
+    for row in rows {
+        let kind: i16 = row.try_get("", "scope_kind")?;
+        let Some(scope) = ScopeKey::from_parts(kind, row.try_get("", "scope_id")?) else {
+            continue;
+        };
+        let permissions: String = row.try_get("", "permissions")?;
+        out.push(Right {
+            scope,
+            set: Set {
+                roles: row.try_get("", "roles")?,
+                single: Permissions::from_stored(&permissions),
+            },
+            holder: row.try_get("", "holder")?,
+            by_group: row.try_get::<i32>("", "by_group")? != 0,
+        });
+    }
+    Ok(out)
+}
+
 /// What is to be held: role bits and single permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Set {
@@ -350,6 +266,18 @@ impl Set {
         }
     }
 
+    /// Whether it is nothing but membership.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// The permissions that it gives on a scope.
+    #[must_use]
+    pub fn permissions(self, scope: ScopeKey) -> Permissions {
+        roles::permissions_of(roles_of(scope), self.roles).and(self.single)
+    }
+
     /// Names of its roles and permissions.
     #[must_use]
     pub fn names(self, scope: ScopeKey) -> Vec<String> {
@@ -363,7 +291,13 @@ impl Set {
 }
 
 /// Refuses what can't be held this way, whoever gives it: role-bound permissions singly, people's roles by programs (ROL-4, ROL-12).
-fn check_holdable(scope: ScopeKey, to: Principal, new: Set, old: Set) -> Result<()> {
+async fn check_holdable<C: ConnectionTrait>(
+    db: &C,
+    scope: ScopeKey,
+    to: Principal,
+    new: Set,
+    old: Set,
+) -> Result<()> {
     let refuse =
         |what: String| Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
     match scope {
@@ -376,14 +310,28 @@ fn check_holdable(scope: ScopeKey, to: Principal, new: Set, old: Set) -> Result<
             if added & OWNER != 0 {
                 return refuse("OWNER by assignment".to_owned());
             }
-            if !to.is_person() && added & roles::PEOPLE_ONLY_ACCOUNT_ROLES != 0 {
-                let names =
-                    roles::names_of(ACCOUNT_ROLES, added & roles::PEOPLE_ONLY_ACCOUNT_ROLES);
-                return refuse(format!("{} by an application", names.join(", ")));
+            let (people_only, whom) = match to.kind {
+                Kind::User | Kind::Identity => (0, ""),
+                Kind::Application => (roles::PEOPLE_ONLY_ACCOUNT_ROLES, "an application"),
+                // ADMIN_AGENT may come by a group that people fill here, not by one that a local directory fills (ROL-12).
+                Kind::Group if groups::is_synchronized(db, to.id).await? => {
+                    (roles::PEOPLE_ONLY_ACCOUNT_ROLES, "a synchronised group")
+                }
+                Kind::Group => (FINANCE | OWNER, "a group"),
+            };
+            if added & people_only != 0 {
+                let names = roles::names_of(ACCOUNT_ROLES, added & people_only);
+                return refuse(format!("{} by {whom}", names.join(", ")));
             }
+        }
+        ScopeKey::Tenant(_) if to.kind == Kind::Group => {
+            return refuse("directory roles by a group".to_owned());
         }
         ScopeKey::Tenant(_) if !to.is_person() && new.roles & GLOBAL_ADMIN != 0 => {
             return refuse("GLOBAL_ADMIN by an application".to_owned());
+        }
+        ScopeKey::Operator if to.kind == Kind::Group => {
+            return refuse("operator roles by a group".to_owned());
         }
         ScopeKey::Operator => {
             if new.roles & OPERATOR_ADMIN != 0 && new.roles & OPERATOR_FINANCE != 0 {
@@ -427,7 +375,7 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
     tx.lock([scope, to.home()]).await?;
     let old_grant = find(tx.db(), scope, to.id).await?;
     let old = old_grant.as_ref().map(Set::of_grant).unwrap_or_default();
-    check_holdable(scope, to, new, old)?;
+    check_holdable(tx.db(), scope, to, new, old).await?;
     if matches!(by, By::Caller) {
         check_may_change(tx, scope, to, old, new).await?;
     }
@@ -450,7 +398,8 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
         None => {
             let sql = "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
                        display_name_fold, create_time, update_time, version) VALUES ($1, $2, $3, $4, $5, $6, $7, '', \
-                       COALESCE((SELECT display_name_fold FROM users WHERE id = $3), (SELECT display_name_fold FROM applications WHERE id = $3), ''), \
+                       COALESCE((SELECT display_name_fold FROM users WHERE id = $3), (SELECT display_name_fold FROM applications WHERE id = $3), \
+                       (SELECT display_name_fold FROM user_groups WHERE id = $3), ''), \
                        $8, $8, 1)";
             let values: [Value; 8] = [
                 scope.kind().into(),
@@ -465,7 +414,47 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
             sql::execute(tx.db(), sql, values).await?;
         }
     }
+    if to.kind == Kind::Group {
+        groups::work_out_members(tx, scope, to.id).await?;
+    }
     last.kept(tx).await
+}
+
+/// Refuses what the caller may not give or take here, without doing it: where it is to be done later (INV-1).
+///
+/// # Errors
+/// `CANNOT_GRANT_WHAT_YOU_LACK`, `NOT_ASSIGNABLE`; those of the database.
+pub async fn check_may_give(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set) -> Result<()> {
+    let old = find(tx.db(), scope, to.id).await?;
+    let old = old.as_ref().map(Set::of_grant).unwrap_or_default();
+    check_holdable(tx.db(), scope, to, new, old).await?;
+    check_may_change(tx, scope, to, old, new).await
+}
+
+/// The part of a set that somebody other than the caller may give on a scope now: whole roles and single permissions that it holds there,
+/// awake (INV-4). No exception helps it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn givable(tx: &Tx, by: Principal, scope: ScopeKey, set: Set) -> Result<Set> {
+    let Some(asleep) = state(tx.db(), by, tx.now()).await? else {
+        return Ok(Set::default());
+    };
+    let mut theirs = held(tx.db(), by.id, scope).await?.all;
+    if asleep.is_some() {
+        theirs = theirs.without(sleeping(scope, theirs));
+    }
+    if !theirs.has(Permission::UsersAssign) {
+        return Ok(Set::default());
+    }
+    let roles = roles_of(scope)
+        .iter()
+        .filter(|r| set.roles & r.bit() != 0 && r.permissions.without(theirs).is_empty())
+        .fold(0, |bits, r| bits | r.bit());
+    Ok(Set {
+        roles,
+        single: set.single.within(theirs),
+    })
 }
 
 /// Takes everything that a principal holds on a scope, and its membership. The scope is locked.
@@ -493,6 +482,9 @@ pub async fn remove_anyway(tx: &mut Tx, scope: ScopeKey, principal: Uuid) -> Res
     let sql = "DELETE FROM grants WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3";
     let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
     sql::execute(tx.db(), sql, values).await?;
+    if grant.principal().kind == Kind::Group {
+        groups::work_out_members(tx, scope, principal).await?;
+    }
     Ok(Some(grant))
 }
 
@@ -562,202 +554,10 @@ async fn excepted(tx: &mut Tx, scope: ScopeKey, to: Principal, role: &Role) -> R
             };
             by_manager
                 && to.is_person()
-                && active_holders(tx.db(), scope, ADMIN_AGENT, tx.now(), 1).await? == 0
+                && !somebody_holds(tx.db(), scope, ADMIN_AGENT, tx.now()).await?
         }
         _ => true,
     })
-}
-
-/// The role that a scope must not lose (ROL-9): asked before a change, and held against what is left after it. Who can't act anyway is no
-/// loss, so a shut-out manager can be removed where no other is left.
-#[must_use]
-pub struct Last {
-    scope: ScopeKey,
-    /// The role that would be lost; none if somebody who can act is not among those who lose it.
-    role: Option<(i64, Reason)>,
-}
-
-impl Last {
-    /// Before a change by which `lost` roles are taken from somebody. The scope is locked.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn before(tx: &mut Tx, scope: ScopeKey, lost: i64) -> Result<Self> {
-        let role = kept_role(scope).filter(|(bit, _)| lost & bit != 0);
-        let Some((bit, reason)) = role else {
-            return Ok(Self { scope, role: None });
-        };
-        tx.lock([scope]).await?;
-        let there = active_holders(tx.db(), scope, bit, tx.now(), 1).await? > 0;
-        Ok(Self {
-            scope,
-            role: there.then_some((bit, reason)),
-        })
-    }
-
-    /// After the change: refuses it if nobody who can act is left.
-    ///
-    /// # Errors
-    /// `LAST_MANAGER`, `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`.
-    pub async fn kept(self, tx: &Tx) -> Result<()> {
-        match self.role {
-            Some((_, reason)) if self.is_lost(tx).await? => Err(Error::precondition(reason)),
-            _ => Ok(()),
-        }
-    }
-
-    async fn is_lost(&self, tx: &Tx) -> Result<bool> {
-        Ok(match self.role {
-            Some((bit, _)) => active_holders(tx.db(), self.scope, bit, tx.now(), 1).await? == 0,
-            None => false,
-        })
-    }
-}
-
-fn kept_role(scope: ScopeKey) -> Option<(i64, Reason)> {
-    match scope {
-        ScopeKey::Operator => Some((OPERATOR_ADMIN, Reason::LastOperatorAdmin)),
-        ScopeKey::Tenant(_) => Some((GLOBAL_ADMIN, Reason::LastGlobalAdmin)),
-        ScopeKey::Account(_) => Some((MANAGER, Reason::LastManager)),
-        ScopeKey::Identity(_) => None,
-    }
-}
-
-/// How many active people who can sign in hold a role on a scope, counted up to `most`.
-///
-/// # Errors
-/// Those of the database.
-pub async fn active_holders(
-    db: &DatabaseTransaction,
-    scope: ScopeKey,
-    role: i64,
-    now: Micros,
-    most: i64,
-) -> Result<i64> {
-    let sql = "SELECT COUNT(*) AS n FROM (SELECT 1 AS one FROM grants g \
-               JOIN users u ON u.id = g.principal_id AND u.state = 1 \
-               JOIN tenants t ON t.id = u.tenant_id AND t.state = 1 \
-               JOIN credentials c ON c.user_id = u.id AND (c.expire_time IS NULL OR c.expire_time > $4) \
-               WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_kind = 1 AND (g.roles & $3) <> 0 \
-               AND (g.scope_kind <> 2 OR EXISTS (SELECT 1 FROM associations a WHERE a.account_id = g.scope_id AND a.tenant_id = g.tenant_id)) \
-               LIMIT $5) AS held";
-    let values: [Value; 5] = [
-        scope.kind().into(),
-        scope.id().into(),
-        role.into(),
-        now.into(),
-        most.into(),
-    ];
-    let row = sql::row(db, sql, values).await?;
-    Ok(match row {
-        Some(row) => row.try_get("", "n")?,
-        None => 0,
-    })
-}
-
-/// An act of a tenant that shuts somebody out and can't wait for the accounts: refused for the tenant's or the operator's last
-/// administrator; accounts that lose their last manager are told (ROL-9).
-#[must_use]
-pub struct ShutOut(Vec<Last>);
-
-impl ShutOut {
-    /// Before it, with all that is held by whoever is shut out. The scopes are locked.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn before(tx: &mut Tx, held: &[(ScopeKey, Grant)]) -> Result<Self> {
-        tx.lock(held.iter().map(|(scope, _)| *scope)).await?;
-        let mut lasts = Vec::new();
-        for (scope, grant) in held {
-            lasts.push(Last::before(tx, *scope, grant.roles).await?);
-        }
-        Ok(Self(lasts))
-    }
-
-    /// After it.
-    ///
-    /// # Errors
-    /// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
-    pub async fn done(self, tx: &mut Tx) -> Result<()> {
-        for last in self.0 {
-            let ScopeKey::Account(account) = last.scope else {
-                last.kept(tx).await?;
-                continue;
-            };
-            if last.is_lost(tx).await? {
-                tx.emit(Event::new(
-                    "entente.account.v1.AccountWithoutManager",
-                    Name::Account(account),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a tenant is associated with an account.
-///
-/// # Errors
-/// Those of the database.
-pub async fn is_associated<C: ConnectionTrait>(
-    db: &C,
-    account: Uuid,
-    tenant: Uuid,
-) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM associations WHERE account_id = $1 AND tenant_id = $2";
-    let values: [Value; 2] = [account.into(), tenant.into()];
-    Ok(sql::row(db, sql, values).await?.is_some())
-}
-
-/// How many tenants an account has.
-///
-/// # Errors
-/// Those of the database.
-pub async fn association_count<C: ConnectionTrait>(db: &C, account: Uuid) -> Result<i64> {
-    let sql = "SELECT COUNT(*) AS n FROM associations WHERE account_id = $1";
-    let row = sql::row(db, sql, [account.into()]).await?;
-    Ok(match row {
-        Some(row) => row.try_get("", "n")?,
-        None => 0,
-    })
-}
-
-/// Associates a tenant with an account; both are locked.
-///
-/// # Errors
-/// `ALREADY_ASSOCIATED`; those of the database.
-pub async fn associate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<()> {
-    tx.lock([ScopeKey::Tenant(tenant), ScopeKey::Account(account)])
-        .await?;
-    let sql = "INSERT INTO associations (account_id, tenant_id, create_time, version) VALUES ($1, $2, $3, 1)";
-    let values: [Value; 3] = [account.into(), tenant.into(), tx.now().into()];
-    sql::execute(tx.db(), sql, values).await?;
-    Ok(())
-}
-
-/// Ends an association, with all memberships that came through it; gives those.
-///
-/// # Errors
-/// `LAST_MANAGER`; those of the database.
-pub async fn dissociate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<Vec<Grant>> {
-    let scope = ScopeKey::Account(account);
-    tx.lock([scope]).await?;
-    let sql = format!(
-        "SELECT {COLUMNS} FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2 ORDER BY principal_id"
-    );
-    let values: [Value; 2] = [account.into(), tenant.into()];
-    let lost = sql::all::<Grant, _>(tx.db(), sql, values.clone()).await?;
-    let roles = lost.iter().fold(0, |bits, g| bits | g.roles);
-    let last = Last::before(tx, scope, roles).await?;
-    let sql = "DELETE FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2";
-    sql::execute(tx.db(), sql, values.clone()).await?;
-    let sql = "DELETE FROM associations WHERE account_id = $1 AND tenant_id = $2";
-    sql::execute(tx.db(), sql, values).await?;
-    // An account without any tenant counts its owner, who then alone remains.
-    if association_count(tx.db(), account).await? > 0 {
-        last.kept(tx).await?;
-    }
-    Ok(lost)
 }
 
 /// Sets what a service may do on behalf of people; empty for the default.
@@ -782,42 +582,17 @@ pub async fn set_asleep(tx: &mut Tx, user: Uuid, until: Option<Micros>) -> Resul
     Ok(())
 }
 
-/// Whether a principal exists and is active, with its tenant: `Some` with until when rights sleep, if they do.
-///
-/// # Errors
-/// Those of the database.
-pub async fn state<C: ConnectionTrait>(
-    db: &C,
-    principal: Principal,
-    now: Micros,
-) -> Result<Option<Option<Micros>>> {
-    let (table, asleep) = match principal.kind {
-        Kind::User => ("users", "p.rights_asleep_until"),
-        Kind::Application => ("applications", "CAST(NULL AS bigint)"),
-        Kind::Identity => return Ok(None),
-    };
-    let sql = format!(
-        "SELECT {asleep} AS asleep FROM {table} p JOIN tenants t ON t.id = p.tenant_id \
-         WHERE p.id = $1 AND p.tenant_id = $2 AND p.state = 1 AND t.state = 1"
-    );
-    let values: [Value; 2] = [principal.id.into(), principal.tenant.into()];
-    let row = sql::row(db, sql, values).await?;
-    Ok(match row {
-        Some(row) => Some(
-            row.try_get::<Option<i64>>("", "asleep")?
-                .filter(|until| now < *until),
-        ),
-        None => None,
-    })
-}
-
-/// A principal was renamed: its grants are listed under the new name.
+/// A principal was renamed: its grants, and groups that it is in, are listed under the new name.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn rename(tx: &mut Tx, principal: Uuid, display_name_fold: &str) -> Result<()> {
-    let sql = "UPDATE grants SET display_name_fold = $1 WHERE principal_id = $2";
-    let values: [Value; 2] = [display_name_fold.into(), principal.into()];
-    sql::execute(tx.db(), sql, values).await?;
+    for sql in [
+        "UPDATE grants SET display_name_fold = $1 WHERE principal_id = $2",
+        "UPDATE group_members SET display_name_fold = $1 WHERE user_id = $2",
+    ] {
+        let values: [Value; 2] = [display_name_fold.into(), principal.into()];
+        sql::execute(tx.db(), sql, values).await?;
+    }
     Ok(())
 }

@@ -1,0 +1,78 @@
+//! Which tenants an account uses (TEN-3, TEN-4).
+
+use sea_orm::{ConnectionTrait, Value};
+use uuid::Uuid;
+
+use super::{COLUMNS, Grant, Last};
+use crate::{
+    app::Tx,
+    error::Result,
+    store::{scope_key::ScopeKey, sql},
+};
+
+/// Whether a tenant is associated with an account.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_associated<C: ConnectionTrait>(
+    db: &C,
+    account: Uuid,
+    tenant: Uuid,
+) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM associations WHERE account_id = $1 AND tenant_id = $2";
+    let values: [Value; 2] = [account.into(), tenant.into()];
+    Ok(sql::row(db, sql, values).await?.is_some())
+}
+
+/// How many tenants an account has.
+///
+/// # Errors
+/// Those of the database.
+pub async fn association_count<C: ConnectionTrait>(db: &C, account: Uuid) -> Result<i64> {
+    let sql = "SELECT COUNT(*) AS n FROM associations WHERE account_id = $1";
+    let row = sql::row(db, sql, [account.into()]).await?;
+    Ok(match row {
+        Some(row) => row.try_get("", "n")?,
+        None => 0,
+    })
+}
+
+/// Associates a tenant with an account; both are locked.
+///
+/// # Errors
+/// `ALREADY_ASSOCIATED`; those of the database.
+pub async fn associate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<()> {
+    tx.lock([ScopeKey::Tenant(tenant), ScopeKey::Account(account)])
+        .await?;
+    let sql = "INSERT INTO associations (account_id, tenant_id, create_time, version) VALUES ($1, $2, $3, 1)";
+    let values: [Value; 3] = [account.into(), tenant.into(), tx.now().into()];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
+/// Ends an association, with all memberships that came through it; gives those.
+///
+/// # Errors
+/// `LAST_MANAGER`; those of the database.
+pub async fn dissociate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<Vec<Grant>> {
+    let scope = ScopeKey::Account(account);
+    tx.lock([scope]).await?;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2 ORDER BY principal_id"
+    );
+    let values: [Value; 2] = [account.into(), tenant.into()];
+    let lost = sql::all::<Grant, _>(tx.db(), sql, values.clone()).await?;
+    let roles = lost.iter().fold(0, |bits, g| bits | g.roles);
+    let last = Last::before(tx, scope, roles).await?;
+    let sql = "DELETE FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2";
+    sql::execute(tx.db(), sql, values.clone()).await?;
+    let sql = "DELETE FROM group_rights WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2";
+    sql::execute(tx.db(), sql, values.clone()).await?;
+    let sql = "DELETE FROM associations WHERE account_id = $1 AND tenant_id = $2";
+    sql::execute(tx.db(), sql, values).await?;
+    // An account without any tenant counts its owner, who then alone remains.
+    if association_count(tx.db(), account).await? > 0 {
+        last.kept(tx).await?;
+    }
+    Ok(lost)
+}

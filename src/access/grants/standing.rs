@@ -1,0 +1,273 @@
+//! Whether a principal may still act, and what it holds on a scope: asked of the database at each call (ROL-10).
+
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
+use uuid::Uuid;
+
+use super::{Set, roles_of};
+use crate::{
+    access::{
+        principal::{Authenticated, Kind, Principal},
+        roles::{self, Permission, Permissions},
+    },
+    env::Micros,
+    error::{Error, Reason, Result},
+    store::{scope_key::ScopeKey, sql, time::rfc3339},
+};
+
+/// The number of the active state, the same for users, tenants and applications.
+pub const ACTIVE: i64 = 1;
+
+/// Whether a principal that has a good token may still act at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// The password is temporary.
+    pub must_change_password: bool,
+    /// Some rights sleep until then.
+    pub asleep_until: Option<Micros>,
+    /// A guest's home: whose credential opened the session.
+    pub home: Option<Principal>,
+}
+
+#[derive(FromQueryResult)]
+struct StandingRow {
+    state: i64,
+    tenant_state: i64,
+    session_end: Option<i64>,
+    session_expire: Option<i64>,
+    temporary: Option<bool>,
+    asleep_until: Option<i64>,
+    home_id: Option<Uuid>,
+    home_tenant_id: Option<Uuid>,
+    home_state: Option<i64>,
+    home_tenant_state: Option<i64>,
+    home_asleep_until: Option<i64>,
+}
+
+/// Asks whether the principal of a token is active, with its tenant, and its session or key not ended; for a guest, whether its home is
+/// (INV-5).
+///
+/// # Errors
+/// `UNAUTHENTICATED`, `TOKEN_INVALID` if not; those of the database.
+pub async fn standing<C: ConnectionTrait>(
+    db: &C,
+    who: &Authenticated,
+    now: Micros,
+) -> Result<Standing> {
+    let refused = || Error::unauthenticated(Reason::TokenInvalid);
+    let sql = match who.principal.kind {
+        // Kind 3 of the table is that of personal identities: a token of one kind is good for that kind only.
+        Kind::User | Kind::Identity => {
+            "SELECT u.state AS state, t.state AS tenant_state, s.end_time AS session_end, s.expire_time AS session_expire, \
+             c.temporary AS temporary, u.rights_asleep_until AS asleep_until, u.home_id, u.home_tenant_id, \
+             h.state AS home_state, ht.state AS home_tenant_state, h.rights_asleep_until AS home_asleep_until \
+             FROM users u JOIN tenants t ON t.id = u.tenant_id \
+             LEFT JOIN users h ON h.id = u.home_id LEFT JOIN tenants ht ON ht.id = h.tenant_id \
+             LEFT JOIN sessions s ON s.id = $2 AND s.user_id = u.id AND (u.home_id IS NULL OR s.home_id = u.home_id) \
+             LEFT JOIN credentials c ON c.user_id = COALESCE(u.home_id, u.id) \
+             WHERE u.id = $1 AND u.tenant_id = $3 AND (u.kind = 3) = $4"
+        }
+        Kind::Application => {
+            "SELECT a.state AS state, t.state AS tenant_state, CAST(NULL AS bigint) AS session_end, k.expire_time AS session_expire, \
+             CAST(NULL AS boolean) AS temporary, CAST(NULL AS bigint) AS asleep_until, CAST(NULL AS {uuid}) AS home_id, \
+             CAST(NULL AS {uuid}) AS home_tenant_id, CAST(NULL AS bigint) AS home_state, CAST(NULL AS bigint) AS home_tenant_state, \
+             CAST(NULL AS bigint) AS home_asleep_until \
+             FROM applications a JOIN tenants t ON t.id = a.tenant_id \
+             LEFT JOIN application_keys k ON k.id = $2 AND k.application_id = a.id \
+             WHERE a.id = $1 AND a.tenant_id = $3 AND $4 = $4"
+        }
+        Kind::Group => return Err(refused()),
+    };
+    let uuid = if db.get_database_backend() == DbBackend::Postgres {
+        "uuid"
+    } else {
+        "blob"
+    };
+    let values: [Value; 4] = [
+        who.principal.id.into(),
+        who.session.into(),
+        who.principal.tenant.into(),
+        (who.principal.kind == Kind::Identity).into(),
+    ];
+    let row = sql::one::<StandingRow, _>(db, sql.replace("{uuid}", uuid), values).await?;
+    let row = row.ok_or_else(refused)?;
+    let active = |state: i64, tenant_state: i64| state == ACTIVE && tenant_state == ACTIVE;
+    let home_alive = row.home_id.is_none()
+        || active(
+            row.home_state.unwrap_or(0),
+            row.home_tenant_state.unwrap_or(0),
+        );
+    let alive = active(row.state, row.tenant_state)
+        && home_alive
+        && row.session_end.is_none()
+        && row.session_expire.is_some_and(|at| now < at);
+    if !alive {
+        return Err(refused());
+    }
+    Ok(Standing {
+        must_change_password: row.temporary.unwrap_or(false),
+        // Whose credential was set by another sleeps wherever that credential opens.
+        asleep_until: row
+            .asleep_until
+            .max(row.home_asleep_until)
+            .filter(|until| now < *until),
+        home: row
+            .home_id
+            .map(|id| home_principal(id, row.home_tenant_id.unwrap_or_default())),
+    })
+}
+
+/// The principal that a guest's row names as its home.
+#[must_use]
+pub fn home_principal(id: Uuid, tenant: Uuid) -> Principal {
+    let kind = if tenant.is_nil() {
+        Kind::Identity
+    } else {
+        Kind::User
+    };
+    Principal { kind, id, tenant }
+}
+
+/// Whether a principal exists and can act, with its tenant, and a guest with its home: `Some` with until when rights sleep, if they do.
+///
+/// # Errors
+/// Those of the database.
+pub async fn state<C: ConnectionTrait>(
+    db: &C,
+    principal: Principal,
+    now: Micros,
+) -> Result<Option<Option<Micros>>> {
+    let sql = match principal.kind {
+        Kind::User | Kind::Identity => {
+            "SELECT u.rights_asleep_until AS asleep, h.rights_asleep_until AS home_asleep FROM active_people p JOIN users u ON u.id = p.id \
+             LEFT JOIN users h ON h.id = u.home_id WHERE p.id = $1 AND p.tenant_id = $2"
+        }
+        Kind::Application => {
+            "SELECT CAST(NULL AS bigint) AS asleep, CAST(NULL AS bigint) AS home_asleep FROM applications p \
+             JOIN tenants t ON t.id = p.tenant_id WHERE p.id = $1 AND p.tenant_id = $2 AND p.state = 1 AND t.state = 1"
+        }
+        Kind::Group => {
+            "SELECT CAST(NULL AS bigint) AS asleep, CAST(NULL AS bigint) AS home_asleep FROM user_groups p \
+             JOIN tenants t ON t.id = p.tenant_id WHERE p.id = $1 AND p.tenant_id = $2 AND t.state = 1"
+        }
+    };
+    let values: [Value; 2] = [principal.id.into(), principal.tenant.into()];
+    let row = sql::row(db, sql, values).await?;
+    Ok(match row {
+        Some(row) => {
+            let own: Option<i64> = row.try_get("", "asleep")?;
+            let home: Option<i64> = row.try_get("", "home_asleep")?;
+            Some(own.max(home).filter(|until| now < *until))
+        }
+        None => None,
+    })
+}
+
+/// One way in which a principal comes to rights on a scope.
+#[derive(Clone, Copy, Debug)]
+pub struct Source {
+    /// The roles and single permissions.
+    pub set: Set,
+    /// The group that gives them, or one of several that give the same; none if they are held directly.
+    pub group: Option<Uuid>,
+    /// The principal's, or the group's, tenant.
+    pub tenant: Uuid,
+}
+
+/// What a principal holds on a scope.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// Whether it is a member at all.
+    pub member: bool,
+    /// Role bits, direct and through groups.
+    pub roles: i64,
+    /// Single permissions, direct and through groups.
+    pub single: Permissions,
+    /// All permissions together, asleep or not (ROL-6).
+    pub all: Permissions,
+    /// What a service may do on behalf of people: its own ceiling, if it has one.
+    pub ceiling: Option<Permissions>,
+    /// Where it comes from.
+    pub sources: Vec<Source>,
+}
+
+#[derive(FromQueryResult)]
+struct HeldRow {
+    roles: i64,
+    permissions: String,
+    on_behalf_ceiling: String,
+    group_id: Option<Uuid>,
+    tenant_id: Uuid,
+}
+
+/// Asks what a principal holds on a scope, directly and through groups: nothing on an account whose association with the principal's, or
+/// the group's, tenant has ended. As many rows are read as there are different sets of rights, whatever the number of groups, of their
+/// members and of grants on the scope (GRP-5).
+///
+/// # Errors
+/// Those of the database.
+pub async fn held<C: ConnectionTrait>(db: &C, principal: Uuid, scope: ScopeKey) -> Result<Held> {
+    let uuid = if db.get_database_backend() == DbBackend::Postgres {
+        "uuid"
+    } else {
+        "blob"
+    };
+    let sql = format!(
+        "SELECT x.roles, x.permissions, x.on_behalf_ceiling, x.group_id, x.tenant_id FROM ( \
+           SELECT roles, permissions, on_behalf_ceiling, CAST(NULL AS {uuid}) AS group_id, tenant_id, principal_kind FROM grants \
+             WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3 \
+           UNION ALL \
+           SELECT roles, permissions, '' AS on_behalf_ceiling, group_id, tenant_id, 4 AS principal_kind FROM group_rights \
+             WHERE scope_kind = $1 AND scope_id = $2 AND user_id = $3 \
+         ) x WHERE ($1 <> 2 OR x.principal_kind = 3 OR EXISTS \
+           (SELECT 1 FROM associations a WHERE a.account_id = $2 AND a.tenant_id = x.tenant_id))"
+    );
+    let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
+    let rows = sql::all::<HeldRow, _>(db, sql, values).await?;
+    let mut held = Held::default();
+    for row in rows {
+        let set = Set {
+            roles: row.roles,
+            single: Permissions::from_stored(&row.permissions),
+        };
+        held.member = true;
+        held.roles |= set.roles;
+        held.single = held.single.and(set.single);
+        if !row.on_behalf_ceiling.is_empty() {
+            held.ceiling = Some(Permissions::from_stored(&row.on_behalf_ceiling));
+        }
+        held.sources.push(Source {
+            set,
+            group: row.group_id,
+            tenant: row.tenant_id,
+        });
+    }
+    if held.member {
+        let base = if matches!(scope, ScopeKey::Account(_)) {
+            roles::MEMBER
+        } else {
+            Permissions::NONE
+        };
+        held.all = roles::permissions_of(roles_of(scope), held.roles)
+            .and(held.single)
+            .and(base);
+    }
+    Ok(held)
+}
+
+/// The permissions of these that sleep on a scope while rights are asleep.
+#[must_use]
+pub fn sleeping(scope: ScopeKey, of: Permissions) -> Permissions {
+    if scope == ScopeKey::Operator {
+        of
+    } else {
+        of.within(roles::SLEEPING)
+    }
+}
+
+/// The refusal of a permission that sleeps.
+#[must_use]
+pub fn asleep(permission: Permission, until: Micros) -> Error {
+    Error::precondition(Reason::RightsAsleep)
+        .with("permission", permission.name())
+        .with("until", rfc3339(until))
+}

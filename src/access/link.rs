@@ -1,0 +1,165 @@
+//! Links in mails: a token that proves by itself, once, what its kind is for (INV-3, PWD-4, COM-20). Only a MAC of it is kept; a used,
+//! expired, revoked or unknown one, and one of another kind, get one and the same answer.
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::{
+    app::Tx,
+    config::Config,
+    env::Micros,
+    error::{Error, Reason, Result},
+    keys::{Keys, Purpose},
+    proto::access::LinkKind,
+    store::{scope_key::ScopeKey, sql},
+};
+
+/// The prefix of tokens, for secret scanners.
+const PREFIX: &str = "entl_";
+
+/// What the token of a link proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// What it is good for.
+    pub kind: LinkKind,
+    /// Whom or what it is about: an invitation, a user, a tenant.
+    pub subject: Uuid,
+    /// Where that lies.
+    pub scope: ScopeKey,
+}
+
+/// Makes the link of a subject, and kills the one that it had; gives the token, which is kept nowhere. The payload comes back when it is
+/// redeemed.
+///
+/// # Errors
+/// Those of the database.
+pub async fn make(
+    tx: &mut Tx,
+    link: Link,
+    payload: &[u8],
+    lifetime: Micros,
+) -> Result<Zeroizing<String>> {
+    let app = tx.app().clone();
+    let token = Zeroizing::new(format!(
+        "{PREFIX}{}",
+        BASE64_URL_SAFE_NO_PAD.encode(app.env.bytes::<24>())
+    ));
+    revoke(tx, link.kind, link.subject).await?;
+    let sealed = app.keys.seal(&place(link), payload)?;
+    let sql = "INSERT INTO links (mac, kind, subject_id, scope_kind, scope_id, sealed_payload, create_time, expire_time) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let values: [Value; 8] = [
+        mac(&app.keys, link.kind, &token).into(),
+        (link.kind as i16).into(),
+        link.subject.into(),
+        link.scope.kind().into(),
+        link.scope.id().into(),
+        sealed.into(),
+        tx.now().into(),
+        (tx.now() + lifetime).into(),
+    ];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(token)
+}
+
+/// Kills the link of a subject, if there is one.
+///
+/// # Errors
+/// Those of the database.
+pub async fn revoke(tx: &mut Tx, kind: LinkKind, subject: Uuid) -> Result<()> {
+    let sql = "DELETE FROM links WHERE kind = $1 AND subject_id = $2";
+    let values: [Value; 2] = [(kind as i16).into(), subject.into()];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    subject_id: Uuid,
+    scope_kind: i16,
+    scope_id: Uuid,
+}
+
+/// What a token of a kind proves now; None if nothing. One statement, whatever the token is.
+///
+/// # Errors
+/// Those of the database.
+pub(in crate::access) async fn find<C: ConnectionTrait>(
+    db: &C,
+    keys: &Keys,
+    kind: LinkKind,
+    token: &str,
+    now: Micros,
+) -> Result<Option<Link>> {
+    let sql = "SELECT subject_id, scope_kind, scope_id FROM links WHERE mac = $1 AND kind = $2 AND expire_time > $3";
+    let values: [Value; 3] = [
+        mac(keys, kind, token).into(),
+        (kind as i16).into(),
+        now.into(),
+    ];
+    let row = sql::one::<Row, _>(db, sql, values).await?;
+    Ok(row.and_then(|row| {
+        Some(Link {
+            kind,
+            subject: row.subject_id,
+            scope: ScopeKey::from_parts(row.scope_kind, row.scope_id)?,
+        })
+    }))
+}
+
+/// Uses a link up, and gives its payload. It was proven after its scope was locked, so two at once find it used.
+///
+/// # Errors
+/// `LINK_INVALID` if it is gone; those of the database.
+pub async fn redeem(tx: &mut Tx, link: Link) -> Result<Zeroizing<Vec<u8>>> {
+    let sql = "DELETE FROM links WHERE kind = $1 AND subject_id = $2 RETURNING sealed_payload";
+    let values: [Value; 2] = [(link.kind as i16).into(), link.subject.into()];
+    let row = sql::row(tx.db(), sql, values).await?.ok_or_else(invalid)?;
+    let sealed: Vec<u8> = row.try_get("", "sealed_payload")?;
+    tx.app().keys.open(&place(link), &sealed)
+}
+
+/// The one answer to a token that proves nothing.
+#[must_use]
+pub fn invalid() -> Error {
+    Error::refused(Reason::LinkInvalid)
+}
+
+/// Links whose time is over; the scheduler's.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn sweep(tx: &mut Tx) -> Result<u64> {
+    let sql =
+        "DELETE FROM links WHERE mac IN (SELECT mac FROM links WHERE expire_time <= $1 LIMIT 1000)";
+    Ok(sql::execute(tx.db(), sql, [tx.now().into()])
+        .await?
+        .rows_affected())
+}
+
+/// The address that a mail shows: a page of the operator's portal, the token in the fragment, which no server sees (COM-20).
+#[must_use]
+pub fn url(config: &Config, kind: LinkKind, token: &str) -> Zeroizing<String> {
+    let page = match kind {
+        LinkKind::Unspecified => "",
+        LinkKind::Invitation => "accept-invitation",
+        LinkKind::PasswordRecovery => "recover-password",
+        LinkKind::IdentityConfirmation => "confirm-identity",
+        LinkKind::EmailChange => "confirm-email",
+        LinkKind::TenantUndeletion => "undelete-tenant",
+    };
+    Zeroizing::new(format!("{}/{page}#{token}", config.public_origin))
+}
+
+/// A token is bound to its kind: a link for one thing is unknown to all others.
+fn mac(keys: &Keys, kind: LinkKind, token: &str) -> Vec<u8> {
+    let kind = (kind as i32).to_be_bytes();
+    keys.mac(Purpose::Secret, &[b"link", &kind, token.as_bytes()])
+        .to_vec()
+}
+
+fn place(link: Link) -> String {
+    format!("links.sealed_payload/{}/{}", link.kind as i32, link.subject)
+}
