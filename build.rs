@@ -402,7 +402,12 @@ impl<'a> Generator<'a> {
             );
         }
         if !kind.is_empty() {
-            return Some(vec![kind]);
+            let also = self.takes(field).map(|t| text(&t, "also_names"));
+            return Some(
+                std::iter::once(kind)
+                    .chain(also.filter(|a| !a.is_empty()))
+                    .collect(),
+            );
         }
         // Parents of the child: one a pattern.
         let parent = self

@@ -355,8 +355,8 @@ pub async fn switch_tenant(
     };
     let wanted = match Name::parse(&tenant) {
         Some(Name::Tenant(id)) => id,
-        // A personal identity is at home in none.
-        _ => Uuid::nil(),
+        // Where the caller is at home, a personal identity in none.
+        _ => home.tenant,
     };
     let to = if wanted == home.tenant {
         home

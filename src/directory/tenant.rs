@@ -283,7 +283,8 @@ pub async fn list_tenants(
         filter,
         order_by,
     } = req;
-    let mut select = Entity::find();
+    // The realm of personal identities is no tenant.
+    let mut select = Entity::find().filter(Column::Id.ne(Uuid::nil()));
     let mut masked = proof.masked();
     if !proof.by_operator() {
         let home = proof.caller()?.principal().tenant;

@@ -273,10 +273,12 @@ pub async fn scopes<C: ConnectionTrait>(db: &C, after: Option<ScopeKey>) -> Resu
     let sql = "SELECT scope_kind, scope_id FROM ( \
                  SELECT CAST(scope_kind AS bigint) AS scope_kind, scope_id FROM heads \
                  UNION SELECT CAST(scope_kind AS bigint), scope_id FROM audit_events \
-                 UNION SELECT CAST(1 AS bigint), id FROM tenants \
+                 UNION SELECT CAST(3 AS bigint), id FROM users WHERE tenant_id = $3 \
+                 UNION SELECT CAST(1 AS bigint), id FROM tenants WHERE domain_prefix <> '' \
                  UNION SELECT CAST(2 AS bigint), id FROM accounts \
                ) AS every WHERE (scope_kind > $1 OR (scope_kind = $1 AND scope_id > $2)) ORDER BY scope_kind, scope_id LIMIT 1000";
-    let values: [Value; 2] = [i64::from(kind).into(), id.into()];
+    // Personal identities are the people of no tenant.
+    let values: [Value; 3] = [i64::from(kind).into(), id.into(), Uuid::nil().into()];
     let rows = db
         .query_all_raw(Statement::from_sql_and_values(
             db.get_database_backend(),

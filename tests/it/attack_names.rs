@@ -379,6 +379,8 @@ async fn fields_of_the_servers_own_are_refused_in_every_mask_by_every_role() {
             purge_time: time,
             rights_asleep_until: time,
             etag: "\"77\"".to_owned(),
+            home: "identities/018f0000-0000-7000-8000-000000000000".to_owned(),
+            synchronized: true,
         };
         let before = admin.user(&bob.name).await.unwrap();
         for field in [
@@ -392,6 +394,8 @@ async fn fields_of_the_servers_own_are_refused_in_every_mask_by_every_role() {
             "create_time",
             "update_time",
             "delete_time",
+            "home",
+            "synchronized",
             "purge_time",
             "rights_asleep_until",
             "etag",
