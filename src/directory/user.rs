@@ -762,6 +762,10 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
     if scope.principal().id == id {
         return Err(refused());
     }
+    // Whoever has nothing in common with the person learns nothing, by time neither, and locks nothing of theirs.
+    if !grants::share_a_scope(tx.db(), scope.principal().id, id).await? {
+        return Err(refused());
+    }
     tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
     let held = grants::all_of(tx.db(), id).await?;
     let mut demanded = false;

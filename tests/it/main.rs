@@ -14,6 +14,7 @@ mod attacks;
 mod audit;
 mod bad_input;
 mod claims;
+mod cost;
 mod dynamic;
 mod events;
 mod faults;

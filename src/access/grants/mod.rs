@@ -200,6 +200,27 @@ pub async fn rights_of<C: ConnectionTrait>(db: &C, person: Uuid) -> Result<Vec<R
     Ok(out)
 }
 
+/// Whether two principals hold something on one same scope, if only membership: directly, by groups, as guests.
+///
+/// # Errors
+/// Those of the database.
+pub async fn share_a_scope<C: ConnectionTrait>(db: &C, one: Uuid, other: Uuid) -> Result<bool> {
+    let scopes = |n: u8| {
+        let people = format!("SELECT id FROM users WHERE id = ${n} OR home_id = ${n}");
+        format!(
+            "SELECT scope_kind, scope_id FROM grants WHERE principal_id = ${n} OR principal_id IN ({people}) \
+             UNION ALL SELECT scope_kind, scope_id FROM group_rights WHERE user_id IN ({people})"
+        )
+    };
+    let sql = format!(
+        "SELECT 1 AS one FROM ({}) a JOIN ({}) b ON b.scope_kind = a.scope_kind AND b.scope_id = a.scope_id LIMIT 1",
+        scopes(1),
+        scopes(2)
+    );
+    let row = sql::row(db, sql, [one.into(), other.into()]).await?;
+    Ok(row.is_some())
+}
+
 /// What is to be held: role bits and single permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Set {
