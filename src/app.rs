@@ -26,7 +26,7 @@ use crate::{
         roles::{Permission, Permissions},
         rules::Rule,
         scope::{JobScope, Proof},
-        token::Tokens,
+        token::{self, Tokens},
     },
     check::{At, Mode, Redact, Request, Violations},
     config::Config,
@@ -199,6 +199,8 @@ pub struct Tx {
     method: &'static str,
     work: Work,
     validate_only: bool,
+    /// From when on the call's claim is kept, if it has moved the clock.
+    moved_to: Option<Micros>,
 }
 
 impl Deref for Tx {
@@ -237,6 +239,11 @@ impl Tx {
     #[must_use]
     pub fn id(&self) -> Uuid {
         self.app.env.id(self.now())
+    }
+
+    /// Tells that the service's clock stands there once this is committed: the claim of a call that moves time must not end by it.
+    pub(crate) fn clock_moved_to(&mut self, now: Micros) {
+        self.moved_to = Some(now);
     }
 
     /// Whether all of it will be rolled back.
@@ -622,6 +629,12 @@ impl App {
                     }
                     return Err(error);
                 }
+                Err(error) if error.lacks_key() && attempts < MOST_ATTEMPTS => {
+                    // In a task of its own, since it commits: a caller that leaves takes nothing along.
+                    let app = self.clone();
+                    let made = tokio::spawn(async move { token::rotate_keys(&app, false).await });
+                    made.await.map_err(|e| Error::internal(e.to_string()))??;
+                }
                 Err(error) => {
                     let Some(needs) = error.again().map(<[ScopeKey]>::to_vec) else {
                         let late = error.code() == tonic::Code::PermissionDenied
@@ -680,6 +693,7 @@ impl App {
                 method: call.rule.method,
                 work: Work::new(self.snapshot(true).await?),
                 validate_only: request.validate_only(),
+                moved_to: None,
             };
             // What a mailed token is about is locked before it is proven, so that it is redeemed once.
             let link = proof::link_of(tx.db(), &self.keys, call.rule, request, tx.now()).await?;
@@ -762,7 +776,8 @@ impl App {
                     let mut stored = answer.clone();
                     stored.redact();
                     reply = stored.encode_to_vec();
-                    idempotency::settle(tx.db(), claim, &reply, ended).await?;
+                    let kept_from = tx.moved_to.unwrap_or(now);
+                    idempotency::settle(tx.db(), claim, &reply, ended, kept_from).await?;
                 }
                 (Some(claim), _) => idempotency::give_up(tx.db(), claim).await?,
                 (None, _) => {}
@@ -872,6 +887,7 @@ impl App {
             method: name,
             work: Work::new(self.snapshot(true).await?),
             validate_only: false,
+            moved_to: None,
         };
         tx.lock(extra.iter().copied()).await?;
         let answer = run(&mut tx, JobScope::new(name)).await?;

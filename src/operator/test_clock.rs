@@ -156,6 +156,7 @@ async fn move_to(
     let offset = to - from.machine;
     let sql = "INSERT INTO meta (key, value) VALUES ('clock_offset', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     sql::execute(tx.db(), sql, [offset.to_string().into()]).await?;
+    tx.clock_moved_to(to);
     let event = Event::new("entente.operator.v1.ClockMoved", Name::Operator);
     tx.emit(event.change("now", rfc3339(from.service()), rfc3339(to)));
     Ok(wire::service_time(to, offset))
