@@ -972,5 +972,6 @@ pub fn check<R: Request>(request: &mut R) -> Result<()> {
         Mode::Create
     };
     request.check(&At::root(), mode, &mut violations);
+    request.check_whole(&mut violations);
     violations.none()
 }

@@ -13,6 +13,7 @@ mod attack_names;
 mod attacks;
 mod audit;
 mod bad_input;
+mod checks;
 mod claims;
 mod cost;
 mod dynamic;
