@@ -1,6 +1,8 @@
 //! The application: the only place where a transaction begins. `read` and `mutate` carry every call: proof, claim, function, audit,
 //! domain events, reply, commit; retries around the whole. Functions see `Read` and `Tx`, nothing else.
 
+#[cfg(debug_assertions)]
+use std::collections::BTreeSet;
 use std::{
     ops::{Deref, DerefMut},
     sync::{Arc, OnceLock, atomic::AtomicBool},
@@ -86,6 +88,9 @@ pub struct Inner {
     pub streams: moka::sync::Cache<Vec<u8>, Arc<tokio::sync::Semaphore>>,
     /// Whether the database answered lately, for health.
     pub healthy: AtomicBool,
+    /// What functions demanded late, by method: held by a test against the rules. None for rights asked for as a whole.
+    #[cfg(debug_assertions)]
+    pub demanded: std::sync::Mutex<BTreeSet<(&'static str, Option<Permission>)>>,
 }
 
 impl Deref for App {
@@ -257,7 +262,16 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn caller_permissions(&self, scope: ScopeKey) -> Result<Permissions> {
+        self.demanded(None);
         proof::permissions(self.db(), &self.caller, scope, self.now()).await
+    }
+
+    /// Remembers a late demand in builds for tests.
+    fn demanded(&self, _permission: Option<Permission>) {
+        #[cfg(debug_assertions)]
+        if let Ok(mut demanded) = self.app.demanded.lock() {
+            demanded.insert((self.method, _permission));
+        }
     }
 
     /// Demands what only the data tells: the permission, on the scope of what is named. The scope is locked.
@@ -265,6 +279,7 @@ impl Tx {
     /// # Errors
     /// `PERMISSION_DENIED`, `RIGHTS_ASLEEP`; those of the database.
     pub async fn demand(&mut self, permission: Permission, on: Name) -> Result<()> {
+        self.demanded(Some(permission));
         let scope = on.scope();
         self.work.lock([scope]).await?;
         proof::demand(self.db(), &self.caller, permission, scope, self.now()).await

@@ -103,6 +103,8 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
             .build(),
         streams: moka::sync::Cache::new(100_000),
         healthy: AtomicBool::new(false),
+        #[cfg(debug_assertions)]
+        demanded: std::sync::Mutex::default(),
         env,
         keys,
         config,

@@ -20,6 +20,7 @@ mod dynamic;
 mod events;
 mod faults;
 mod harness;
+mod late;
 mod mails;
 mod members;
 mod model;
