@@ -70,6 +70,8 @@ struct Generator<'a> {
     /// Resource type -> the scope that its pattern begins with; several patterns give several scopes.
     scopes_of_types: BTreeMap<String, BTreeSet<&'static str>>,
     faults: RefCell<Vec<String>>,
+    /// Request -> the function that checks it beyond its declared limits.
+    checks: RefCell<BTreeMap<String, String>>,
     /// Whether the request looked at updates the resource in it: then the resource's name counts, else it is ignored.
     updating: Cell<bool>,
 }
@@ -98,6 +100,7 @@ impl<'a> Generator<'a> {
             resource: ext("google.api.resource")?,
             scopes_of_types: BTreeMap::new(),
             faults: RefCell::default(),
+            checks: RefCell::default(),
             updating: Cell::new(false),
         };
         for message in pool.all_messages() {
@@ -282,10 +285,15 @@ impl<'a> Generator<'a> {
             _ => "proof",
         };
         let function = function_of(method);
-        let prepare = function.replace(
-            &format!("::{}", snake(method.name())),
-            &format!("::prepare_{}", snake(method.name())),
-        );
+        let beside = |word: &str| match function.rsplit_once("::") {
+            Some((module, name)) => format!("{module}::{word}_{name}"),
+            None => format!("{word}_{function}"),
+        };
+        let prepare = beside("prepare");
+        if flag(&rule, "checks") {
+            let request = method.input().full_name().to_owned();
+            self.checks.borrow_mut().insert(request, beside("check"));
+        }
         let done = if flag(&rule, "may_refuse") {
             ""
         } else {
@@ -523,6 +531,12 @@ impl<'a> Generator<'a> {
         }
         let rust = path_of(request);
         let updates = is_update_request(name);
+        let checks = self.checks.borrow().get(name).map_or_else(
+            || "fn check_whole(&self, _v: &mut crate::check::Violations) {}".to_owned(),
+            |function| {
+                format!("fn check_whole(&self, v: &mut crate::check::Violations) {{ {function}(self, v); }}")
+            },
+        );
         let out = if names.is_empty() { "_out" } else { "out" };
         let _ = writeln!(
             code,
@@ -535,6 +549,7 @@ impl<'a> Generator<'a> {
              fn validate_only(&self) -> bool {{ {validate} }}\n\
              fn text(&self, field: &str) -> &str {{ match field {{\n{texts}_ => \"\" }} }}\n\
              fn sequence(&self) -> i64 {{ {sequence} }}\n\
+             {checks}\n\
              }}"
         );
     }
@@ -676,6 +691,18 @@ impl<'a> Generator<'a> {
             let _ = writeln!(
                 body,
                 "None => crate::check::present(false, &at.field(\"{name}\"), true, v),\n}}"
+            );
+        }
+        // What a mask names is the resource's matter.
+        let resource = message.fields().find(
+            |f| matches!(f.kind(), Kind::Message(m) if self.resource_of(&m).is_some() && !f.is_list()),
+        );
+        if let (Some(_), Some(resource)) = (message.get_field_by_name("update_mask"), resource) {
+            let _ = writeln!(
+                body,
+                "crate::store::update::check(self.update_mask.as_ref(), self.{}.as_ref(), \"{}\", v);",
+                rust_ident(resource.name()),
+                resource.name()
             );
         }
         let used = |word: &str| if body.contains(word) { "" } else { "_" };

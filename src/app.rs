@@ -1,6 +1,8 @@
 //! The application: the only place where a transaction begins. `read` and `mutate` carry every call: proof, claim, function, audit,
 //! domain events, reply, commit; retries around the whole. Functions see `Read` and `Tx`, nothing else.
 
+#[cfg(debug_assertions)]
+use std::collections::BTreeSet;
 use std::{
     ops::{Deref, DerefMut},
     sync::{Arc, OnceLock, atomic::AtomicBool},
@@ -26,7 +28,7 @@ use crate::{
         roles::{Permission, Permissions},
         rules::Rule,
         scope::{JobScope, Proof},
-        token::Tokens,
+        token::{self, Tokens},
     },
     check::{At, Mode, Redact, Request, Violations},
     config::Config,
@@ -86,6 +88,9 @@ pub struct Inner {
     pub streams: moka::sync::Cache<Vec<u8>, Arc<tokio::sync::Semaphore>>,
     /// Whether the database answered lately, for health.
     pub healthy: AtomicBool,
+    /// What functions demanded late, by method: held by a test against the rules. None for rights asked for as a whole.
+    #[cfg(debug_assertions)]
+    pub demanded: std::sync::Mutex<BTreeSet<(&'static str, Option<Permission>)>>,
 }
 
 impl Deref for App {
@@ -199,6 +204,8 @@ pub struct Tx {
     method: &'static str,
     work: Work,
     validate_only: bool,
+    /// From when on the call's claim is kept, if it has moved the clock.
+    moved_to: Option<Micros>,
 }
 
 impl Deref for Tx {
@@ -239,6 +246,11 @@ impl Tx {
         self.app.env.id(self.now())
     }
 
+    /// Tells that the service's clock stands there once this is committed: the claim of a call that moves time must not end by it.
+    pub(crate) fn clock_moved_to(&mut self, now: Micros) {
+        self.moved_to = Some(now);
+    }
+
     /// Whether all of it will be rolled back.
     #[must_use]
     pub fn validate_only(&self) -> bool {
@@ -250,7 +262,16 @@ impl Tx {
     /// # Errors
     /// Those of the database.
     pub async fn caller_permissions(&self, scope: ScopeKey) -> Result<Permissions> {
+        self.demanded(None);
         proof::permissions(self.db(), &self.caller, scope, self.now()).await
+    }
+
+    /// Remembers a late demand in builds for tests.
+    fn demanded(&self, _permission: Option<Permission>) {
+        #[cfg(debug_assertions)]
+        if let Ok(mut demanded) = self.app.demanded.lock() {
+            demanded.insert((self.method, _permission));
+        }
     }
 
     /// Demands what only the data tells: the permission, on the scope of what is named. The scope is locked.
@@ -258,6 +279,7 @@ impl Tx {
     /// # Errors
     /// `PERMISSION_DENIED`, `RIGHTS_ASLEEP`; those of the database.
     pub async fn demand(&mut self, permission: Permission, on: Name) -> Result<()> {
+        self.demanded(Some(permission));
         let scope = on.scope();
         self.work.lock([scope]).await?;
         proof::demand(self.db(), &self.caller, permission, scope, self.now()).await
@@ -622,6 +644,12 @@ impl App {
                     }
                     return Err(error);
                 }
+                Err(error) if error.lacks_key() && attempts < MOST_ATTEMPTS => {
+                    // In a task of its own, since it commits: a caller that leaves takes nothing along.
+                    let app = self.clone();
+                    let made = tokio::spawn(async move { token::rotate_keys(&app, false).await });
+                    made.await.map_err(|e| Error::internal(e.to_string()))??;
+                }
                 Err(error) => {
                     let Some(needs) = error.again().map(<[ScopeKey]>::to_vec) else {
                         let late = error.code() == tonic::Code::PermissionDenied
@@ -680,6 +708,7 @@ impl App {
                 method: call.rule.method,
                 work: Work::new(self.snapshot(true).await?),
                 validate_only: request.validate_only(),
+                moved_to: None,
             };
             // What a mailed token is about is locked before it is proven, so that it is redeemed once.
             let link = proof::link_of(tx.db(), &self.keys, call.rule, request, tx.now()).await?;
@@ -762,7 +791,8 @@ impl App {
                     let mut stored = answer.clone();
                     stored.redact();
                     reply = stored.encode_to_vec();
-                    idempotency::settle(tx.db(), claim, &reply, ended).await?;
+                    let kept_from = tx.moved_to.unwrap_or(now);
+                    idempotency::settle(tx.db(), claim, &reply, ended, kept_from).await?;
                 }
                 (Some(claim), _) => idempotency::give_up(tx.db(), claim).await?,
                 (None, _) => {}
@@ -872,6 +902,7 @@ impl App {
             method: name,
             work: Work::new(self.snapshot(true).await?),
             validate_only: false,
+            moved_to: None,
         };
         tx.lock(extra.iter().copied()).await?;
         let answer = run(&mut tx, JobScope::new(name)).await?;
@@ -956,5 +987,6 @@ pub fn check<R: Request>(request: &mut R) -> Result<()> {
         Mode::Create
     };
     request.check(&At::root(), mode, &mut violations);
+    request.check_whole(&mut violations);
     violations.none()
 }

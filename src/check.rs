@@ -46,6 +46,20 @@ impl Violations {
         }
     }
 
+    /// Adds one, unless something is wrong with the field already.
+    pub fn also(&mut self, field: impl Into<String>, description: impl Into<String>) {
+        let field = field.into();
+        if !self.names(&field) {
+            self.add(field, description);
+        }
+    }
+
+    /// Whether something is wrong with a field.
+    #[must_use]
+    pub fn names(&self, field: &str) -> bool {
+        self.0.iter().any(|(f, _)| f == field)
+    }
+
     /// An error that names them all, if there are any.
     ///
     /// # Errors
@@ -160,6 +174,9 @@ pub trait Request: Check + prost::Message + Clone + Default + Send + Sync + 'sta
     fn text(&self, field: &str) -> &str;
     /// The chunk's place in its stream; 0 elsewhere.
     fn sequence(&self) -> i64;
+    /// Adds what is wrong with the request as such, beyond its declared limits: the method's `check_x`. What the limits refuse is still
+    /// in it.
+    fn check_whole(&self, v: &mut Violations);
 }
 
 /// A message whose one-time secrets can be taken out.

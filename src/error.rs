@@ -29,6 +29,8 @@ struct Inner {
     retry_after: Option<Duration>,
     /// What happened, for the log only.
     context: String,
+    /// The transaction may succeed once a signing key was made.
+    lacks_key: bool,
     /// The transaction may succeed if run again.
     again: bool,
     /// The transaction has to be run again with these scopes locked from the start.
@@ -45,6 +47,7 @@ impl Error {
             resource: None,
             retry_after: None,
             context: String::new(),
+            lacks_key: false,
             again: false,
             needs: Vec::new(),
         }))
@@ -216,6 +219,14 @@ impl Error {
         error
     }
 
+    /// No key signs now: time has outrun them. One has to be made before the transaction is run again.
+    #[must_use]
+    pub(crate) fn no_key() -> Self {
+        let mut error = Self::internal("no key signs now");
+        error.0.lacks_key = true;
+        error
+    }
+
     /// Adds a metadatum of `ErrorInfo`; everything variable belongs there. Never a secret.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
@@ -233,6 +244,11 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Code {
         self.0.code
+    }
+
+    /// Whether all that lacked is a signing key.
+    pub(crate) fn lacks_key(&self) -> bool {
+        self.0.lacks_key
     }
 
     /// Whether the transaction may be run again, and with which scopes locked first.

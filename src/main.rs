@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use entente::{
+    access,
     app::App,
     bootstrap::{self, WayIn},
     config::{Config, LogFormat},
@@ -199,7 +200,7 @@ async fn run(command: Command, config: Config) -> Result<ExitCode> {
             false,
         )?,
         Command::RotateKeys => {
-            start::rotate_keys(&app, true).await?;
+            access::token::rotate_keys(&app, true).await?;
             println!(
                 "a new signing key is published; it signs in two hours, when verifiers know it"
             );

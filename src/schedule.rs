@@ -8,12 +8,11 @@ use sea_orm::{ConnectionTrait, Statement, Value};
 use uuid::Uuid;
 
 use crate::{
-    access::{link, refusals},
+    access::{link, refusals, token},
     app::{App, Tx},
     env::{DAY_US, HOUR_US, MINUTE_US, Micros, SECOND_US},
     error::Result,
     mail::relay,
-    start,
     store::{outbox, sql},
 };
 
@@ -289,7 +288,7 @@ async fn rotate_signing_keys(tx: &mut Tx) -> Result<u64> {
     // Replicas that start at the same time make keys under the same lock.
     tx.lock([crate::store::scope_key::ScopeKey::Operator])
         .await?;
-    if crate::access::token::rotate(tx.db(), &app.keys, &app.env, tx.now(), false).await? {
+    if token::rotate(tx.db(), &app.keys, &app.env, tx.now(), false).await? {
         tx.touch(crate::store::scope_key::ScopeKey::Operator);
     }
     Ok(0)
@@ -302,6 +301,6 @@ async fn rotate_signing_keys(tx: &mut Tx) -> Result<u64> {
 pub async fn settle(app: &App) -> Result<()> {
     while run_due(app).await? > 0 {}
     relay::send_due(app).await?;
-    start::rotate_keys(app, false).await?;
+    token::rotate_keys(app, false).await?;
     Ok(())
 }

@@ -103,37 +103,15 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
             .build(),
         streams: moka::sync::Cache::new(100_000),
         healthy: AtomicBool::new(false),
+        #[cfg(debug_assertions)]
+        demanded: std::sync::Mutex::default(),
         env,
         keys,
         config,
         db,
     });
-    rotate_keys(&app, false).await?;
+    token::rotate_keys(&app, false).await?;
     Ok(app)
-}
-
-/// Makes sure that a signing key is there, and reads the keys.
-///
-/// # Errors
-/// Those of the database.
-pub async fn rotate_keys(app: &App, at_once: bool) -> Result<bool> {
-    let made = app
-        .job("rotate-keys", move |tx, _| {
-            Box::pin(async move {
-                // The operator's head serialises replicas that start at once.
-                tx.lock([crate::store::scope_key::ScopeKey::Operator])
-                    .await?;
-                let app = tx.app().clone();
-                let made = token::rotate(tx.db(), &app.keys, &app.env, tx.now(), at_once).await?;
-                if made {
-                    tx.touch(crate::store::scope_key::ScopeKey::Operator);
-                }
-                Ok(made)
-            })
-        })
-        .await?;
-    app.tokens.refresh(&app.db.read, &app.keys).await?;
-    Ok(made)
 }
 
 /// The facts of this database: made at its first start, held against the master key at each.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     app::Read,
+    check::{MOST_ITEMS_NAMED, Violations},
     error::{Error, Reason, Result, reason_name},
     names::Name,
     proto::access::{
@@ -48,26 +49,24 @@ pub async fn get_role_table(
     Ok(RoleTable { roles: all })
 }
 
+pub(crate) fn check_check_access(req: &CheckAccessRequest, v: &mut Violations) {
+    for (i, check) in req.checks.iter().enumerate().take(MOST_ITEMS_NAMED) {
+        check_question(check, &format!("checks[{i}]."), v);
+    }
+}
+
 /// Checks in a batch, as fresh as the database (COM-17).
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for a principal that is neither user nor application, or a resource without rights of its own.
+/// Those of the database.
 pub async fn check_access(
     rd: &Read,
     _scope: OperatorScope,
     req: CheckAccessRequest,
 ) -> Result<CheckAccessResponse> {
-    let mut faults = Vec::new();
     let mut parsed = Vec::with_capacity(req.checks.len());
-    for (i, check) in req.checks.iter().enumerate() {
-        match parse(check) {
-            Ok(question) => parsed.push(question),
-            Err((field, text)) => faults.push((format!("checks[{i}].{field}"), text)),
-        }
-    }
-    if !faults.is_empty() {
-        faults.truncate(100);
-        return Err(Error::invalid(faults));
+    for check in &req.checks {
+        parsed.push(question(check)?);
     }
     let mut decisions = Vec::with_capacity(parsed.len());
     let mut known: Option<(Principal, ScopeKey, Known)> = None;
@@ -85,17 +84,23 @@ pub async fn check_access(
     Ok(CheckAccessResponse { decisions })
 }
 
+pub(crate) fn check_test_my_permissions(req: &TestMyPermissionsRequest, v: &mut Violations) {
+    if scope_of(&req.resource).is_none() {
+        v.also("resource", NO_SCOPE);
+    }
+}
+
 /// What the caller itself may (COM-17).
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for a resource without rights of its own.
+/// Those of the database.
 pub async fn test_my_permissions(
     rd: &Read,
     _caller: CallerScope,
     req: TestMyPermissionsRequest,
 ) -> Result<TestMyPermissionsResponse> {
-    let scope = scope_of(&req.resource)
-        .ok_or_else(|| Error::field("resource", "is no tenant, account or operator"))?;
+    let scope =
+        scope_of(&req.resource).ok_or_else(|| Error::internal("the resource was not checked"))?;
     let mine = rd.caller_permissions(scope).await?;
     let permissions = req
         .permissions
@@ -105,22 +110,29 @@ pub async fn test_my_permissions(
     Ok(TestMyPermissionsResponse { permissions })
 }
 
+pub(crate) fn check_explain_access(req: &ExplainAccessRequest, v: &mut Violations) {
+    check_question(&asked(req), "", v);
+}
+
+fn asked(req: &ExplainAccessRequest) -> AccessCheck {
+    AccessCheck {
+        principal: req.principal.clone(),
+        permission: req.permission.clone(),
+        resource: req.resource.clone(),
+    }
+}
+
 /// Why a principal may or may not.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` as for checks.
+/// Those of the database.
 pub async fn explain_access(
     rd: &Read,
     proven: Proof,
     req: ExplainAccessRequest,
 ) -> Result<ExplainAccessResponse> {
-    let check = AccessCheck {
-        principal: req.principal,
-        permission: req.permission,
-        resource: req.resource,
-    };
-    let (principal, permission, scope) =
-        parse(&check).map_err(|(field, text)| Error::field(field, text))?;
+    let check = asked(&req);
+    let (principal, permission, scope) = question(&check)?;
     let facts = ask(rd, principal, scope).await?;
     let decision = decide(&facts, permission, scope);
     // Whether somebody exists elsewhere is not told with the rights that they lack here (COM-2).
@@ -206,19 +218,36 @@ pub async fn get_limits(
 
 type Question = (Principal, Permission, ScopeKey);
 
-fn parse(check: &AccessCheck) -> std::result::Result<Question, (&'static str, String)> {
-    let principal = Name::parse(&check.principal)
+/// What the limits of the fields don't say: who may be asked about, and where.
+fn check_question(check: &AccessCheck, at: &str, v: &mut Violations) {
+    if asked_about(check).is_none() {
+        v.also(
+            format!("{at}principal"),
+            "is no name of a user, an application or a personal identity",
+        );
+    }
+    if scope_of(&check.resource).is_none() {
+        v.also(format!("{at}resource"), NO_SCOPE);
+    }
+}
+
+const NO_SCOPE: &str = "is no tenant, account or operator";
+
+fn asked_about(check: &AccessCheck) -> Option<Principal> {
+    Name::parse(&check.principal)
         .and_then(Principal::of)
         .filter(|p| p.kind != Kind::Group)
-        .ok_or((
-            "principal",
-            "is no name of a user, an application or a personal identity".to_owned(),
-        ))?;
-    let permission = Permission::parse(&check.permission)
-        .ok_or(("permission", "is no permission".to_owned()))?;
-    let scope = scope_of(&check.resource)
-        .ok_or(("resource", "is no tenant, account or operator".to_owned()))?;
-    Ok((principal, permission, scope))
+}
+
+fn question(check: &AccessCheck) -> Result<Question> {
+    match (
+        asked_about(check),
+        Permission::parse(&check.permission),
+        scope_of(&check.resource),
+    ) {
+        (Some(principal), Some(permission), Some(scope)) => Ok((principal, permission, scope)),
+        _ => Err(Error::internal("a question was not checked")),
+    }
 }
 
 fn scope_of(resource: &str) -> Option<ScopeKey> {
@@ -238,11 +267,9 @@ struct Known {
 
 async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> {
     let state = grants::state(rd.db(), principal, rd.now()).await?;
-    let held = if state.is_some() {
-        grants::held(rd.db(), principal.id, scope).await?
-    } else {
-        Held::default()
-    };
+    // Asked also of who isn't there: as many statements, so that time doesn't tell (COM-2).
+    let held = grants::held(rd.db(), principal.id, scope).await?;
+    let held = state.map_or_else(Held::default, |_| held);
     Ok(Known {
         active: state.is_some(),
         asleep_until: state.flatten(),

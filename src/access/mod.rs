@@ -16,3 +16,4 @@ pub mod scope;
 pub mod token;
 
 pub use answers::{check_access, explain_access, get_limits, get_role_table, test_my_permissions};
+pub(crate) use answers::{check_check_access, check_explain_access, check_test_my_permissions};

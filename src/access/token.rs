@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use super::principal::{Authenticated, Kind, Principal};
 use crate::{
-    env::{DAY_US, Env, HOUR_US, Micros, SECOND_US},
+    env::{DAY_US, Env, HOUR_US, MINUTE_US, Micros, SECOND_US},
     error::{Error, Reason, Result},
     keys::Keys,
-    store::{audit::hex, sql},
+    store::{audit::hex, scope_key::ScopeKey, sql},
 };
 
 /// A signing key signs for so long.
@@ -28,6 +28,8 @@ pub const VERIFIES_AFTER_US: Micros = DAY_US;
 const REMEMBERED_TOKENS: u64 = 100_000;
 /// Keys are read from the database at most so often for a key ID that isn't known, lest strangers buy queries with tokens.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(1);
+/// Clocks of replicas differ by less than this: a key made because none signs is good for all of them.
+const CLOCK_SLACK_US: Micros = MINUTE_US;
 /// A token longer than this is none of ours.
 const MAX_TOKEN_BYTES: usize = 4_096;
 
@@ -121,7 +123,7 @@ impl Tokens {
     /// Signs a token; gives it with its expiry.
     ///
     /// # Errors
-    /// Internal, if no key signs now.
+    /// If no key signs now: then the call's transaction is given up, a key made, and the call carried out anew.
     pub fn sign(
         &self,
         who: &Authenticated,
@@ -137,7 +139,7 @@ impl Tokens {
             .iter()
             .filter(|k| k.row.sign_from_time <= now && now < k.row.sign_until_time)
             .max_by_key(|k| k.row.sign_from_time)
-            .ok_or_else(|| Error::internal("no key signs now"))?;
+            .ok_or_else(Error::no_key)?;
         let exp = (now + lifetime) / SECOND_US;
         let claims = Claims {
             iss: self.issuer.clone(),
@@ -285,9 +287,9 @@ pub async fn rotate<C: ConnectionTrait>(
     }
     let last = rows.iter().map(|r| r.sign_until_time).max();
     let from = match last {
-        // The first key has no verifiers yet to wait for.
-        None => now,
-        Some(until) if until <= now => now,
+        // Nothing can be signed until this one signs, so it can't wait for verifiers.
+        None => now - CLOCK_SLACK_US,
+        Some(until) if until <= now => now - CLOCK_SLACK_US,
         Some(_) if at_once => now + PUBLISHED_AHEAD_US,
         Some(until) if until - now <= 2 * PUBLISHED_AHEAD_US => until,
         Some(_) => return Ok(false),
@@ -318,6 +320,30 @@ pub async fn rotate<C: ConnectionTrait>(
     sql::execute(db, sql, values).await?;
     tracing::info!(key = %id, public = %hex(pair.public_key().as_ref()), "a signing key was made");
     Ok(true)
+}
+
+/// Makes sure that a key signs now and one will sign next, in a transaction of its own, and reads the keys. Replicas that come at once take
+/// turns: one makes a key, the others find it.
+///
+/// # Errors
+/// Those of the database.
+pub async fn rotate_keys(app: &crate::app::App, at_once: bool) -> Result<bool> {
+    let made = app
+        .job("rotate-keys", move |tx, _| {
+            Box::pin(async move {
+                // The operator's head serialises replicas that start at once.
+                tx.lock([ScopeKey::Operator]).await?;
+                let app = tx.app().clone();
+                let made = rotate(tx.db(), &app.keys, &app.env, tx.now(), at_once).await?;
+                if made {
+                    tx.touch(ScopeKey::Operator);
+                }
+                Ok(made)
+            })
+        })
+        .await?;
+    app.tokens.refresh(&app.db.read, &app.keys).await?;
+    Ok(made)
 }
 
 /// The public keys that verify tokens now or soon.

@@ -17,6 +17,7 @@ use crate::{
         scope::{AccountScope, CallerScope, Proof},
     },
     app::{Read, Tx},
+    check::{MOST_ITEMS_NAMED, Violations},
     directory,
     error::{Error, Reason, Result},
     names::Name,
@@ -104,6 +105,18 @@ fn tenant_id(name: &str) -> Option<Uuid> {
     }
 }
 
+pub(crate) fn check_add_members(req: &AddMembersRequest, v: &mut Violations) {
+    for (i, name) in req.principals.iter().enumerate().take(MOST_ITEMS_NAMED) {
+        if Name::parse(name).and_then(Principal::of).is_none() {
+            v.also(
+                format!("principals[{i}]"),
+                "is no name of a user or application",
+            );
+        }
+    }
+    Set::check(req.rights.as_ref(), "rights", v);
+}
+
 /// Adds principals of one associated tenant with one same set of rights, all or nothing (USR-4). By whoever may give rights, or, without
 /// rights, by a global admin of the principals' tenant.
 ///
@@ -124,7 +137,7 @@ pub async fn add_members(
     let Some(Name::Account(account)) = Name::parse(&parent) else {
         return Err(Error::field("parent", "is no account"));
     };
-    let set = Set::of_request(rights.as_ref(), "rights")?;
+    let set = Set::of_request(rights.as_ref());
     if proof.alternative() == 1 && set != Set::default() {
         // The second way in is for members without rights; whoever gives some needs users.assign.
         tx.demand(Permission::UsersAssign, Name::Account(account))
@@ -135,12 +148,9 @@ pub async fn add_members(
     let caller_tenant = tx.caller().who.map(|w| w.principal.tenant);
     let mut added = Vec::with_capacity(principals.len());
     for name in &principals {
-        let Some(principal) = Name::parse(name).and_then(Principal::of) else {
-            return Err(Error::field(
-                "principals",
-                format!("{name} is neither user nor application"),
-            ));
-        };
+        let principal = Name::parse(name)
+            .and_then(Principal::of)
+            .ok_or_else(|| Error::internal("a principal was not checked"))?;
         if caller_tenant != Some(principal.tenant) {
             return Err(Error::refused(Reason::OtherTenant)
                 .with("tenant", Name::Tenant(principal.tenant).to_string()));
@@ -235,6 +245,10 @@ async fn change_finance(
     to_wire(tx, row.account_id, row.principal_id).await
 }
 
+pub(crate) fn check_drop_roles(req: &DropRolesRequest, v: &mut Violations) {
+    Set::check(req.rights.as_ref(), "rights", v);
+}
+
 /// Drops roles or permissions of the caller's own (ROL-7).
 ///
 /// # Errors
@@ -249,7 +263,7 @@ pub async fn drop_roles(tx: &mut Tx, scope: CallerScope, req: DropRolesRequest) 
     } = req;
     let row = find_own(tx, scope, &name).await?;
     update::check_etag(&etag, row.version)?;
-    let dropped = Set::of_request(rights.as_ref(), "rights")?;
+    let dropped = Set::of_request(rights.as_ref());
     refuse_owner(dropped.roles & row.roles)?;
     let old = set_of(&row);
     let new = Set {
@@ -284,6 +298,10 @@ pub async fn leave_account(
         resources: vec![member],
         losses: Some(losses),
     })
+}
+
+pub(crate) fn check_search_candidates(req: &SearchCandidatesRequest, v: &mut Violations) {
+    directory::user::CANDIDATES.check(&req.filter, &req.order_by, v);
 }
 
 /// Searches the caller's own tenant for users to add: their names, and nothing else (ROL-8).
@@ -364,6 +382,10 @@ pub async fn get_member(rd: &Read, proof: Proof, req: GetMemberRequest) -> Resul
     Ok(wire::member(rd.app(), &row))
 }
 
+pub(crate) fn check_list_members(req: &ListMembersRequest, v: &mut Violations) {
+    LISTING.check(&req.filter, &req.order_by, v);
+}
+
 /// Lists and searches members (USR-7).
 ///
 /// # Errors
@@ -411,10 +433,24 @@ pub async fn list_members(
     })
 }
 
+pub(crate) fn check_update_members(req: &UpdateMembersRequest, v: &mut Violations) {
+    let mut seen = BTreeSet::new();
+    for (i, request) in req.requests.iter().enumerate().take(MOST_ITEMS_NAMED) {
+        let Some(member) = &request.member else {
+            continue;
+        };
+        let field = format!("requests[{i}].member");
+        if !seen.insert(&member.name) {
+            v.also(format!("{field}.name"), "stands in the list before");
+        }
+        Set::check(member.rights.as_ref(), &format!("{field}.rights"), v);
+    }
+}
+
 /// Replaces the rights of members, all or nothing.
 ///
 /// # Errors
-/// `NOT_FOUND`, `CANNOT_GRANT_WHAT_YOU_LACK`, `LAST_MANAGER`, `ETAG_MISMATCH`; `INVALID_ARGUMENT` for one named twice.
+/// `NOT_FOUND`, `CANNOT_GRANT_WHAT_YOU_LACK`, `LAST_MANAGER`, `ETAG_MISMATCH`.
 pub async fn update_members(
     tx: &mut Tx,
     scope: AccountScope,
@@ -427,21 +463,8 @@ pub async fn update_members(
         validate_only: _,
     } = req;
     let mut changes = Vec::with_capacity(requests.len());
-    let mut seen = BTreeSet::new();
-    for (i, request) in requests.into_iter().enumerate() {
-        let member = request
-            .member
-            .ok_or_else(|| Error::field(format!("requests[{i}].member"), "is required"))?;
-        if !seen.insert(member.name.clone()) {
-            return Err(Error::field(
-                format!("requests[{i}].member.name"),
-                "stands in the list before",
-            ));
-        }
-        let set = Set::of_request(
-            member.rights.as_ref(),
-            &format!("requests[{i}].member.rights"),
-        )?;
+    for member in requests.into_iter().filter_map(|r| r.member) {
+        let set = Set::of_request(member.rights.as_ref());
         changes.push((member.name, member.etag, set));
     }
     // What is given comes before what is taken, so that a manager can be replaced by another in one call.

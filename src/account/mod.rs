@@ -24,6 +24,7 @@ use crate::{
     },
     account::entity::account::{self, Entity, Model},
     app::{Read, Tx},
+    check::Violations,
     directory,
     error::{Error, Reason, Result},
     names::Name,
@@ -142,6 +143,10 @@ pub async fn get_account(rd: &Read, _proof: Proof, req: GetAccountRequest) -> Re
         .await?
         .ok_or_else(|| Error::not_found("entente.dev/Account", req.name))?;
     Ok(wire::account(&row))
+}
+
+pub(crate) fn check_list_accounts(req: &ListAccountsRequest, v: &mut Violations) {
+    LISTING.check(&req.filter, &req.order_by, v);
 }
 
 /// Lists the accounts that the caller is a member of, through tenants that are still associated.

@@ -17,6 +17,7 @@ use crate::{
         scope::{AccountScope, Proof},
     },
     app::{Outside, Read, Tx},
+    check::Violations,
     directory,
     error::{Error, Reason, Result},
     names::Name,
@@ -137,10 +138,17 @@ pub async fn associate_tenant(
         .map(|row| wire::association(tx.app(), &row))
 }
 
+pub(crate) fn check_create_associated_tenant(
+    req: &CreateAssociatedTenantRequest,
+    v: &mut Violations,
+) {
+    directory::wire::check_first_admin(req.first_admin.as_ref(), v);
+}
+
 /// Hashes outside of the transaction.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for a bad password.
+/// `OVERLOADED`.
 pub async fn prepare_create_associated_tenant(
     outside: &Outside,
     _proof: Proof,
@@ -185,6 +193,13 @@ pub async fn create_associated_tenant(
         temporary_password: made.temporary_password,
         secret_omitted: false,
     })
+}
+
+pub(crate) fn check_list_associated_tenants(
+    req: &ListAssociatedTenantsRequest,
+    v: &mut Violations,
+) {
+    LISTING.check(&req.filter, &req.order_by, v);
 }
 
 /// Lists the associated tenants.

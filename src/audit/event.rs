@@ -12,6 +12,7 @@ use crate::{
     access::scope::Proof,
     app::Read,
     call::{Batch, Then},
+    check::Violations,
     error::{Error, Reason, Result},
     names::Name,
     proto::audit::{
@@ -32,11 +33,16 @@ pub struct Watch {
     told: Option<Instant>,
 }
 
+pub(crate) fn check_watch_events(req: &WatchEventsRequest, v: &mut Violations) {
+    if !req.resource.is_empty() && Name::parse(&req.resource).is_none() {
+        v.also("resource", "is no resource name that is known here");
+    }
+}
+
 /// The next domain events of a watcher.
 ///
 /// # Errors
-/// `OUT_OF_RANGE`, `CURSOR_EXPIRED` for a cursor that is foreign, or older than what is kept; `INVALID_ARGUMENT` for a resource that is
-/// none.
+/// `OUT_OF_RANGE`, `CURSOR_EXPIRED` for a cursor that is foreign, or older than what is kept.
 pub async fn watch_events(
     rd: &Read,
     proof: Proof,
@@ -50,12 +56,6 @@ pub async fn watch_events(
         resource,
     } = req;
     let scope = parent_of(&proof, parent)?.scope();
-    if !resource.is_empty() && Name::parse(resource).is_none() {
-        return Err(Error::field(
-            "resource",
-            "is no resource name that is known here",
-        ));
-    }
     let epoch = &epoch(rd).await?;
     let at = match state.at {
         Some(at) => at,

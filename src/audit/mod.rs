@@ -19,6 +19,7 @@ use crate::{
     access::scope::Proof,
     app::Read,
     call::{Batch, Then},
+    check::Violations,
     error::{Error, Result},
     names::Name,
     proto::audit::{
@@ -108,6 +109,10 @@ pub struct Export {
     at: i64,
     /// Where the chain ended when the export began, and so where the export ends.
     end: Option<i64>,
+}
+
+pub(crate) fn check_list_audit_events(req: &ListAuditEventsRequest, v: &mut Violations) {
+    LISTING.check(&req.filter, &req.order_by, v);
 }
 
 /// Audit events of a tenant, an account or the operator (COM-11).

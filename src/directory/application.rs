@@ -24,6 +24,7 @@ use crate::{
         scope::{Proof, Reach, TenantScope},
     },
     app::{App, Read, Tx},
+    check::Violations,
     env::{DAY_US, Micros},
     error::{Error, Reason, Result},
     keys::Purpose,
@@ -110,6 +111,10 @@ const KEY_LISTING: Listing = Listing {
     id: ("application_keys", "id"),
 };
 
+pub(crate) fn check_create_application(req: &CreateApplicationRequest, v: &mut Violations) {
+    wire::check_memberships(&req.memberships, v);
+}
+
 /// Makes an application, with memberships.
 ///
 /// # Errors
@@ -192,6 +197,10 @@ pub async fn get_application(
     find(rd.db(), proof.reach()?, &req.name)
         .await
         .map(|row| wire::application(&row))
+}
+
+pub(crate) fn check_list_applications(req: &ListApplicationsRequest, v: &mut Violations) {
+    LISTING.check(&req.filter, &req.order_by, v);
 }
 
 /// Lists the applications of a tenant.
@@ -361,6 +370,10 @@ fn key_hash(app: &App, application: Uuid, secret: &str) -> Vec<u8> {
             ],
         )
         .to_vec()
+}
+
+pub(crate) fn check_list_keys(req: &ListKeysRequest, v: &mut Violations) {
+    KEY_LISTING.check(&req.filter, &req.order_by, v);
 }
 
 /// Lists keys, without secrets.

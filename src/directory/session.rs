@@ -29,6 +29,7 @@ use crate::{
         token,
     },
     app::{App, Outcome, Outside, Read, Tx},
+    check::Violations,
     env::{Micros, SECOND_US},
     error::{Error, Reason, Result},
     names::Name,
@@ -527,10 +528,18 @@ pub struct Changed {
     hash: Option<String>,
 }
 
+pub(crate) fn check_change_password(req: &ChangePasswordRequest, v: &mut Violations) {
+    if req.new_password == req.old_password {
+        v.also("new_password", "must differ from the old one");
+    } else if let Some(fault) = password::fault(&req.new_password, "") {
+        v.also("new_password", fault);
+    }
+}
+
 /// Holds the old password against the credential, and hashes the new one.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for a bad new password; `OVERLOADED`.
+/// `INVALID_ARGUMENT` for a new password with the user's name in it; `OVERLOADED`.
 pub async fn prepare_change_password(
     outside: &Outside,
     proof: Proof,
@@ -562,9 +571,6 @@ pub async fn prepare_change_password(
     }
     if let Some(fault) = password::fault(&req.new_password, &user_name) {
         return Err(Error::field("new_password", fault));
-    }
-    if req.new_password == req.old_password {
-        return Err(Error::field("new_password", "must differ from the old one"));
     }
     let right = credential::verify(app, principal.id, stored.as_deref(), &req.old_password).await?;
     let hash = if right {
@@ -635,6 +641,10 @@ pub async fn change_password(
         tokens: Some(tokens),
         secret_omitted: false,
     }))
+}
+
+pub(crate) fn check_list_sessions(req: &ListSessionsRequest, v: &mut Violations) {
+    LISTING.check(&req.filter, &req.order_by, v);
 }
 
 /// The caller's own sessions that haven't ended (PWD-9).

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     ACTIVE, credential,
     entity::tenant::{self, Column, Entity, Model},
-    password, user_change,
+    user_change,
     wire::{self, NewTenant, NewUser},
 };
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
         scope::{OperatorScope, Proof, TenantScope},
     },
     app::{Outside, Read, Tx},
+    check::Violations,
     error::{Error, Reason, Result},
     mail::{self, Template},
     names::Name,
@@ -76,10 +77,10 @@ const LISTING: Listing = Listing {
     id: ("tenants", "id"),
 };
 
-/// The hash of the password that the request gives the first admin, if it gives one; checked and hashed outside the transaction.
+/// The hash of the password that the request gives the first admin, if it gives one; made outside the transaction.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for a bad password.
+/// `OVERLOADED`.
 pub async fn hash_first_password(
     outside: &Outside,
     admin: Option<&FirstAdmin>,
@@ -87,15 +88,16 @@ pub async fn hash_first_password(
     let Some(admin) = admin.filter(|a| !a.password.is_empty()) else {
         return Ok(None);
     };
-    if let Some(fault) = password::fault(&admin.password, &admin.user_name) {
-        return Err(Error::field("first_admin.password", fault));
-    }
     outside
         .app()
         .hasher
         .hash(&admin.password, &outside.app().env)
         .await
         .map(Some)
+}
+
+pub(crate) fn check_create_tenant(req: &CreateTenantRequest, v: &mut Violations) {
+    wire::check_first_admin(req.first_admin.as_ref(), v);
 }
 
 /// Hashes outside of the transaction.
@@ -268,6 +270,10 @@ pub async fn get_tenant(rd: &Read, proof: Proof, req: GetTenantRequest) -> Resul
     Ok(wire::tenant(rd.app(), &row, proof.masked()))
 }
 
+pub(crate) fn check_list_tenants(req: &ListTenantsRequest, v: &mut Violations) {
+    LISTING.check(&req.filter, &req.order_by, v);
+}
+
 /// Lists the caller's tenants, or all for those who may see all.
 ///
 /// # Errors
@@ -340,7 +346,7 @@ pub async fn update_tenant(
         validate_only: _,
     } = req;
     let new = tenant.ok_or_else(|| Error::field("tenant", "is required"))?;
-    let fields = update::fields(update_mask.as_ref(), &new, "tenant")?;
+    let fields = update::fields(update_mask.as_ref(), &new);
     let old = find(tx.db(), scope).await?;
     update::check_etag(&etag, old.version)?;
     let mut event = Event::new("entente.directory.v1.TenantUpdated", Name::Tenant(old.id));

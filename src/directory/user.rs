@@ -20,6 +20,7 @@ use crate::{
         scope::{CallerScope, Proof, Reach, TenantScope},
     },
     app::{Read, Tx},
+    check::Violations,
     error::{Error, Reason, Result},
     mail::{self, Template},
     names::Name,
@@ -109,10 +110,14 @@ struct Listed {
     directory_roles: Option<i64>,
 }
 
+pub(crate) fn check_create_user(req: &CreateUserRequest, v: &mut Violations) {
+    wire::check_new_user(req, v);
+}
+
 /// Makes a user with a temporary password, directory roles and memberships (USR-1).
 ///
 /// # Errors
-/// `USER_NAME_TAKEN`, `INVALID_ARGUMENT` on `recovery_email` (USR-2), and those of giving.
+/// `USER_NAME_TAKEN`, and those of giving.
 pub async fn create_user(
     tx: &mut Tx,
     tenant: TenantScope,
@@ -167,6 +172,10 @@ async fn give_directory_roles(tx: &mut Tx, user: &Model, directory_roles: i64) -
 pub async fn get_user(rd: &Read, proof: Proof, req: GetUserRequest) -> Result<User> {
     let row = find(rd.db(), proof.reach()?, &req.name).await?;
     user_change::to_wire(rd.db(), rd.app(), &row, rd.now()).await
+}
+
+pub(crate) fn check_list_users(req: &ListUsersRequest, v: &mut Violations) {
+    LISTING.check(&req.filter, &req.order_by, v);
 }
 
 /// Lists and searches users (USR-7).
@@ -266,7 +275,7 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
         validate_only: _,
     } = req;
     let new = user.ok_or_else(|| Error::field("user", "is required"))?;
-    let fields = update::fields(update_mask.as_ref(), &new, "user")?;
+    let fields = update::fields(update_mask.as_ref(), &new);
     let old = find(tx.db(), scope, &new.name).await?;
     update::check_etag(&etag, old.version)?;
     demand_state(&old, &[ACTIVE, DISABLED])?;
@@ -674,10 +683,16 @@ async fn set_directory_roles(tx: &mut Tx, user: &Model, new: i64) -> Result<Mode
     bump(tx, user).await
 }
 
+pub(crate) fn check_replace_global_admin(req: &ReplaceGlobalAdminRequest, v: &mut Violations) {
+    if req.name == req.successor {
+        v.also("successor", "must be another user");
+    }
+}
+
 /// Disables one global admin and appoints another in one step (ROL-9).
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` if the successor is the same, or lacks a recovery address; `WRONG_STATE`, `ETAG_MISMATCH`.
+/// `INVALID_ARGUMENT` if the successor lacks a recovery address; `WRONG_STATE`, `ETAG_MISMATCH`.
 pub async fn replace_global_admin(
     tx: &mut Tx,
     scope: TenantScope,
@@ -693,9 +708,6 @@ pub async fn replace_global_admin(
     let old = find(tx.db(), scope, &name).await?;
     let next = find(tx.db(), scope, &successor).await?;
     update::check_etag(&etag, old.version)?;
-    if old.id == next.id {
-        return Err(Error::field("successor", "must be another user"));
-    }
     if !holds_global_admin(tx, &old).await? {
         return Err(Error::precondition(Reason::WrongState).with("state", "no global admin"));
     }
@@ -760,6 +772,10 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
         return Err(refused());
     };
     if scope.principal().id == id {
+        return Err(refused());
+    }
+    // Whoever has nothing in common with the person learns nothing, by time neither, and locks nothing of theirs.
+    if !grants::share_a_scope(tx.db(), scope.principal().id, id).await? {
         return Err(refused());
     }
     tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
@@ -917,7 +933,8 @@ pub struct Candidate {
     pub user_name: String,
 }
 
-const CANDIDATES: Listing = Listing {
+/// What the search for people to add offers.
+pub(crate) const CANDIDATES: Listing = Listing {
     fields: &[
         Field {
             name: "display_name",

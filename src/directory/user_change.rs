@@ -118,10 +118,7 @@ pub async fn join_accounts(
                 "is no account",
             ));
         };
-        let set = grants::Set::of_request(
-            membership.rights.as_ref(),
-            &format!("memberships[{i}].rights"),
-        )?;
+        let set = grants::Set::of_request(membership.rights.as_ref());
         join_account(tx, principal, account, set).await?;
     }
     Ok(())

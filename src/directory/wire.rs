@@ -2,13 +2,15 @@
 
 use crate::{
     access::{
-        grants::{GLOBAL_ADMIN, home_principal},
+        grants::{GLOBAL_ADMIN, Set, home_principal},
         roles::{self, TENANT_ROLES},
     },
     app::App,
+    check::{MOST_ITEMS_NAMED, Violations},
     directory::{
         GUEST,
         entity::{application, application_key, session, tenant, user},
+        password,
     },
     error::{Error, Result},
     names::Name,
@@ -233,6 +235,47 @@ pub fn display_name(given_name: &str, family_name: &str) -> String {
     format!("{given_name} {family_name}").trim().to_owned()
 }
 
+/// What is wrong with a new user beyond the declared limits.
+pub fn check_new_user(request: &CreateUserRequest, v: &mut Violations) {
+    // USR-2: who runs the tenant must be able to come back.
+    if let Some(user) = &request.user
+        && roles::bits_of(TENANT_ROLES, &user.directory_roles) & GLOBAL_ADMIN != 0
+        && user.recovery_email.is_empty()
+    {
+        v.also("user.recovery_email", "is required for a global admin");
+    }
+    check_memberships(&request.memberships, v);
+}
+
+/// What is wrong with the memberships of a new principal.
+pub fn check_memberships(memberships: &[NewMembership], v: &mut Violations) {
+    for (i, membership) in memberships.iter().enumerate().take(MOST_ITEMS_NAMED) {
+        if memberships[..i]
+            .iter()
+            .any(|m| m.account == membership.account)
+        {
+            v.also(
+                format!("memberships[{i}].account"),
+                "stands in the list before",
+            );
+        }
+        Set::check(
+            membership.rights.as_ref(),
+            &format!("memberships[{i}].rights"),
+            v,
+        );
+    }
+}
+
+/// What is wrong with the password that is given to a first admin, if one is.
+pub fn check_first_admin(admin: Option<&FirstAdmin>, v: &mut Violations) {
+    if let Some(admin) = admin.filter(|a| !a.password.is_empty())
+        && let Some(fault) = password::fault(&admin.password, &admin.user_name)
+    {
+        v.also("first_admin.password", fault);
+    }
+}
+
 /// The user of a creation, with its memberships.
 pub fn new_user(request: CreateUserRequest) -> Result<(NewUser, Vec<NewMembership>)> {
     let CreateUserRequest {
@@ -272,24 +315,7 @@ pub fn new_user(request: CreateUserRequest) -> Result<(NewUser, Vec<NewMembershi
         recovery_email,
         directory_roles,
     };
-    let mut faults = Vec::new();
-    // USR-2: who runs the tenant must be able to come back.
-    if directory_roles & GLOBAL_ADMIN != 0 && new.recovery_email.is_empty() {
-        faults.push((
-            "user.recovery_email".to_owned(),
-            "is required for a global admin".to_owned(),
-        ));
-    }
-    let mut accounts: Vec<&str> = memberships.iter().map(|m| m.account.as_str()).collect();
-    accounts.sort_unstable();
-    if accounts.windows(2).any(|w| w[0] == w[1]) {
-        faults.push(("memberships".to_owned(), "name an account twice".to_owned()));
-    }
-    if faults.is_empty() {
-        Ok((new, memberships))
-    } else {
-        Err(Error::invalid(faults))
-    }
+    Ok((new, memberships))
 }
 
 /// The first global admin of a new tenant, with the password given for it, if one was.

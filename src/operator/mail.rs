@@ -9,6 +9,7 @@ use super::{
 use crate::{
     access::scope::OperatorScope,
     app::{Read, Tx},
+    check::Violations,
     error::{Error, Reason, Result},
     names::Name,
     proto::operator::{ListMailsRequest, ListMailsResponse, Mail, MailState, ResendMailRequest},
@@ -65,6 +66,10 @@ static LISTING: Listing = Listing {
     }],
     id: ("mails", "id"),
 };
+
+pub(crate) fn check_list_mails(req: &ListMailsRequest, v: &mut Violations) {
+    LISTING.check(&req.filter, &req.order_by, v);
+}
 
 /// Mails, by recipient or object.
 ///

@@ -15,6 +15,7 @@ use crate::{
         scope::OperatorScope,
     },
     app::{Read, Tx},
+    check::Violations,
     error::{Error, Reason, Result},
     names::Name,
     proto::operator::{
@@ -77,12 +78,24 @@ static LISTING: Listing = Listing {
     id: ("grants", "principal_id"),
 };
 
+pub(crate) fn check_assign_operator_roles(req: &AssignOperatorRolesRequest, v: &mut Violations) {
+    if Name::parse(&req.principal)
+        .and_then(Principal::of)
+        .is_none()
+    {
+        v.also("principal", "is no name of a user or application");
+    }
+    let bits = roles::bits_of(OPERATOR_ROLES, &req.roles);
+    if !req.on_behalf_ceiling.is_empty() && bits & OPERATOR_SERVICE == 0 {
+        v.also("on_behalf_ceiling", "is for OPERATOR_SERVICE only");
+    }
+}
+
 /// Gives operator roles in place of those held.
 ///
 /// # Errors
 /// `PERMISSION_DENIED` without `directory_roles.assign` in the operator tenant too; `NOT_FOUND` for a principal that doesn't exist;
-/// `FAILED_PRECONDITION`, `NOT_ASSIGNABLE` for one that lies elsewhere, isn't active or can't hold such a role; `INVALID_ARGUMENT` for a
-/// ceiling without `OPERATOR_SERVICE`; `ABORTED`, `ETAG_MISMATCH`; those of `grants::set`.
+/// `FAILED_PRECONDITION`, `NOT_ASSIGNABLE` for one that lies elsewhere, isn't active or can't hold such a role; `ABORTED`, `ETAG_MISMATCH`; those of `grants::set`.
 pub async fn assign_operator_roles(
     tx: &mut Tx,
     _scope: OperatorScope,
@@ -99,18 +112,12 @@ pub async fn assign_operator_roles(
     let home = demand_home(tx).await?;
     let to = Name::parse(&principal)
         .and_then(Principal::of)
-        .ok_or_else(|| Error::field("principal", "is no name of a user or application"))?;
+        .ok_or_else(|| Error::internal("the principal was not checked"))?;
     let bits = roles::bits_of(OPERATOR_ROLES, &roles);
     let ceiling: Permissions = on_behalf_ceiling
         .iter()
         .filter_map(|name| Permission::parse(name))
         .collect();
-    if !ceiling.is_empty() && bits & OPERATOR_SERVICE == 0 {
-        return Err(Error::field(
-            "on_behalf_ceiling",
-            "is for OPERATOR_SERVICE only",
-        ));
-    }
     check_assignable(tx, to, home, bits).await?;
     let old = staff::find(tx.db(), to.id).await?;
     match &old {
@@ -177,6 +184,10 @@ pub async fn remove_operator_roles(
         losses: resource.roles.clone(),
         resources: vec![resource],
     })
+}
+
+pub(crate) fn check_list_staff(req: &ListStaffRequest, v: &mut Violations) {
+    LISTING.check(&req.filter, &req.order_by, v);
 }
 
 /// Who holds operator roles.

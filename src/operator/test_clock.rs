@@ -9,6 +9,7 @@ use super::wire;
 use crate::{
     access::scope::OperatorScope,
     app::{App, Read, Tx},
+    check::Violations,
     env::{DAY_US, Micros, SECOND_US},
     error::{Error, Reason, Result},
     names::Name,
@@ -70,10 +71,20 @@ pub async fn set_time(
     move_to(tx, now, wanted, "now").await
 }
 
+pub(crate) fn check_advance(req: &AdvanceRequest, v: &mut Violations) {
+    let by = req.by.as_ref().map_or(0, duration_micros);
+    if !(1..=FARTHEST_ADVANCE_US).contains(&by) {
+        v.also(
+            "by",
+            "is not more than nothing and at most 10 years; the clock counts microseconds",
+        );
+    }
+}
+
 /// Moves the service's time forward.
 ///
 /// # Errors
-/// `FAILED_PRECONDITION`, `TEST_CLOCK_OFF`; `INVALID_ARGUMENT` for a duration that isn't more than nothing and at most 10 years.
+/// `FAILED_PRECONDITION`, `TEST_CLOCK_OFF`; `INVALID_ARGUMENT` for a duration that leads too far.
 pub async fn advance(
     tx: &mut Tx,
     _scope: OperatorScope,
@@ -86,12 +97,6 @@ pub async fn advance(
     } = req;
     check_on(tx.app())?;
     let by = by.map_or(0, |by| duration_micros(&by));
-    if !(1..=FARTHEST_ADVANCE_US).contains(&by) {
-        return Err(Error::field(
-            "by",
-            "is not more than nothing and at most 10 years; the clock counts microseconds",
-        ));
-    }
     let now = Moment::read(tx).await?;
     move_to(tx, now, now.service() + by, "by").await
 }
@@ -156,6 +161,7 @@ async fn move_to(
     let offset = to - from.machine;
     let sql = "INSERT INTO meta (key, value) VALUES ('clock_offset', $1) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     sql::execute(tx.db(), sql, [offset.to_string().into()]).await?;
+    tx.clock_moved_to(to);
     let event = Event::new("entente.operator.v1.ClockMoved", Name::Operator);
     tx.emit(event.change("now", rfc3339(from.service()), rfc3339(to)));
     Ok(wire::service_time(to, offset))

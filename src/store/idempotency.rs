@@ -102,7 +102,7 @@ pub async fn look_up<C: ConnectionTrait>(
     }))
 }
 
-/// Stores the answer of a claim, in the transaction that made it.
+/// Stores the answer of a claim, in the transaction that made it; it is kept from `now` on.
 ///
 /// # Errors
 /// Those of the database.
@@ -111,12 +111,13 @@ pub async fn settle<C: ConnectionTrait>(
     claim: &Claim,
     reply: &[u8],
     ended_right: bool,
+    now: Micros,
 ) -> Result<()> {
-    let sql =
-        "UPDATE claims SET reply = $1, ended_right = $2 WHERE caller = $3 AND request_id = $4";
-    let values: [Value; 4] = [
+    let sql = "UPDATE claims SET reply = $1, ended_right = $2, expire_time = $3 WHERE caller = $4 AND request_id = $5";
+    let values: [Value; 5] = [
         bytes(reply),
         ended_right.into(),
+        (now + KEPT_US).into(),
         bytes(&claim.caller),
         claim.request_id.into(),
     ];

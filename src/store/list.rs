@@ -4,14 +4,15 @@
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message;
 use sea_orm::{
-    ConnectionTrait, EntityTrait, FromQueryResult, Order as Direction, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Select, Value,
+    ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, Order as Direction, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Select, Value,
     sea_query::{Alias, Expr, ExprTrait, SimpleExpr},
 };
 use uuid::Uuid;
 
 use super::filter::{self, Field, FilterError, OrderField};
 use crate::{
+    check::Violations,
     error::{Error, Reason, Result},
     keys::{Keys, Purpose},
 };
@@ -76,6 +77,20 @@ pub struct Listing {
     pub orders: &'static [OrderField],
     /// Table and column of the row's ID, which makes every order total.
     pub id: filter::Column,
+}
+
+impl Listing {
+    /// Adds what is wrong with a filter and an order.
+    pub fn check(&self, filter: &str, order_by: &str, v: &mut Violations) {
+        // Which database it is for changes the SQL, not what is refused.
+        let filter = filter::parse(filter, self.fields, DbBackend::Sqlite).err();
+        let order = filter::parse_order(order_by, self.orders).err();
+        for (field, error) in [("filter", filter), ("order_by", order)] {
+            if let Some(error) = error {
+                v.also(field, error.to_string());
+            }
+        }
+    }
 }
 
 impl Query<'_> {

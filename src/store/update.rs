@@ -2,7 +2,10 @@
 
 use prost_types::FieldMask;
 
-use crate::error::{Error, Reason, Result};
+use crate::{
+    check::Violations,
+    error::{Error, Reason, Result},
+};
 
 /// What `build.rs` tells of a resource's fields.
 pub trait Resource {
@@ -16,60 +19,58 @@ pub trait Resource {
     fn is_set(&self, field: &str) -> bool;
 }
 
-/// The fields to change: those of the mask, or all that are set if there is none.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` with every path that is unknown, fixed, or would empty a required field.
-pub fn fields<R: Resource>(
-    mask: Option<&FieldMask>,
-    resource: &R,
-    message: &str,
-) -> Result<Vec<&'static str>> {
+/// The fields to change: those of the mask, or all that are set if there is none. What is wrong with the mask was told before.
+pub fn fields<R: Resource>(mask: Option<&FieldMask>, resource: &R) -> Vec<&'static str> {
     let paths = mask.map(|m| m.paths.as_slice()).unwrap_or_default();
+    let all = R::MUTABLE.iter().copied();
     if paths.is_empty() {
-        return Ok(R::MUTABLE
-            .iter()
-            .copied()
-            .filter(|f| resource.is_set(f))
-            .collect());
+        all.filter(|f| resource.is_set(f)).collect()
+    } else {
+        all.filter(|f| paths.iter().any(|p| p == f || p == "*"))
+            .collect()
     }
-    let mut faults = Vec::new();
-    let mut fields = Vec::new();
-    for path in paths {
-        if path == "*" {
-            fields.extend(R::MUTABLE.iter().copied());
+}
+
+/// Adds every path of a mask that is unknown, fixed, or would empty a required field; `field` is that of the resource. Called for every
+/// request with an `update_mask`.
+pub fn check<R: Resource>(
+    mask: Option<&FieldMask>,
+    resource: Option<&R>,
+    field: &str,
+    v: &mut Violations,
+) {
+    let (Some(mask), Some(resource)) = (mask, resource) else {
+        return;
+    };
+    if v.names("update_mask") {
+        return;
+    }
+    for path in &mask.paths {
+        if path == "*" || R::MUTABLE.contains(&path.as_str()) {
             continue;
         }
-        match R::MUTABLE.iter().find(|f| **f == path) {
-            Some(field) if !fields.contains(field) => fields.push(*field),
-            Some(_) => {}
-            None if R::FIXED.contains(&path.as_str()) => {
-                faults.push((
-                    "update_mask".to_owned(),
-                    format!("{path} can't be changed by callers"),
-                ));
-            }
-            None => faults.push((
-                "update_mask".to_owned(),
+        if R::FIXED.contains(&path.as_str()) {
+            v.add("update_mask", format!("{path} can't be changed by callers"));
+        } else {
+            v.add(
+                "update_mask",
                 format!(
-                    "{path} is no field of {message}; these can be changed: {}",
+                    "{path} is no field of {field}; these can be changed: {}",
                     R::MUTABLE.join(", ")
                 ),
-            )),
+            );
         }
     }
-    for field in &fields {
-        if R::REQUIRED.contains(field) && !resource.is_set(field) {
-            faults.push((
-                format!("{message}.{field}"),
-                "is required and can't be emptied".to_owned(),
-            ));
-        }
+    if mask.paths.is_empty() {
+        return;
     }
-    if faults.is_empty() {
-        Ok(fields)
-    } else {
-        Err(Error::invalid(faults))
+    for path in fields(Some(mask), resource) {
+        if R::REQUIRED.contains(&path) && !resource.is_set(path) {
+            v.also(
+                format!("{field}.{path}"),
+                "is required and can't be emptied",
+            );
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::{
-    dynamic::{self, Names, Place},
+    dynamic::{self, Names},
     harness::{
         ADMINISTRATOR, Caller, PASSWORD, Person, Site, TenantSite, both, membership, new_user,
         request_id, rights,
@@ -665,134 +665,6 @@ async fn access_matrix() {
             assert_eq!(told, written, "access.txt says otherwise");
         }
         assert_eq!(told.lines().count(), written.lines().count());
-    })
-    .await;
-}
-
-/// A name of the same form, of nothing that exists; `within` keeps all but the last ID.
-fn unreal(name: &str, within: bool) -> String {
-    let last = name.split('/').count() - 1;
-    name.split('/')
-        .enumerate()
-        .map(|(i, part)| {
-            if part.parse::<Uuid>().is_ok() && (!within || i == last) {
-                request_id()
-            } else {
-                part.to_owned()
-            }
-        })
-        .collect::<Vec<_>>()
-        .join("/")
-}
-
-/// The IDs of one name put in place of those of another, wherever they stand.
-fn swapped(text: &str, of: &str, instead: &str) -> String {
-    of.split('/')
-        .zip(instead.split('/'))
-        .fold(text.to_owned(), |text, (a, b)| {
-            if a.len() == 36 {
-                text.replace(a, b)
-            } else {
-                text
-            }
-        })
-}
-
-/// Everything that an answer says, with the IDs of one request put in place of the other's.
-fn heard(answer: Result<Vec<u8>, Status>, of: &str, instead: &str) -> (Code, String, String) {
-    let swap = |text: &str| swapped(text, of, instead);
-    match answer {
-        Ok(bytes) => (
-            Code::Ok,
-            String::new(),
-            swap(&String::from_utf8_lossy(&bytes)),
-        ),
-        Err(status) => (
-            status.code(),
-            swap(status.message()),
-            swap(&String::from_utf8_lossy(status.details())),
-        ),
-    }
-}
-
-fn place_names(places: &[Place]) -> Vec<&Place> {
-    places
-        .iter()
-        .filter(|p| {
-            p.field().kind() == prost_reflect::Kind::String
-                && dynamic::reference_of(p.field()).is_some()
-                && (dynamic::behaves(p.field(), dynamic::REQUIRED)
-                    || dynamic::behaves(p.field(), dynamic::IDENTIFIER))
-        })
-        .collect()
-}
-
-// proves COM-2
-#[tokio::test]
-async fn strangers_hear_the_same_of_what_exists_and_what_does_not() {
-    both(async |site| {
-        let world = world(&site).await;
-        let mut different = Vec::new();
-        for (_, method) in dynamic::methods() {
-            if method.name() == "SignOut" {
-                continue;
-            }
-            let all = dynamic::places(&method);
-            for place in place_names(&all) {
-                let kind = dynamic::reference_of(place.field()).unwrap();
-                let own = names_for(&method, &world.own);
-                let foreign = names_for(&method, &world.names);
-                let real = foreign
-                    .0
-                    .get(&place.path)
-                    .unwrap_or(&foreign.0[&kind])
-                    .clone();
-                for (column, within) in [
-                    ("nobody", false),
-                    ("stranger", false),
-                    ("stranger", true),
-                    ("plain", false),
-                    ("plain", true),
-                    ("elsewhere", true),
-                    ("app", true),
-                    ("temp", true),
-                ] {
-                    let fake = unreal(&real, within);
-                    // Once all else is the caller's own, once all else is the tenant's.
-                    for rest in [&own, &foreign] {
-                        let send = async |name: &str| {
-                            let names = rest
-                                .0
-                                .iter()
-                                .map(|(k, v)| (k.clone(), swapped(v, &real, name)))
-                                .collect();
-                            let names = Names(names).with(&place.path, name);
-                            let mut request = dynamic::request(&method, &names);
-                            if !dynamic::behaves(&place.way[0], dynamic::REQUIRED) {
-                                let value = prost_reflect::Value::String(name.to_owned());
-                                dynamic::set(&mut request, &place.way, &names, value);
-                            }
-                            let caller = &world.callers[column];
-                            dynamic::call(caller, &method, dynamic::bytes(&request)).await
-                        };
-                        let there = heard(send(&real).await, &real, &fake);
-                        // What one may see of one's own tenant may differ.
-                        if column != "stranger" && there.0 == Code::Ok {
-                            continue;
-                        }
-                        let not_there = heard(send(&fake).await, &fake, &fake);
-                        if there != not_there {
-                            different.push(format!(
-                                "{} {} as {column}:\n  {there:?}\n  {not_there:?}",
-                                method.full_name(),
-                                place.path
-                            ));
-                        }
-                    }
-                }
-            }
-        }
-        assert!(different.is_empty(), "{}", different.join("\n"));
     })
     .await;
 }

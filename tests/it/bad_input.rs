@@ -28,7 +28,7 @@ const WHO_AM_I: &str = "/entente.directory.v1.SessionService/WhoAmI";
 const ROLE_TABLE: &str = "/entente.access.v1.AccessService/GetRoleTable";
 
 /// Violations of a refusal: field and description.
-fn violations(answer: &Result<Vec<u8>, Status>) -> Vec<(String, String)> {
+pub fn violations(answer: &Result<Vec<u8>, Status>) -> Vec<(String, String)> {
     let bad = answer
         .as_ref()
         .err()
@@ -43,7 +43,10 @@ fn violations(answer: &Result<Vec<u8>, Status>) -> Vec<(String, String)> {
 }
 
 /// A caller that a method is open to, with what its requests name.
-async fn admitted<'a>(world: &'a World, method: &MethodDescriptor) -> Option<(&'a Caller, Names)> {
+pub async fn admitted<'a>(
+    world: &'a World,
+    method: &MethodDescriptor,
+) -> Option<(&'a Caller, Names)> {
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let rule = entente::access::rules::of_path(&path).unwrap();
     for (column, names) in [

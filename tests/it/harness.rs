@@ -39,6 +39,7 @@ use entente::{
         },
     },
     server, start,
+    store::connect::Db,
 };
 use sea_orm::{ConnectionTrait as _, Statement};
 use tokio::sync::{OnceCell, oneshot};
@@ -49,6 +50,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt as _;
+
+use crate::cost::{Cost, Statements};
 
 /// The password of everybody in tests who has chosen one.
 pub const PASSWORD: &str = "tall blue gate 9";
@@ -90,6 +93,7 @@ pub struct Site {
     pub folder: PathBuf,
     channel: Channel,
     stop: Option<oneshot::Sender<()>>,
+    statements: Statements,
     _folder: tempfile::TempDir,
 }
 
@@ -143,7 +147,10 @@ impl Site {
             }
         }
         change(&mut config);
-        let (app, address, stop) = serve(config).await;
+        let statements = Statements::default();
+        let mut db = start::open(&config).await.unwrap();
+        statements.watch(&mut db);
+        let (app, address, stop) = serve_over(config, db).await;
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
             .connect_lazy();
@@ -155,6 +162,7 @@ impl Site {
             folder,
             channel,
             stop: Some(stop),
+            statements,
             _folder: temporary,
         }
     }
@@ -334,6 +342,23 @@ impl Site {
             .unwrap();
     }
 
+    /// Makes a call, and tells what it cost.
+    pub async fn cost_of<T>(&self, call: impl Future<Output = T>) -> (T, Cost) {
+        let mails = async || {
+            let sql = "SELECT COUNT(*) AS n FROM mails";
+            crate::claims::count(&self.app, sql).await
+        };
+        let (mails_before, hashes_before) = (mails().await, self.app.hasher.made());
+        self.statements.start().await;
+        let answer = call.await;
+        let cost = Cost {
+            statements: self.statements.told(),
+            hashes: self.app.hasher.made() - hashes_before,
+            mails: mails().await - mails_before,
+        };
+        (answer, cost)
+    }
+
     /// Runs the scheduler's due work and sends mails, now.
     pub async fn settle(&self) {
         entente::schedule::settle(&self.app).await.unwrap();
@@ -343,6 +368,10 @@ impl Site {
 /// Assembles and serves an Entente in this process, on a free port.
 pub async fn serve(config: Config) -> (App, SocketAddr, oneshot::Sender<()>) {
     let db = start::open(&config).await.unwrap();
+    serve_over(config, db).await
+}
+
+async fn serve_over(config: Config, db: Db) -> (App, SocketAddr, oneshot::Sender<()>) {
     let app = start::assemble(config, db, Env::system()).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -3,14 +3,14 @@
 use entente::{
     proto::{
         directory::DeleteUserRequest,
-        operator::{AdvanceRequest, GetTimeRequest},
+        operator::{AdvanceRequest, GetTimeRequest, SetTimeRequest},
     },
     schedule,
 };
 use tonic::Code;
 
 use crate::{
-    claims::{Replica, count, execute},
+    claims::{Replica, count, execute, replayed},
     harness::{Database, Site, both, new_user, refused, request_id},
 };
 
@@ -49,6 +49,51 @@ async fn clock_moves_for_all_replicas_and_only_forward() {
     };
     let back = operator.clock().advance(back).await;
     refused(back, Code::InvalidArgument, "INVALID_FIELDS");
+}
+
+// proves COM-14, COM-4
+#[tokio::test]
+async fn repeated_move_of_the_clock_moves_it_once_however_far() {
+    both(async |site| {
+        let operator = || site.operator();
+        let now = async || {
+            let clock = operator().await;
+            let time = clock.clock().get_time(GetTimeRequest {}).await.unwrap();
+            time.into_inner().now.unwrap().seconds
+        };
+        let advance = AdvanceRequest {
+            by: Some(prost_types::Duration {
+                seconds: 40 * DAY,
+                nanos: 0,
+            }),
+            request_id: request_id(),
+            ..AdvanceRequest::default()
+        };
+        let before = now().await;
+        let first = operator().await.clock().advance(advance.clone()).await;
+        assert!(!replayed(first.as_ref().unwrap()));
+        let again = operator().await.clock().advance(advance.clone()).await;
+        assert!(replayed(again.as_ref().unwrap()));
+        assert_eq!(first.unwrap().into_inner(), again.unwrap().into_inner());
+        assert!((40 * DAY..41 * DAY).contains(&(now().await - before)));
+        let set = SetTimeRequest {
+            now: Some(prost_types::Timestamp {
+                seconds: before + 80 * DAY,
+                nanos: 0,
+            }),
+            request_id: request_id(),
+            ..SetTimeRequest::default()
+        };
+        for expected in [false, true] {
+            let set = operator().await.clock().set_time(set.clone()).await;
+            assert_eq!(replayed(&set.unwrap()), expected);
+        }
+        // It is kept for a day from then on, no longer.
+        site.advance(DAY + 60).await;
+        let late = operator().await.clock().set_time(set).await;
+        refused(late, Code::InvalidArgument, "INVALID_FIELDS");
+    })
+    .await;
 }
 
 // proves COM-14

@@ -1,16 +1,21 @@
 //! Signing in: what is guessed is counted, what is unknown looks like what is wrong, keys rotate (PWD-1, PWD-2, PWD-7, ATK-25).
 
+use std::collections::BTreeSet;
+
 use base64::{
     Engine as _,
     prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD},
 };
-use entente::proto::directory::{GetJwksRequest, TokenSet};
+use entente::proto::directory::{
+    GetJwksRequest, PasswordCredential, SignInRequest, TokenSet, sign_in_request::Credential,
+};
 use futures_util::future::join_all;
 use sea_orm::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
+    claims::{Replica, execute},
     harness::{PASSWORD, Site, both, new_user, refused},
     people::{
         People as _, Service, again, application, change, id, number, refresh, sign_in_by_key,
@@ -328,7 +333,11 @@ async fn signing_keys_rotate_without_a_failed_call() {
         let first = site.tokens(name, PASSWORD).await.unwrap();
         let old = kid(&first.access_token);
         assert_eq!(published(&site).await, std::slice::from_ref(&old));
-        assert!(entente::start::rotate_keys(&site.app, true).await.unwrap());
+        assert!(
+            entente::access::token::rotate_keys(&site.app, true)
+                .await
+                .unwrap()
+        );
         // The next key is published long before anything is signed by it.
         let keys = published(&site).await;
         assert_eq!(keys.len(), 2);
@@ -351,6 +360,68 @@ async fn signing_keys_rotate_without_a_failed_call() {
         assert_eq!(published(&site).await.len(), 2);
         site.advance(25 * 3_600).await;
         assert_eq!(published(&site).await, [keys[1].clone()]);
+    })
+    .await;
+}
+
+// proves PWD-1, COM-14
+#[tokio::test]
+async fn sign_in_is_served_at_once_after_the_clock_jumped_beyond_all_keys() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let name = &contoso.admin.sign_in_name;
+        let old = kid(contoso.admin.caller.token.as_ref().unwrap());
+        let replica = match &site.url {
+            Some(url) => Some(Replica::open(url).await),
+            None => None,
+        };
+        let advance = async |days: i64| {
+            // The scheduler must not come first.
+            let sql =
+                "UPDATE jobs SET due_time = 9000000000000000 WHERE name = 'rotate-signing-keys'";
+            execute(&site.app, sql).await.unwrap();
+            site.advance(days * 86_400).await;
+        };
+        advance(400).await;
+        // Several at once, on several replicas, find one key.
+        let request = || SignInRequest {
+            credential: Some(Credential::Password(PasswordCredential {
+                sign_in_name: name.clone(),
+                password: PASSWORD.to_owned(),
+            })),
+            request_id: String::new(),
+        };
+        let callers = (0..6).map(|i| match &replica {
+            Some(replica) if i % 2 == 1 => replica.of(&site.nobody()),
+            _ => site.nobody(),
+        });
+        let answers = join_all(callers.map(|caller| {
+            let request = request();
+            async move { caller.sessions().sign_in(request).await }
+        }));
+        let mut kids = BTreeSet::new();
+        let mut last = TokenSet::default();
+        for answer in answers.await {
+            last = answer.unwrap().into_inner();
+            kids.insert(kid(&last.access_token));
+        }
+        assert_eq!(kids.len(), 1, "{kids:?}");
+        assert!(!kids.contains(&old));
+        assert_eq!(published(&site).await, Vec::from_iter(kids));
+        site.with_token(&last.access_token)
+            .who_am_i()
+            .await
+            .unwrap();
+
+        // An application's key outlives a month.
+        let admin = site.sign_in(name, PASSWORD).await;
+        let app = application(&admin, &contoso.name, "App").await;
+        let secret = admin.key(&app.name).await.unwrap().secret;
+        advance(40).await;
+        let tokens = sign_in_by_key(&site, &app.client_id, &secret)
+            .await
+            .unwrap();
+        assert_ne!(kid(&tokens.access_token), kid(&last.access_token));
     })
     .await;
 }

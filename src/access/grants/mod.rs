@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     app::Tx,
+    check::{MOST_ITEMS_NAMED, Violations},
     env::{HOUR_US, Micros},
     error::{Error, Reason, Result},
     proto::{
@@ -200,6 +201,27 @@ pub async fn rights_of<C: ConnectionTrait>(db: &C, person: Uuid) -> Result<Vec<R
     Ok(out)
 }
 
+/// Whether two principals hold something on one same scope, if only membership: directly, by groups, as guests.
+///
+/// # Errors
+/// Those of the database.
+pub async fn share_a_scope<C: ConnectionTrait>(db: &C, one: Uuid, other: Uuid) -> Result<bool> {
+    let scopes = |n: u8| {
+        let people = format!("SELECT id FROM users WHERE id = ${n} OR home_id = ${n}");
+        format!(
+            "SELECT scope_kind, scope_id FROM grants WHERE principal_id = ${n} OR principal_id IN ({people}) \
+             UNION ALL SELECT scope_kind, scope_id FROM group_rights WHERE user_id IN ({people})"
+        )
+    };
+    let sql = format!(
+        "SELECT 1 AS one FROM ({}) a JOIN ({}) b ON b.scope_kind = a.scope_kind AND b.scope_id = a.scope_id LIMIT 1",
+        scopes(1),
+        scopes(2)
+    );
+    let row = sql::row(db, sql, [one.into(), other.into()]).await?;
+    Ok(row.is_some())
+}
+
 /// What is to be held: role bits and single permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Set {
@@ -229,32 +251,32 @@ impl Set {
     }
 
     /// What a request asks to be held on an account.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for permissions that don't exist on accounts.
-    pub fn of_request(rights: Option<&Rights>, field: &str) -> Result<Self> {
+    #[must_use]
+    pub fn of_request(rights: Option<&Rights>) -> Self {
         let Some(rights) = rights else {
-            return Ok(Self::default());
+            return Self::default();
         };
-        let mut faults = Vec::new();
-        let single: Permissions = rights
+        let named: Permissions = rights
             .permissions
             .iter()
             .filter_map(|p| Permission::parse(p))
             .collect();
-        for name in single.without(roles::account_permissions()).names() {
-            faults.push((
-                format!("{field}.permissions"),
-                format!("{name} is no permission on accounts"),
-            ));
-        }
-        if !faults.is_empty() {
-            return Err(Error::invalid(faults));
-        }
-        Ok(Self {
+        Self {
             roles: roles::bits_of(ACCOUNT_ROLES, &rights.roles),
-            single,
-        })
+            single: named.within(roles::account_permissions()),
+        }
+    }
+
+    /// Adds permissions that don't exist on accounts; `field` is that of the rights.
+    pub fn check(rights: Option<&Rights>, field: &str, v: &mut Violations) {
+        let names = rights.map_or(&[][..], |r| &r.permissions);
+        for (i, name) in names.iter().enumerate().take(MOST_ITEMS_NAMED) {
+            let there = |p| roles::account_permissions().has(p);
+            if Permission::parse(name).is_some_and(|p| !there(p)) {
+                let field = format!("{field}.permissions[{i}]");
+                v.also(field, format!("{name} is no permission on accounts"));
+            }
+        }
     }
 
     /// For the wire.
