@@ -951,7 +951,10 @@ impl App {
                 // Who may not gets to know that he may not, even while the refusal can't be written; the log keeps it.
                 tracing::error!(%fault, method = call.rule.method, "a refusal could not be audited");
             }
-        } else if error.code() == tonic::Code::Unauthenticated {
+        } else if error.code() == tonic::Code::Unauthenticated
+            || (error.reason() == Reason::LinkInvalid && call.caller.who.is_none())
+        {
+            // Guesses at mailed tokens count like guesses at credentials.
             refusals::unauthenticated(
                 self,
                 call.rule.method,
