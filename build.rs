@@ -41,6 +41,8 @@ fn main() -> Anyhow<()> {
     // Messages that carry secrets get a Debug of ours, which shows nothing (see `calls.rs`).
     prost.skip_debug(secret_bearing);
     prost.include_file("protos.rs");
+    // So that `Any::to_msg` knows a domain event's payload by its type.
+    prost.enable_type_names();
     tonic_prost_build::configure()
         .build_server(false)
         .build_client(true)

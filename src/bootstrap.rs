@@ -21,6 +21,7 @@ use crate::{
     },
     error::{Error, Result},
     names::Name,
+    proto::operator::OperatorRole,
     start,
     store::{outbox::Event, scope_key::ScopeKey, sql},
 };
@@ -99,7 +100,11 @@ async fn make(tx: &mut Tx, email: &str) -> Result<Option<WayIn>> {
             "entente.operator.v1.OperatorRolesAssigned",
             Name::Staff(principal.id),
         )
-        .change("roles", serde_json::Value::Null, vec!["OPERATOR_ADMIN"])
+        .change(
+            "roles",
+            serde_json::Value::Null,
+            vec![OperatorRole::OperatorAdmin as i32],
+        )
         .touches(principal.id),
     );
     Ok(Some(WayIn {
@@ -173,13 +178,14 @@ async fn recover(tx: &mut Tx, user_name: &str) -> Result<WayIn> {
         .await?;
     }
     let temporary_password = credential::make_temporary(tx, id).await?;
-    credential::end_sessions(tx, id, None).await?;
+    let ended_session_count = credential::end_sessions(tx, id, None).await?;
     tx.emit(
         Event::new(
             "entente.operator.v1.AdministratorRecovered",
             Name::User(tenant, id),
         )
         .also_in(ScopeKey::Operator)
+        .with("ended_session_count", ended_session_count)
         .touches(id),
     );
     Ok(WayIn {

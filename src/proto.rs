@@ -21,6 +21,14 @@ pub use entente::{
     operator::v1 as operator,
 };
 
+/// As proto3's JSON, for events.
+impl From<access::Rights> for serde_json::Value {
+    fn from(rights: access::Rights) -> Self {
+        let access::Rights { roles, permissions } = rights;
+        serde_json::json!({ "roles": roles, "permissions": permissions })
+    }
+}
+
 /// All files with their options, as raw bytes: what reflection serves and what the rules are read from.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/entente.bin"));
 

@@ -174,7 +174,7 @@ pub async fn add_members(
                 "entente.account.v1.MemberAdded",
                 Name::Member(account, principal.id),
             )
-            .change("rights", serde_json::Value::Null, set.names(scope))
+            .change("rights", serde_json::Value::Null, set.to_rights())
             .touches(principal.id),
         );
         added.push(principal.id);
@@ -640,7 +640,7 @@ async fn replace(tx: &mut Tx, row: &Model, new: Set, by: grants::By) -> Result<(
             "entente.account.v1.MemberUpdated",
             Name::Member(row.account_id, row.principal_id),
         )
-        .change("rights", old.names(scope), new.names(scope))
+        .change("rights", old.to_rights(), new.to_rights())
         .touches(row.principal_id),
     );
     Ok(())

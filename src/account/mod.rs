@@ -126,7 +126,7 @@ pub async fn import_account(
             "entente.account.v1.MemberAdded",
             Name::Member(id, manager.id),
         )
-        .change("rights", null(), set.names(scope))
+        .change("rights", null(), set.to_rights())
         .touches(manager.id),
     );
     Ok(wire::account(&row))

@@ -131,6 +131,11 @@ pub async fn associate_tenant(
             "entente.account.v1.TenantAssociated",
             Name::TenantAssociation(scope.id(), tenant),
         )
+        .change(
+            "tenant",
+            serde_json::Value::Null,
+            Name::Tenant(tenant).to_string(),
+        )
         .also_in(ScopeKey::Tenant(tenant)),
     );
     find(tx, scope.id(), tenant)
@@ -182,6 +187,11 @@ pub async fn create_associated_tenant(
         Event::new(
             "entente.account.v1.TenantAssociated",
             Name::TenantAssociation(scope.id(), made.id),
+        )
+        .change(
+            "tenant",
+            serde_json::Value::Null,
+            Name::Tenant(made.id).to_string(),
         )
         .also_in(ScopeKey::Tenant(made.id)),
     );
@@ -310,6 +320,11 @@ pub async fn remove_tenant(
         Event::new(
             "entente.account.v1.TenantRemoved",
             Name::TenantAssociation(scope.id(), tenant),
+        )
+        .change(
+            "tenant",
+            Name::Tenant(tenant).to_string(),
+            serde_json::Value::Null,
         )
         .also_in(ScopeKey::Tenant(tenant)),
     );

@@ -86,7 +86,7 @@ pub async fn watch_events(
         if (types.is_empty() || types.contains(&row.r#type))
             && (resource.is_empty() || *resource == row.resource)
         {
-            let event = wire::domain_event(epoch, scope, row)?;
+            let event = wire::domain_event(epoch, scope, row);
             bytes += event.encoded_len();
             if bytes > MOST_BYTES && !events.is_empty() {
                 then = Then::More;

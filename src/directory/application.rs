@@ -40,7 +40,7 @@ use crate::{
         outbox::Event,
         scope_key::ScopeKey,
         sql,
-        time::{micros, parse_rfc3339},
+        time::{self, micros, parse_rfc3339},
         update,
     },
 };
@@ -302,6 +302,12 @@ pub async fn create_key(
             "entente.directory.v1.KeyCreated",
             Name::Key(application.tenant_id, application.id, row.id),
         )
+        .change("hint", serde_json::Value::Null, row.hint.clone())
+        .change(
+            "expire_time",
+            serde_json::Value::Null,
+            time::json(row.expire_time),
+        )
         .touches(application.id),
     );
     Ok(CreateKeyResponse {
@@ -447,12 +453,15 @@ pub async fn delete_key(
         .ok_or_else(not_found)?;
     update::check_etag(&etag, row.version)?;
     let resource = wire::key(tenant_id, &row);
+    let expire_time = time::json(row.expire_time);
     row.delete(tx.db()).await?;
     tx.emit(
         Event::new(
             "entente.directory.v1.KeyDeleted",
             Name::Key(tenant_id, application.id, id),
         )
+        .change("hint", resource.hint.clone(), serde_json::Value::Null)
+        .change("expire_time", expire_time, serde_json::Value::Null)
         .touches(application.id),
     );
     let losses = Losses {

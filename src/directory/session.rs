@@ -756,6 +756,8 @@ pub async fn end_user_sessions(
             "entente.directory.v1.SessionsEnded",
             user_change::name(&user),
         )
+        .with("ended_session_count", ended_session_count)
+        .with("ended_session_count", ended_session_count)
         .touches(user.id),
     );
     Ok(EndUserSessionsResponse {

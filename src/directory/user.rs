@@ -37,7 +37,7 @@ use crate::{
         outbox::Event,
         scope_key::ScopeKey,
         sql,
-        time::parse_rfc3339,
+        time::{self, parse_rfc3339},
         update,
     },
 };
@@ -431,11 +431,7 @@ async fn change_state(tx: &mut Tx, old: &Model, state: i64, kind: &'static str) 
     let row = row.update(tx.db()).await?;
     tx.emit(
         Event::new(kind, user_change::name(old))
-            .change(
-                "state",
-                user_change::state_name(old.state),
-                user_change::state_name(state),
-            )
+            .change("state", old.state, state)
             .touches(old.id),
     );
     Ok(row)
@@ -507,7 +503,7 @@ pub async fn undelete_user(
             "entente.directory.v1.UserUndeleted",
             user_change::name(&row),
         )
-        .change("state", "DELETED", "ACTIVE")
+        .change("state", old.state, ACTIVE)
         .change("user_name", old.user_name, row.user_name.clone())
         .touches(row.id),
     );
@@ -575,6 +571,7 @@ pub async fn reset_password(
             "entente.directory.v1.PasswordReset",
             user_change::name(&user),
         )
+        .with("ended_session_count", ended_session_count)
         .touches(user.id),
     );
     let wire_user = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
@@ -674,8 +671,8 @@ async fn set_directory_roles(tx: &mut Tx, user: &Model, new: i64) -> Result<Mode
             )
             .change(
                 "directory_roles",
-                roles::names_of(TENANT_ROLES, old),
-                roles::names_of(TENANT_ROLES, new),
+                roles::numbers_of(TENANT_ROLES, old),
+                roles::numbers_of(TENANT_ROLES, new),
             )
             .touches(user.id),
         );
@@ -808,8 +805,13 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
     update::check_etag(&etag, user.version)?;
     grants::set_asleep(tx, id, None).await?;
     let row = bump(tx, &user).await?;
-    let mut event =
-        Event::new("entente.directory.v1.RightsWoken", user_change::name(&user)).touches(id);
+    let mut event = Event::new("entente.directory.v1.RightsWoken", user_change::name(&user))
+        .change(
+            "rights_asleep_until",
+            time::json(user.rights_asleep_until),
+            serde_json::Value::Null,
+        )
+        .touches(id);
     for (on, _) in &held {
         event = event.also_in(*on);
     }

@@ -97,7 +97,7 @@ pub fn created(user: &Model, directory_roles: i64) -> Event {
         .change(
             "directory_roles",
             null(),
-            roles::names_of(TENANT_ROLES, directory_roles),
+            roles::numbers_of(TENANT_ROLES, directory_roles),
         )
         .touches(user.id)
 }
@@ -155,7 +155,7 @@ pub async fn join_account(
             "entente.account.v1.MemberAdded",
             Name::Member(account, principal.id),
         )
-        .change("rights", serde_json::Value::Null, set.names(scope))
+        .change("rights", serde_json::Value::Null, set.to_rights())
         .touches(principal.id),
     );
     Ok(())
@@ -209,11 +209,7 @@ pub fn member_removed(account: Uuid, principal: Uuid, held: grants::Set) -> Even
         "entente.account.v1.MemberRemoved",
         Name::Member(account, principal),
     )
-    .change(
-        "rights",
-        held.names(ScopeKey::Account(account)),
-        serde_json::Value::Null,
-    )
+    .change("rights", held.to_rights(), serde_json::Value::Null)
     .touches(principal)
 }
 
@@ -233,7 +229,7 @@ pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
     let row = row.update(tx.db()).await?;
     tx.emit(
         Event::new("entente.directory.v1.UserDeleted", name(&user))
-            .change("state", state_name(user.state), "DELETED")
+            .change("state", user.state, DELETED)
             .touches(user.id),
     );
     Ok((row, losses))

@@ -150,7 +150,7 @@ pub async fn resend_mail(
     }
     tx.emit(
         Event::new("entente.operator.v1.MailResent", Name::Mail(id))
-            .change("state", "FAILED", "QUEUED"),
+            .change("state", FAILED, QUEUED),
     );
     let row = mail::find(tx.db(), id).await?.ok_or_else(missing)?;
     Ok(wire::mail(row))

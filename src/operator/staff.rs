@@ -135,7 +135,7 @@ pub async fn assign_operator_roles(
     .change(
         "roles",
         old_roles(old.as_ref()),
-        roles::names_of(OPERATOR_ROLES, bits),
+        roles::numbers_of(OPERATOR_ROLES, bits),
     )
     .change(
         "on_behalf_ceiling",
@@ -262,10 +262,10 @@ async fn check_assignable(tx: &Tx, to: Principal, home: uuid::Uuid, bits: i64) -
     refuse("by somebody who isn't active")
 }
 
-/// The roles held before, by name; null if none were.
+/// The roles held before; null if none were.
 fn old_roles(old: Option<&Row>) -> Json {
     old.map_or(Json::Null, |old| {
-        roles::names_of(OPERATOR_ROLES, old.grant.roles).into()
+        roles::numbers_of(OPERATOR_ROLES, old.grant.roles).into()
     })
 }
 

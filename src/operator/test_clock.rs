@@ -17,7 +17,7 @@ use crate::{
     store::{
         outbox::Event,
         sql,
-        time::{duration_micros, micros, rfc3339},
+        time::{self, duration_micros, micros, rfc3339},
     },
 };
 
@@ -163,6 +163,6 @@ async fn move_to(
     sql::execute(tx.db(), sql, [offset.to_string().into()]).await?;
     tx.clock_moved_to(to);
     let event = Event::new("entente.operator.v1.ClockMoved", Name::Operator);
-    tx.emit(event.change("now", rfc3339(from.service()), rfc3339(to)));
+    tx.emit(event.change("now", time::json(from.service()), time::json(to)));
     Ok(wire::service_time(to, offset))
 }

@@ -9,6 +9,7 @@ pub mod filter;
 pub mod idempotency;
 pub mod list;
 pub mod outbox;
+pub mod payload;
 pub mod scope_key;
 pub mod sql;
 pub mod time;

@@ -3,7 +3,6 @@
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
-use serde_json::{Map, json};
 use uuid::Uuid;
 
 use super::{scope_key::ScopeKey, sql};
@@ -16,28 +15,30 @@ use crate::{
 /// Events are kept so long.
 pub const KEPT_US: Micros = 90 * DAY_US;
 
-/// What changed in one field.
+/// What changed in one field. Values are in proto3's JSON; enumerations by name or number.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The field's name as in the proto.
+    /// The field's name as in the message of `before` and `after`, which is mostly the resource's.
     pub field: &'static str,
-    /// Before; null for new resources.
+    /// Before; null if there was nothing.
     pub old: serde_json::Value,
-    /// After; null for deleted ones.
+    /// After; null if there is nothing.
     pub new: serde_json::Value,
 }
 
 /// One change that other programs may want to know of.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// The type with the version of its payload: `entente.directory.v1.UserCreated`.
+    /// The type, which is the full name of its message in an `events.proto`: `entente.directory.v1.UserCreated`.
     pub kind: &'static str,
     /// The resource.
     pub resource: Name,
     /// Where it is seen; the first is where it happened.
     pub scopes: Vec<ScopeKey>,
-    /// Old and new values, never secrets.
+    /// Old and new values, never secrets: what the message has as `before` and `after`.
     pub changes: Vec<Change>,
+    /// What else the message has.
+    pub facts: Vec<(&'static str, serde_json::Value)>,
     /// Principals whose rights or state it changes: the keys that memory of them depends on.
     pub touches: Vec<Uuid>,
 }
@@ -51,6 +52,7 @@ impl Event {
             resource,
             scopes: vec![resource.scope()],
             changes: Vec::new(),
+            facts: Vec::new(),
             touches: Vec::new(),
         }
     }
@@ -64,7 +66,7 @@ impl Event {
         self
     }
 
-    /// A field's old and new value; nothing if they are equal.
+    /// A field's old and new value, null for none; nothing if they are equal.
     #[must_use]
     pub fn change(
         mut self,
@@ -76,6 +78,13 @@ impl Event {
         if old != new {
             self.changes.push(Change { field, old, new });
         }
+        self
+    }
+
+    /// A field of the event's own message beside `before` and `after`.
+    #[must_use]
+    pub fn with(mut self, field: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        self.facts.push((field, value.into()));
         self
     }
 
@@ -91,6 +100,7 @@ impl Event {
 pub(super) async fn insert<C: ConnectionTrait>(
     db: &C,
     event: &Event,
+    payload: &[u8],
     scope: ScopeKey,
     seq: i64,
     is_first: bool,
@@ -98,15 +108,11 @@ pub(super) async fn insert<C: ConnectionTrait>(
     now: Micros,
     event_id: Uuid,
 ) -> Result<()> {
-    let changes: Map<_, _> = event
-        .changes
-        .iter()
-        .map(|c| (c.field.to_owned(), json!({ "old": c.old, "new": c.new })))
-        .collect();
+    let changed_fields: Vec<_> = event.changes.iter().map(|c| c.field).collect();
     let scopes: Vec<_> = event.scopes.iter().map(ToString::to_string).collect();
-    let sql = "INSERT INTO outbox (scope_kind, scope_id, scope_seq, event_id, is_first, type, resource, scopes, actor, changes, create_time) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-    let values: [Value; 11] = [
+    let sql = "INSERT INTO outbox (scope_kind, scope_id, scope_seq, event_id, is_first, type, resource, scopes, actor, changed_fields, payload, create_time) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    let values: [Value; 12] = [
         scope.kind().into(),
         scope.id().into(),
         seq.into(),
@@ -116,7 +122,8 @@ pub(super) async fn insert<C: ConnectionTrait>(
         event.resource.to_string().into(),
         scopes.join(" ").into(),
         actor.into(),
-        serde_json::Value::Object(changes).to_string().into(),
+        changed_fields.join(" ").into(),
+        payload.into(),
         now.into(),
     ];
     sql::execute(db, sql, values).await?;
@@ -138,8 +145,10 @@ pub struct Row {
     pub scopes: String,
     /// Who.
     pub actor: String,
-    /// Old and new values as JSON.
-    pub changes: String,
+    /// Names of the fields that changed, with spaces between.
+    pub changed_fields: String,
+    /// The message of the type, encoded.
+    pub payload: Vec<u8>,
     /// When, in microseconds.
     pub create_time: i64,
 }
@@ -154,7 +163,7 @@ pub async fn after<C: ConnectionTrait>(
     seq: i64,
     limit: i64,
 ) -> Result<Vec<Row>> {
-    let columns = "event_id, type, resource, scopes, actor, changes, create_time";
+    let columns = "event_id, type, resource, scopes, actor, changed_fields, payload, create_time";
     let (sql, values): (String, Vec<Value>) = if scope == ScopeKey::Operator {
         (
             format!(

@@ -36,6 +36,13 @@ pub fn rfc3339(at: Micros) -> String {
     timestamp(at - at.rem_euclid(SECOND_US)).map_or_else(String::new, |t| t.to_string())
 }
 
+/// An instant in proto3's JSON, to the microsecond; null for none.
+#[must_use]
+pub fn json(at: impl Into<Option<Micros>>) -> serde_json::Value {
+    let timestamp = at.into().and_then(timestamp);
+    timestamp.map_or(serde_json::Value::Null, |t| t.to_string().into())
+}
+
 /// Reads RFC 3339.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<Micros> {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     audit::{self, Body},
     outbox::{self, Event},
+    payload,
     scope_key::ScopeKey,
     sql,
 };
@@ -273,6 +274,7 @@ impl Work {
             for (n, event) in events.iter().enumerate() {
                 // One ID an event, the same in all its scopes; the call's own is that of its audit.
                 let event_id = Uuid::from_u128(event_id.as_u128() ^ (n as u128 + 1));
+                let payload = payload::encode(event)?;
                 for (i, scope) in event.scopes.iter().enumerate() {
                     let Some(head) = self.heads.get_mut(scope) else {
                         continue;
@@ -282,6 +284,7 @@ impl Work {
                     outbox::insert(
                         self.db(),
                         event,
+                        &payload,
                         *scope,
                         seq,
                         i == 0,

@@ -3,18 +3,26 @@
 use std::time::Duration;
 
 use entente::proto::{
+    POOL,
+    access::AccountRole,
+    account::{AccountImported, MemberAdded},
     audit::{DomainEvent, GetLastCursorRequest, WatchEventsRequest, WatchEventsResponse},
     directory::{
         AssignDirectoryRolesRequest, CreateApplicationRequest, CreateKeyRequest, DirectoryRole,
-        KeyCredential, SignInRequest, UpdateUserRequest, User, sign_in_request::Credential,
+        DirectoryRolesAssigned, KeyCreated, KeyCredential, PasswordReset, SignInRequest,
+        TenantCreated, UpdateUserRequest, User, UserCreated, UserDeleted, UserState, UserUpdated,
+        sign_in_request::Credential,
     },
-    operator::{AssignOperatorRolesRequest, OperatorRole},
+    operator::{AssignOperatorRolesRequest, OperatorRole, OperatorRolesAssigned},
 };
+use prost::Message as _;
+use prost_reflect::DynamicMessage;
 use tonic::{Code, Status, Streaming};
 
 use crate::{
     claims::count,
-    harness::{Caller, Database, Site, TenantSite, both, new_user, refused},
+    harness::{Caller, Database, Site, TenantSite, both, new_user, refused, rights},
+    people::{People as _, mask},
 };
 
 const USER_CREATED: &str = "entente.directory.v1.UserCreated";
@@ -224,8 +232,7 @@ async fn filters_leave_out_and_cursors_move_on_all_the_same() {
         by_resource.resource = bob.name.clone();
         let seen = take(&mut open(admin, by_resource).await.unwrap(), 1).await;
         assert_eq!(seen[0].r#type, "entente.directory.v1.UserUpdated");
-        let changes = seen[0].changes.as_ref().unwrap();
-        assert!(changes.fields.contains_key("given_name"), "{changes:?}");
+        assert_eq!(seen[0].changed_fields, ["given_name"]);
 
         let mut by_type = watch(&contoso.name, &from);
         by_type.types = vec![USER_CREATED.to_owned()];
@@ -238,6 +245,161 @@ async fn filters_leave_out_and_cursors_move_on_all_the_same() {
         let message = message.unwrap().unwrap();
         assert_eq!(message.events, []);
         assert_eq!(message.cursor, last_cursor(admin, &contoso.name).await);
+    })
+    .await;
+}
+
+/// The payload of the one event of its type that tells of the resource, as a client has it.
+fn payload<M: prost::Name + Default>(events: &[DomainEvent], resource: &str) -> M {
+    let of_type: Vec<_> = events
+        .iter()
+        .filter(|e| e.r#type == M::full_name() && e.resource == resource)
+        .collect();
+    let [event] = of_type.as_slice() else {
+        panic!("{} of {resource}: {of_type:?}", M::full_name());
+    };
+    event.payload.as_ref().unwrap().to_msg().unwrap()
+}
+
+/// Whatever the type: its message is in the descriptors, and holds nothing but what is told to have changed.
+fn fits_its_message(event: &DomainEvent) {
+    let any = event.payload.as_ref().unwrap();
+    assert_eq!(
+        any.type_url,
+        format!("type.googleapis.com/{}", event.r#type)
+    );
+    let message = POOL.get_message_by_name(&event.r#type);
+    let message = message.unwrap_or_else(|| panic!("{} is no message", event.r#type));
+    let payload = DynamicMessage::decode(message, any.value.as_slice()).unwrap();
+    assert_eq!(payload.unknown_fields().count(), 0, "{}", event.r#type);
+    for side in ["before", "after"] {
+        let Some(held) = payload.get_field_by_name(side) else {
+            continue;
+        };
+        for (field, _) in held.as_message().unwrap().fields() {
+            let name = field.name().to_owned();
+            assert!(
+                event.changed_fields.contains(&name),
+                "{}: {name}",
+                event.r#type
+            );
+        }
+    }
+}
+
+// proves COM-12
+#[tokio::test]
+async fn payloads_are_messages_that_clients_decode_by_their_types() {
+    both(async |site| {
+        let watcher = service(&site).await;
+        let contoso = site.tenant("contoso").await;
+        let bob = site
+            .person_with(&contoso, "bob", |request| {
+                let user = request.user.as_mut().unwrap();
+                user.recovery_email = "bob@contoso.example".to_owned();
+            })
+            .await;
+        let account = site.account(&contoso, "Contoso").await;
+        let admin = &contoso.admin.caller;
+        let update = UpdateUserRequest {
+            user: Some(User {
+                name: bob.name.clone(),
+                given_name: "Robert".to_owned(),
+                ..User::default()
+            }),
+            update_mask: Some(mask(&["given_name", "recovery_email"])),
+            ..UpdateUserRequest::default()
+        };
+        admin.users().update_user(update).await.unwrap();
+        let roles = AssignDirectoryRolesRequest {
+            name: bob.name.clone(),
+            directory_roles: vec![DirectoryRole::HelpdeskAdmin as i32],
+            ..AssignDirectoryRolesRequest::default()
+        };
+        admin.users().assign_directory_roles(roles).await.unwrap();
+        let reset = entente::proto::directory::ResetPasswordRequest {
+            name: bob.name.clone(),
+            ..Default::default()
+        };
+        let reset = admin.users().reset_password(reset).await.unwrap();
+        let password = reset.into_inner().temporary_password;
+        admin.delete(&bob.name).await.unwrap();
+        site.settle().await;
+
+        let from_the_first = watch("operator", "");
+        let newest = last_cursor(&watcher, "operator").await;
+        let mut stream = open(&watcher, from_the_first).await.unwrap();
+        let mut events: Vec<DomainEvent> = Vec::new();
+        while events.last().is_none_or(|e| e.cursor != newest) {
+            events.extend(take(&mut stream, 1).await);
+        }
+        events.iter().for_each(fits_its_message);
+        for event in &events {
+            let bytes = event.encode_to_vec();
+            let told = bytes
+                .windows(password.len())
+                .any(|w| w == password.as_bytes());
+            assert!(!told, "{event:?}");
+        }
+
+        let made: UserCreated = payload(&events, &bob.name);
+        assert_eq!(made.after.unwrap().user_name, "bob");
+        let updated: UserUpdated = payload(&events, &bob.name);
+        let (before, after) = (updated.before.unwrap(), updated.after.unwrap());
+        assert_eq!(
+            (
+                before.recovery_email.as_str(),
+                after.recovery_email.as_str()
+            ),
+            ("bob@contoso.example", "")
+        );
+        assert_eq!(
+            (after.given_name.as_str(), before.family_name.as_str()),
+            ("Robert", "")
+        );
+        let changed = events.iter().find(|e| e.r#type.ends_with(".UserUpdated"));
+        assert_eq!(
+            changed.unwrap().changed_fields,
+            ["given_name", "recovery_email"]
+        );
+        let assigned: DirectoryRolesAssigned = payload(&events, &bob.name);
+        let role = |user: Option<User>| user.unwrap().directory_roles;
+        assert_eq!(role(assigned.before), Vec::<i32>::new());
+        assert_eq!(role(assigned.after), [DirectoryRole::HelpdeskAdmin as i32]);
+        let reset: PasswordReset = payload(&events, &bob.name);
+        assert_eq!(reset.ended_session_count, 1);
+        let deleted: UserDeleted = payload(&events, &bob.name);
+        let state = |user: Option<User>| user.unwrap().state();
+        assert_eq!(
+            (state(deleted.before), state(deleted.after)),
+            (UserState::Active, UserState::Deleted)
+        );
+        let tenant: TenantCreated = payload(&events, &contoso.name);
+        assert_eq!(tenant.after.unwrap().domain_prefix, "contoso");
+        let imported: AccountImported = payload(&events, &account);
+        assert_eq!(imported.after.unwrap().publisher_display_name, "Contoso");
+        let member: MemberAdded = payload(&events, &contoso.admin.member_of(&account));
+        let manager = rights(&[AccountRole::Manager, AccountRole::AdminAgent]);
+        assert_eq!(member.after.unwrap().rights, Some(manager));
+        let key = events
+            .iter()
+            .find(|e| e.r#type.ends_with(".KeyCreated"))
+            .unwrap();
+        let key: KeyCreated = payload(&events, &key.resource);
+        let key = key.after.unwrap();
+        assert!(
+            key.hint.starts_with("entk_") && key.expire_time.is_some(),
+            "{key:?}"
+        );
+        let staff = events
+            .iter()
+            .filter(|e| e.r#type.ends_with(".OperatorRolesAssigned"));
+        let staff: OperatorRolesAssigned = payload(&events, &staff.last().unwrap().resource);
+        assert_eq!(staff.before, None);
+        assert_eq!(
+            staff.after.unwrap().roles,
+            [OperatorRole::OperatorService as i32]
+        );
     })
     .await;
 }

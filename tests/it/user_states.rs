@@ -4,9 +4,10 @@ use entente::proto::{
     access::AccountRole,
     directory::{
         DeleteUserRequest, DirectoryRole, DisableUserRequest, EndUserSessionsRequest, User,
-        UserState,
+        UserDeleted, UserState,
     },
 };
+use prost::Message as _;
 use tonic::Code;
 
 use crate::{
@@ -470,13 +471,22 @@ async fn event_of_a_deletion_tells_the_state_before() {
         let carol = site.person(&contoso, "carol").await;
         let admin = &contoso.admin.caller;
         admin.disable(&bob.name).await.unwrap();
-        for (person, before) in [(&bob, "DISABLED"), (&carol, "ACTIVE")] {
+        for (person, before) in [(&bob, UserState::Disabled), (&carol, UserState::Active)] {
             admin.delete(&person.name).await.unwrap();
             let sql = "SELECT COUNT(*) AS n FROM outbox WHERE type = 'entente.directory.v1.UserDeleted' \
-                       AND resource = $1 AND changes LIKE $2";
-            let told = format!("%\"{before}\"%");
-            let values = [person.name.clone().into(), told.into()];
-            assert_eq!(number(&site, sql, values).await, 1, "{before}");
+                       AND resource = $1 AND payload = $2 AND changed_fields = 'state'";
+            let in_state = |state: UserState| {
+                Some(User {
+                    state: state.into(),
+                    ..User::default()
+                })
+            };
+            let told = UserDeleted {
+                before: in_state(before),
+                after: in_state(UserState::Deleted),
+            };
+            let values = [person.name.clone().into(), told.encode_to_vec().into()];
+            assert_eq!(number(&site, sql, values).await, 1, "{before:?}");
         }
     })
     .await;

@@ -279,7 +279,7 @@ impl Set {
         }
     }
 
-    /// For the wire.
+    /// For the wire, and for events.
     #[must_use]
     pub fn to_rights(self) -> Rights {
         Rights {
