@@ -767,7 +767,7 @@ impl App {
                         && (link.is_some()
                             || who.is_some_and(|who| tx.told_of(who.principal.id))) =>
                 {
-                    proof::prove(
+                    let again = proof::prove(
                         tx.db(),
                         &self.keys,
                         &call.caller,
@@ -775,9 +775,15 @@ impl App {
                         named,
                         request,
                         now,
-                    )
-                    .await
-                    .is_err()
+                    );
+                    match again.await {
+                        Ok(_) => false,
+                        // A database that failed says nothing about rights; what was begun may be gone already.
+                        Err(error) if error.again().is_some() || error.is_ours() => {
+                            return Err(error);
+                        }
+                        Err(_) => true,
+                    }
                 }
                 _ => false,
             };

@@ -246,6 +246,14 @@ impl Error {
         self.0.code
     }
 
+    /// Whether it says nothing about the caller or its request: the service or its database failed.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(
+            self.0.code,
+            Code::Internal | Code::Unavailable | Code::DeadlineExceeded
+        )
+    }
+
     /// Whether all that lacked is a signing key.
     pub(crate) fn lacks_key(&self) -> bool {
         self.0.lacks_key

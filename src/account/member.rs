@@ -110,7 +110,7 @@ pub(crate) fn check_add_members(req: &AddMembersRequest, v: &mut Violations) {
         if Name::parse(name).and_then(Principal::of).is_none() {
             v.also(
                 format!("principals[{i}]"),
-                "is no name of a user or application",
+                "is no name of a user, group or application",
             );
         }
     }

@@ -9,8 +9,11 @@ use std::{
 
 use entente_migrations::Migrator;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement,
-    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, SqlxError, Statement,
+    sqlx::{
+        Connection as _, SqliteConnection,
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
 };
 use sea_orm_migration::MigratorTrait;
 
@@ -201,6 +204,18 @@ impl Db {
     }
 }
 
+/// Whether a connection that comes back has ended its transaction. SQLite rolls back by itself where a disk is full or fails; the rollback
+/// that follows then fails, and sqlx counts the transaction as open: the next ones would be nested in none, and one of them never end.
+async fn ended(connection: &mut SqliteConnection) -> std::result::Result<bool, SqlxError> {
+    // What is still queued comes before the answer to this.
+    connection.ping().await?;
+    let stuck = connection.is_in_transaction();
+    if stuck {
+        tracing::warn!("a connection didn't end its transaction and is closed");
+    }
+    Ok(!stuck)
+}
+
 fn sqlite_options(url: &str, connections: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options
@@ -209,6 +224,7 @@ fn sqlite_options(url: &str, connections: u32) -> ConnectOptions {
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
         .sqlx_logging(false)
+        .map_sqlx_sqlite_pool_opts(|o| o.after_release(|connection, _| Box::pin(ended(connection))))
         .map_sqlx_sqlite_opts(|o| {
             o.journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)

@@ -1,6 +1,9 @@
 //! What the database's errors mean to a caller: the one mapping, wherever they strike.
 
-use sea_orm::{DbErr, RuntimeErr, SqlErr, SqlxError};
+use sea_orm::{
+    DbErr, RuntimeErr, SqlErr, SqlxError,
+    sqlx::{error::DatabaseError, sqlite::SqliteError},
+};
 
 use crate::error::{Error, Reason};
 
@@ -81,19 +84,19 @@ impl From<DbErr> for Error {
             DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => return lost(&error),
             DbErr::Exec(RuntimeErr::SqlxError(e)) | DbErr::Query(RuntimeErr::SqlxError(e)) => {
                 match &**e {
-                    SqlxError::Database(e) => match e.code().as_deref() {
-                        // Serialisation failure, deadlock, lock timeout; SQLITE_BUSY and its kin.
-                        Some("40001" | "40P01" | "55P03" | "5" | "6" | "261" | "517") => {
+                    SqlxError::Database(e) => match code(&**e).as_str() {
+                        // Serialisation failure, deadlock, lock timeout; SQLite: busy, locked.
+                        "40001" | "40P01" | "55P03" | "SQLITE 5" | "SQLITE 6" => {
                             return Self::contended(e.to_string());
                         }
-                        // A standby, a server going down or starting, a connection that was ended, a full disk or memory.
-                        Some(
-                            "25006" | "25P03" | "57P01" | "57P02" | "57P03" | "08006" | "08003"
-                            | "08000" | "08P01" | "53100" | "53200" | "53300" | "8" | "10" | "13"
-                            | "778",
-                        ) => return lost(&error),
+                        // A standby, a server going down or starting, a connection that was ended, a full disk or memory; SQLite: out of
+                        // memory, read only, interrupted, input or output failed, disk full, can't be opened, locking failed.
+                        "25006" | "25P03" | "57P01" | "57P02" | "57P03" | "08006" | "08003"
+                        | "08000" | "08P01" | "53100" | "53200" | "53300" | "SQLITE 7"
+                        | "SQLITE 8" | "SQLITE 9" | "SQLITE 10" | "SQLITE 13" | "SQLITE 14"
+                        | "SQLITE 15" => return lost(&error),
                         // The statement timeout, which lies beyond every deadline.
-                        Some("57014") => return Self::late(),
+                        "57014" => return Self::late(),
                         _ => {}
                     },
                     SqlxError::Io(_)
@@ -109,6 +112,15 @@ impl From<DbErr> for Error {
             _ => {}
         }
         Self::internal(error.to_string())
+    }
+}
+
+/// The SQLSTATE of PostgreSQL; SQLite's primary code, whatever detail its extended one adds.
+fn code(error: &dyn DatabaseError) -> String {
+    let code = error.code().unwrap_or_default();
+    match error.try_downcast_ref::<SqliteError>() {
+        Some(_) => format!("SQLITE {}", code.parse::<i32>().unwrap_or(0) & 0xff),
+        None => code.into_owned(),
     }
 }
 

@@ -34,6 +34,8 @@ struct Counted {
     /// Tasks with a lower number were there before the call.
     since: AtomicU64,
     made: Mutex<Vec<String>>,
+    /// All that were ever made.
+    all: AtomicU64,
 }
 
 /// The number of the task that runs this: they count up through the whole process.
@@ -48,6 +50,7 @@ impl Statements {
         for pool in [&mut db.write, &mut db.read] {
             let counted = self.0.clone();
             pool.set_metric_callback(move |info| {
+                counted.all.fetch_add(1, Ordering::SeqCst);
                 // The tests' own statements are made by no task.
                 if task().is_some_and(|id| id > counted.since.load(Ordering::SeqCst)) {
                     let mut made = counted.made.lock().unwrap();
@@ -55,6 +58,11 @@ impl Statements {
                 }
             });
         }
+    }
+
+    /// How many were made, by whomever.
+    pub fn all(&self) -> u64 {
+        self.0.all.load(Ordering::SeqCst)
     }
 
     /// Begins anew.

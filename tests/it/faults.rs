@@ -1,13 +1,6 @@
 //! Nothing is half done, whatever breaks when: deadlines, callers that leave, connections to the database that are cut (COM-4, COM-13).
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use entente::{
@@ -21,14 +14,11 @@ use entente::{
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-};
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
 use crate::{
-    claims::{Replica, chains_are_intact, count, replayed},
+    claims::{chains_are_intact, count, replayed},
     harness::{
         Caller, Database, Person, Site, TenantSite, both, new_user, refused, request_id, rights,
     },
@@ -277,150 +267,6 @@ async fn caller_that_leaves_finds_one_effect_under_its_request_id() {
         chains_are_intact(&site.app).await;
     })
     .await;
-}
-
-/// Stands between a server and PostgreSQL, and cuts the connection that sends the message it counts down to.
-struct Cutter {
-    port: u16,
-    left: Arc<AtomicI64>,
-}
-
-impl Cutter {
-    async fn open(to: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let left = Arc::new(AtomicI64::new(i64::MAX));
-        let counted = left.clone();
-        tokio::spawn(async move {
-            loop {
-                let Ok((client, _)) = listener.accept().await else {
-                    return;
-                };
-                let left = counted.clone();
-                tokio::spawn(async move {
-                    let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else {
-                        return;
-                    };
-                    client.set_nodelay(true).ok();
-                    server.set_nodelay(true).ok();
-                    carry(client, server, &left).await;
-                });
-            }
-        });
-        Self { port, left }
-    }
-
-    /// Cuts at the n-th message from now.
-    fn arm(&self, n: i64) {
-        self.left.store(n, Ordering::SeqCst);
-    }
-
-    /// Cuts no more; whether it has.
-    fn disarm(&self) -> bool {
-        self.left.swap(i64::MAX, Ordering::SeqCst) <= 0
-    }
-}
-
-/// Carries bytes both ways until one side ends or the count is down. Even counts are cut before the message is passed on, odd ones after.
-async fn carry(client: TcpStream, server: TcpStream, left: &AtomicI64) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let answers = tokio::io::copy(&mut from_server, &mut to_client);
-    let requests = async {
-        let mut buffer = vec![0; 65_536];
-        loop {
-            let n = match from_client.read(&mut buffer).await {
-                Ok(n) if n > 0 => n,
-                _ => return,
-            };
-            if left.fetch_sub(1, Ordering::SeqCst) == 1 {
-                return;
-            }
-            if to_server.write_all(&buffer[..n]).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        _ = answers => {}
-        () = requests => {}
-    }
-}
-
-/// What a call whose database broke may say.
-fn told_to_try_again(status: &Status) {
-    assert!(
-        matches!(status.code(), Code::Unavailable | Code::Aborted),
-        "{status:?}"
-    );
-    let reason = match status.code() {
-        Code::Unavailable => "DATABASE_UNAVAILABLE",
-        _ => "CONFLICT",
-    };
-    refused::<()>(Err(status.clone()), status.code(), reason);
-}
-
-// proves COM-4
-#[tokio::test]
-async fn connection_cut_at_any_message_leaves_nothing_half_done() {
-    let site = Site::open(Database::Postgres).await;
-    let place = Place::of(&site).await;
-    let cutter = Cutter::open(crate::harness::postgres().port).await;
-    let url = site.url.as_ref().unwrap();
-    let through = url.replace(
-        &format!(":{}/", crate::harness::postgres().port),
-        &format!(":{}/", cutter.port),
-    );
-    let replica = Replica::open(&through).await;
-    let admin = replica.of(&place.contoso.admin.caller);
-    let before = Effects::of(&site.app).await;
-    let name = place.contoso.admin.name.clone();
-    let mut failed = 0;
-
-    for n in 1..200 {
-        cutter.arm(n);
-        let request = GetUserRequest { name: name.clone() };
-        let answer = admin.users().get_user(request.clone()).await;
-        let cut = cutter.disarm();
-        if let Err(status) = &answer {
-            told_to_try_again(status);
-            failed += 1;
-        }
-        admin.users().get_user(request).await.unwrap();
-        if !cut {
-            break;
-        }
-    }
-    assert!(failed > 0, "no read was ever cut");
-
-    let mut whole = 0;
-    for n in 1..400_usize {
-        let request = place.user(n);
-        cutter.arm(i64::try_from(n).unwrap());
-        let answer = admin.users().create_user(request.clone()).await;
-        let cut = cutter.disarm();
-        if let Err(status) = &answer {
-            told_to_try_again(status);
-            failed += 1;
-        }
-        Effects::of(&site.app)
-            .await
-            .whole_since(before, &format!("cut at message {n}"));
-        admin.users().create_user(request).await.unwrap();
-        let after = Effects::of(&site.app).await;
-        after.whole_since(before, &format!("repeated after a cut at message {n}"));
-        let made = i64::try_from(n).unwrap();
-        assert_eq!(after.users - before.users, made, "one effect each");
-        assert_eq!(after.claims - before.claims, made);
-        whole = if cut { 0 } else { whole + 1 };
-        if whole == 2 {
-            break;
-        }
-    }
-    assert_eq!(whole, 2, "the call never came to its end");
-    assert!(failed > 10, "{failed} calls were cut");
-    calm(&site.app).await;
-    chains_are_intact(&site.app).await;
 }
 
 // proves COM-13

@@ -42,7 +42,10 @@ use entente::{
     store::connect::Db,
 };
 use sea_orm::{ConnectionTrait as _, Statement};
-use tokio::sync::{OnceCell, oneshot};
+use tokio::{
+    sync::{OnceCell, oneshot},
+    task::JoinHandle,
+};
 use tonic::{
     Code, Request, Status,
     metadata::MetadataValue,
@@ -93,7 +96,9 @@ pub struct Site {
     pub folder: PathBuf,
     channel: Channel,
     stop: Option<oneshot::Sender<()>>,
-    statements: Statements,
+    task: Option<JoinHandle<()>>,
+    /// Counts statements.
+    pub statements: Statements,
     _folder: tempfile::TempDir,
 }
 
@@ -150,7 +155,7 @@ impl Site {
         let statements = Statements::default();
         let mut db = start::open(&config).await.unwrap();
         statements.watch(&mut db);
-        let (app, address, stop) = serve_over(config, db).await;
+        let (app, address, stop, task) = serve_over(config, db).await;
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .unwrap()
             .connect_lazy();
@@ -162,6 +167,7 @@ impl Site {
             folder,
             channel,
             stop: Some(stop),
+            task: Some(task),
             statements,
             _folder: temporary,
         }
@@ -359,6 +365,12 @@ impl Site {
         (answer, cost)
     }
 
+    /// Ends the server, with its scheduler: from here on, only what the test calls in this process reaches the database.
+    pub async fn stop_serving(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        self.task.take().unwrap().await.unwrap();
+    }
+
     /// Runs the scheduler's due work and sends mails, now.
     pub async fn settle(&self) {
         entente::schedule::settle(&self.app).await.unwrap();
@@ -368,23 +380,27 @@ impl Site {
 /// Assembles and serves an Entente in this process, on a free port.
 pub async fn serve(config: Config) -> (App, SocketAddr, oneshot::Sender<()>) {
     let db = start::open(&config).await.unwrap();
-    serve_over(config, db).await
+    let (app, address, stop, _) = serve_over(config, db).await;
+    (app, address, stop)
 }
 
-async fn serve_over(config: Config, db: Db) -> (App, SocketAddr, oneshot::Sender<()>) {
+async fn serve_over(
+    config: Config,
+    db: Db,
+) -> (App, SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
     let app = start::assemble(config, db, Env::system()).await.unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
     let served = app.clone();
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         server::serve(served, listener, None, async {
             stopped.await.ok();
         })
         .await
         .unwrap();
     });
-    (app, address, stop)
+    (app, address, stop, task)
 }
 
 /// A tenant and its global admin.

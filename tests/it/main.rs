@@ -19,6 +19,7 @@ mod cost;
 mod dynamic;
 mod events;
 mod faults;
+mod half_done;
 mod harness;
 mod late;
 mod mails;
