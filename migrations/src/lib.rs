@@ -10,6 +10,7 @@ mod m0002_directory;
 mod m0003_account;
 mod m0004_operator;
 mod m0005_people;
+mod m0006_search;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_account::Migration),
             Box::new(m0004_operator::Migration),
             Box::new(m0005_people::Migration),
+            Box::new(m0006_search::Migration),
         ]
     }
 }

@@ -19,6 +19,7 @@
 
 mod fault;
 mod field;
+mod found;
 mod parse;
 mod scan;
 mod sql;
@@ -26,8 +27,10 @@ mod sql;
 mod tests;
 
 pub use fault::{FilterError, Problem};
-pub use field::{Column, Field, Kind, Order, OrderField};
-pub use parse::{parse, parse_order};
+pub use field::{Column, Field, Kind, Order, OrderField, Pairs, Trigrams};
+pub use found::Found;
+pub use parse::{Filter, parse, parse_order};
+pub(super) use sql::column;
 
 /// The longest filter or `order_by`, in bytes. What a person or a console writes is far shorter,
 /// and an error may carry a part of it back.
@@ -41,5 +44,11 @@ pub const MAX_TERMS: usize = 50;
 pub const MAX_DEPTH: usize = 20;
 
 /// The shortest substring to search for, in characters after folding: an index of trigrams cannot
-/// find a shorter one, so that the database would read every row.
+/// find a shorter one.
 pub const MIN_SUBSTRING_CHARS: usize = 3;
+
+/// Text folded for comparing and searching: Unicode lower case.
+#[must_use]
+pub fn fold(text: &str) -> String {
+    text.to_lowercase()
+}

@@ -1,33 +1,54 @@
 //! The grammar.
 
-use sea_orm::{
-    Condition, DbBackend,
-    sea_query::{Expr, ExprTrait},
-};
+use sea_orm::{Condition, sea_query::ExprTrait};
 
 use super::{
-    Field, FilterError, MAX_DEPTH, MAX_TERMS, Order, OrderField, Problem,
+    Field, FilterError, Found, MAX_DEPTH, MAX_TERMS, Order, OrderField, Problem,
     fault::{CAPITALS, COMPARISON, DIRECTION, ONE_FIELD, OPERATOR, SPACE, STRAY, UNCLOSED},
     scan::Scanner,
-    sql::test,
+    sql::{column, test},
 };
 
-/// Turns a filter on `fields` into a condition; `None` if the filter is empty or blank.
-///
-/// The condition compares the fields' columns, which the query must have; all values are bound as
-/// parameters. It may come out NULL for false, so join it to others by AND or OR, but don't negate
-/// it.
+/// What a filter asks.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Compares the fields' columns, which the query must have; all values are bound as parameters. It may come out NULL for false, so
+    /// join it to others by AND or OR, but don't negate it.
+    pub condition: Condition,
+    /// What finds all rows that may pass, without reading through the list; none if no index does.
+    pub found: Option<Found>,
+}
+
+impl Filter {
+    fn all(parts: Vec<Self>) -> Self {
+        Self {
+            found: Found::all(parts.iter().map(|part| part.found.clone())),
+            condition: join(Condition::all(), parts),
+        }
+    }
+
+    fn any(parts: Vec<Self>) -> Self {
+        Self {
+            found: Found::any(parts.iter().map(|part| part.found.clone())),
+            condition: join(Condition::any(), parts),
+        }
+    }
+}
+
+fn join(to: Condition, parts: Vec<Filter>) -> Condition {
+    parts
+        .into_iter()
+        .fold(to, |condition, part| condition.add(part.condition))
+}
+
+/// Reads a filter on `fields`; `None` if it is empty or blank.
 ///
 /// # Errors
 ///
 /// A [`FilterError`] if the filter doesn't follow the grammar, names another field, gives a field
-/// an operator or a value that its [`Kind`] doesn't take, or exceeds [`MAX_BYTES`], [`MAX_TERMS`]
-/// or [`MAX_DEPTH`].
-pub fn parse(
-    filter: &str,
-    fields: &[Field],
-    backend: DbBackend,
-) -> Result<Option<Condition>, FilterError> {
+/// an operator or a value that its [`Kind`](super::Kind) doesn't take, or exceeds
+/// [`MAX_BYTES`](super::MAX_BYTES), [`MAX_TERMS`] or [`MAX_DEPTH`].
+pub fn parse(filter: &str, fields: &[Field]) -> Result<Option<Filter>, FilterError> {
     let mut scan = Scanner::new(filter)?;
     scan.skip_space();
     if scan.rest().is_empty() {
@@ -37,11 +58,10 @@ pub fn parse(
         scan,
         fields,
         terms: 0,
-        backend,
     };
-    let condition = parser.expression(false, 0)?;
+    let read = parser.expression(false, 0)?;
     match parser.scan.rest() {
-        "" => Ok(Some(condition)),
+        "" => Ok(Some(read)),
         _ => parser.scan.fail(parser.scan.at, Problem::Syntax(STRAY)),
     }
 }
@@ -52,7 +72,7 @@ pub fn parse(
 /// # Errors
 ///
 /// A [`FilterError`] if it names another field (or `fields` is empty), or more than one, or exceeds
-/// [`MAX_BYTES`].
+/// [`MAX_BYTES`](super::MAX_BYTES).
 pub fn parse_order(order_by: &str, fields: &[OrderField]) -> Result<Order, FilterError> {
     let mut scan = Scanner::new(order_by)?;
     scan.skip_space();
@@ -69,7 +89,6 @@ pub fn parse_order(order_by: &str, fields: &[OrderField]) -> Result<Order, Filte
     let is_meant = |field: &&OrderField| name.is_empty() || field.name == name;
     match fields.iter().find(is_meant) {
         Some(field) => Ok(Order {
-            field: field.name,
             column: field.column,
             descending: direction == "desc" || (name.is_empty() && field.descending),
         }),
@@ -85,46 +104,47 @@ struct Parser<'a> {
     scan: Scanner<'a>,
     fields: &'a [Field],
     terms: usize,
-    backend: DbBackend,
 }
 
 impl Parser<'_> {
     // Negation is carried down to the comparisons, by De Morgan's laws: only they know which column
     // may be NULL, and NOT leaves a NULL what it is.
-    fn expression(&mut self, negated: bool, depth: usize) -> Result<Condition, FilterError> {
-        let mut condition = if negated {
-            Condition::any()
-        } else {
-            Condition::all()
-        };
+    fn expression(&mut self, negated: bool, depth: usize) -> Result<Filter, FilterError> {
+        let mut factors = Vec::new();
         loop {
-            condition = condition.add(self.factor(negated, depth)?);
+            factors.push(self.factor(negated, depth)?);
             if self.scan.rest().is_empty() || self.scan.rest().starts_with(')') {
-                return Ok(condition);
+                break;
             }
             self.scan.eat_keyword("AND");
         }
+        Ok(if negated {
+            Filter::any(factors)
+        } else {
+            Filter::all(factors)
+        })
     }
 
-    fn factor(&mut self, negated: bool, depth: usize) -> Result<Condition, FilterError> {
-        let mut condition = if negated {
-            Condition::all()
-        } else {
-            Condition::any()
-        };
+    fn factor(&mut self, negated: bool, depth: usize) -> Result<Filter, FilterError> {
+        let mut terms = Vec::new();
         loop {
-            condition = condition.add(self.term(negated, depth)?);
+            terms.push(self.term(negated, depth)?);
             self.scan.skip_space();
             if !self.scan.eat_keyword("OR") {
-                return Ok(condition);
+                break;
             }
         }
+        Ok(if negated {
+            Filter::all(terms)
+        } else {
+            Filter::any(terms)
+        })
     }
 
-    fn term(&mut self, negated: bool, depth: usize) -> Result<Condition, FilterError> {
+    fn term(&mut self, negated: bool, depth: usize) -> Result<Filter, FilterError> {
         let negated = negated != (self.scan.eat_keyword("NOT") || self.scan.eat("-"));
         let start = self.scan.at;
-        let condition = if self.scan.eat("(") {
+        let term = if self.scan.eat("(") {
             if depth == MAX_DEPTH {
                 return self.scan.fail(start, Problem::TooDeep);
             }
@@ -141,10 +161,10 @@ impl Parser<'_> {
         if !self.scan.rest().is_empty() && !self.scan.rest().starts_with(may_follow) {
             return self.scan.fail(self.scan.at, Problem::Syntax(SPACE));
         }
-        Ok(condition)
+        Ok(term)
     }
 
-    fn restriction(&mut self, negated: bool) -> Result<Condition, FilterError> {
+    fn restriction(&mut self, negated: bool) -> Result<Filter, FilterError> {
         let start = self.scan.at;
         let name = self.scan.word(false);
         if matches!(name, "" | "AND" | "OR" | "NOT") {
@@ -175,15 +195,19 @@ impl Parser<'_> {
         self.scan.skip_space();
         let start = self.scan.at;
         let literal = self.scan.literal()?;
-        let test = match test(field, operator, &literal, self.backend) {
+        let (test, found) = match test(field, operator, &literal) {
             Ok(test) => test,
             Err(problem) => return self.scan.fail(start, problem),
         };
         self.scan.field = None;
         if negated == (operator == "!=") {
-            return Ok(test.into());
+            let condition = test.into();
+            return Ok(Filter { condition, found });
         }
-        let is_null = Expr::col(field.column).is_null();
-        Ok(Condition::any().add(test.not()).add(is_null))
+        let is_null = column(field.column).is_null();
+        Ok(Filter {
+            condition: Condition::any().add(test.not()).add(is_null),
+            found: None,
+        })
     }
 }

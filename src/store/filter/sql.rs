@@ -1,47 +1,51 @@
 //! What a comparison asks of a row, in SQL.
 
-use sea_orm::{
-    DbBackend,
-    sea_query::{Alias, Expr, ExprTrait, LikeExpr, Query},
-};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, LikeExpr, Query};
 
 use super::{
-    Column, Field, Kind, MIN_SUBSTRING_CHARS, Problem,
+    Column, Field, Found, Kind, MIN_SUBSTRING_CHARS, Pairs, Problem,
     fault::{RESOURCE, STAR, TIME, WHOLE},
+    fold,
     scan::Literal,
 };
 
-/// The test that a row must pass, which may come out NULL for a NULL column. For `!=` it's that of
-/// `=`, for the caller to negate.
+/// The test that a row must pass, which may come out NULL for a NULL column, and what finds all such rows. For `!=` it's that of `=`, for
+/// the caller to negate.
 pub(super) fn test(
     field: &Field,
     operator: &str,
     literal: &Literal,
-    backend: DbBackend,
-) -> Result<Expr, Problem> {
-    let column = Expr::col(field.column);
+) -> Result<(Expr, Option<Found>), Problem> {
+    let column = column(field.column);
     let text = literal.text.as_str();
     let bad = |expected: &str| Problem::BadValue(expected.to_owned());
-    Ok(match field.kind {
-        Kind::Text { fold } | Kind::Indexed { fold, .. } => match literal.star {
-            None if operator == ":" => {
-                let text = fold(text);
-                if text.chars().count() < MIN_SUBSTRING_CHARS {
-                    return Err(Problem::TooShortForSubstring);
-                }
-                match field.kind {
-                    Kind::Indexed { search, .. } if backend == DbBackend::Sqlite => {
-                        matching(field.column, search, &text)
+    let test = match field.kind {
+        Kind::Text(indexes) => {
+            let (test, text) = match literal.star {
+                None if operator == ":" => {
+                    let text = fold(text);
+                    if text.chars().count() < MIN_SUBSTRING_CHARS {
+                        return Err(Problem::TooShortForSubstring);
                     }
-                    _ => column.like(pattern("%", &text)),
+                    (column.like(anywhere(&text)), text)
                 }
-            }
-            None => column.eq(fold(text)),
-            Some(star) if operator != ":" && star > 0 && star + 1 == text.len() => {
-                column.like(pattern("", &fold(&text[..star])))
-            }
-            Some(_) => return Err(bad(STAR)),
-        },
+                None => (column.eq(fold(text)), fold(text)),
+                Some(star) if operator != ":" && star > 0 && star + 1 == text.len() => {
+                    let text = fold(&text[..star]);
+                    (column.like(pattern("", &text)), text)
+                }
+                Some(_) => return Err(bad(STAR)),
+            };
+            // What equals a text, or begins with it, holds it too.
+            return Ok((test, Found::by_text(indexes, &text)));
+        }
+        Kind::Paired(pairs) => {
+            let id = (pairs.parse)(text).ok_or_else(|| bad(RESOURCE))?;
+            return Ok((
+                paired(field.column, &pairs, id),
+                Some(Found::by_pairs(pairs, id)),
+            ));
+        }
         Kind::Exact if literal.star.is_some() => return Err(bad(WHOLE)),
         Kind::Exact => column.eq(text),
         Kind::Enum(names) => column.eq(number(names, text)?),
@@ -61,7 +65,8 @@ pub(super) fn test(
         }
         Kind::Bool => column.eq(text.parse::<bool>().map_err(|_| bad("true or false"))?),
         Kind::Id { parse } => column.eq(parse(text).ok_or_else(|| bad(RESOURCE))?),
-    })
+    };
+    Ok((test, None))
 }
 
 fn number(names: &[(&str, i64)], name: &str) -> Result<i64, Problem> {
@@ -72,19 +77,27 @@ fn number(names: &[(&str, i64)], name: &str) -> Result<i64, Problem> {
     Err(Problem::BadValue(format!("one of {}", names.join(", "))))
 }
 
-/// The rows whose trigrams hold `text` in one piece, by SQLite's index `search`, which knows rows by
-/// their `row_number` and columns by their names.
-fn matching(column: Column, search: &'static str, text: &str) -> Expr {
-    let phrase = format!("{} : \"{}\"", column.1, text.replace('"', "\"\""));
-    let rows = Query::select()
-        .column(Alias::new("rowid"))
-        .from(Alias::new(search))
-        .and_where(Expr::cust_with_exprs(
-            format!("{search} MATCH ?"),
-            [Expr::value(phrase)],
-        ))
-        .to_owned();
-    Expr::col((Alias::new(column.0), Alias::new("row_number"))).in_subquery(rows)
+/// Whether the row is paired with an ID: one look into the index of pairs, however many there are.
+fn paired(row: Column, pairs: &Pairs, id: uuid::Uuid) -> Expr {
+    let mut pair = Query::select();
+    pair.expr(Expr::val(1))
+        .from(Alias::new(pairs.table))
+        .and_where(column((pairs.table, pairs.with)).eq(id))
+        .and_where(column((pairs.table, pairs.row)).eq(column(row)));
+    if let Some((there, here)) = pairs.within {
+        pair.and_where(column((pairs.table, there)).eq(column(here)));
+    }
+    Expr::exists(pair)
+}
+
+/// A column in an expression.
+pub(in crate::store) fn column(of: Column) -> Expr {
+    Expr::col((Alias::new(of.0), Alias::new(of.1)))
+}
+
+/// A LIKE pattern of anything, then exactly `text`, then anything.
+pub(super) fn anywhere(text: &str) -> LikeExpr {
+    pattern("%", text)
 }
 
 /// A LIKE pattern of `before`, then exactly `text`, then anything.
