@@ -144,6 +144,7 @@ impl<'a> Generator<'a> {
         }
         for (name, request) in &requests {
             self.fields_impl(name, request, &mut code);
+            self.list_impl(name, request, &mut code);
         }
         let mut answered = BTreeMap::new();
         for message in responses.values() {
@@ -552,6 +553,30 @@ impl<'a> Generator<'a> {
              fn text(&self, field: &str) -> &str {{ match field {{\n{texts}_ => \"\" }} }}\n\
              fn sequence(&self) -> i64 {{ {sequence} }}\n\
              {checks}\n\
+             }}"
+        );
+    }
+
+    /// What a request for a page of a list asks.
+    fn list_impl(&self, name: &str, request: &MessageDescriptor, code: &mut String) {
+        let fields = ["page_size", "page_token", "filter", "order_by"];
+        let has = |field: &&str| request.get_field_by_name(field).is_some();
+        if !has(&"page_token") {
+            return;
+        }
+        if !fields.iter().all(has) {
+            self.fault(format!("{name}: a list takes {}", fields.join(", ")));
+            return;
+        }
+        let rust = path_of(request);
+        let _ = writeln!(
+            code,
+            "impl crate::store::list::ListRequest for {rust} {{\n\
+             fn page_size(&self) -> i32 {{ self.page_size }}\n\
+             fn page_token(&self) -> &str {{ &self.page_token }}\n\
+             fn filter(&self) -> &str {{ &self.filter }}\n\
+             fn order_by(&self) -> &str {{ &self.order_by }}\n\
+             fn question(&self) -> Vec<u8> {{ let mut bare = self.clone(); bare.page_size = 0; bare.page_token.clear(); prost::Message::encode_to_vec(&bare) }}\n\
              }}"
         );
     }

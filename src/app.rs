@@ -12,8 +12,8 @@ use std::{
 use futures_util::future::BoxFuture;
 use prost::Message;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, IsolationLevel,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, FromQueryResult,
+    IsolationLevel, Select, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +41,7 @@ use crate::{
     store::{
         connect::Db,
         idempotency::{self, Claim, Claimed},
-        list::fold,
+        list::{self, Asker, ListRequest, Listing, Page, fold},
         scope_key::ScopeKey,
         work::{Origin, Snapshot, Work},
     },
@@ -166,6 +166,25 @@ impl Read {
     #[must_use]
     pub fn method(&self) -> &'static str {
         self.call.rule.method
+    }
+
+    /// A page of a list, as the request asks: of `select`, which is already bound to the list's parent.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a bad page, filter or order; those of the database.
+    pub async fn list<E: EntityTrait, M: FromQueryResult, T: Message>(
+        &self,
+        request: &impl ListRequest,
+        listing: &Listing,
+        select: Select<E>,
+        to_wire: impl Fn(M) -> T,
+    ) -> Result<Page<T>> {
+        let asker = Asker {
+            keys: &self.app.keys,
+            caller: &self.call.caller.key(),
+            method: self.method(),
+        };
+        list::page(self.db(), &asker, request, listing, select, to_wire).await
     }
 
     /// What the caller may on a scope now, awake.

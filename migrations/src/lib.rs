@@ -11,6 +11,7 @@ mod m0003_account;
 mod m0004_operator;
 mod m0005_people;
 mod m0006_event_payloads;
+mod m0007_search;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_operator::Migration),
             Box::new(m0005_people::Migration),
             Box::new(m0006_event_payloads::Migration),
+            Box::new(m0007_search::Migration),
         ]
     }
 }

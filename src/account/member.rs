@@ -18,7 +18,7 @@ use crate::{
     },
     app::{Read, Tx},
     check::{MOST_ITEMS_NAMED, Violations},
-    directory,
+    directory::{self, search},
     error::{Error, Reason, Result},
     names::Name,
     proto::{
@@ -32,31 +32,30 @@ use crate::{
         directory::{Losses, LostMembership},
     },
     store::{
-        filter::{Field, Kind, OrderField},
-        list::{Key, Listing, Query, fold},
+        filter::{Field, Kind, OrderField, Pairs},
+        list::Listing,
         outbox::Event,
         scope_key::ScopeKey,
-        time::parse_rfc3339,
         update,
     },
 };
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "display_name",
-            column: ("members", "display_name_fold"),
-            kind: Kind::Text { fold },
-        },
-        Field {
-            name: "user_name",
-            column: ("members", "user_name_fold"),
-            kind: Kind::Text { fold },
-        },
-        Field {
-            name: "roles",
-            column: ("members", "roles"),
-            kind: Kind::Flags(&[
+        Field::new(
+            "display_name",
+            ("members", "display_name_fold"),
+            Kind::Text(search::PRINCIPALS),
+        ),
+        Field::new(
+            "user_name",
+            ("members", "user_name_fold"),
+            Kind::Text(search::USER_NAMES),
+        ),
+        Field::new(
+            "roles",
+            ("members", "roles"),
+            Kind::Flags(&[
                 ("MANAGER", 2),
                 ("DEVELOPER", 4),
                 ("FINANCE", 8),
@@ -64,38 +63,34 @@ const LISTING: Listing = Listing {
                 ("HELPDESK_AGENT", 32),
                 ("OWNER", 64),
             ]),
-        },
-        Field {
-            name: "kind",
-            column: ("members", "principal_kind"),
-            kind: Kind::Enum(&[("USER", 1), ("APPLICATION", 2)]),
-        },
-        Field {
-            name: "tenant",
-            column: ("members", "tenant_id"),
-            kind: Kind::Id { parse: tenant_id },
-        },
-        Field {
-            name: "create_time",
-            column: ("members", "create_time"),
-            kind: Kind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
+        ),
+        Field::new(
+            "kind",
+            ("members", "principal_kind"),
+            Kind::Enum(&[("USER", 1), ("APPLICATION", 2), ("GROUP", 4)]),
+        ),
+        Field::new(
+            "tenant",
+            ("members", "tenant_id"),
+            Kind::Id { parse: tenant_id },
+        ),
+        Field::new("group", ("members", "principal_id"), Kind::Paired(GROUPS)),
+        Field::new("create_time", ("members", "create_time"), Kind::TIME),
     ],
     orders: &[
-        OrderField {
-            name: "create_time",
-            column: ("members", "create_time"),
-            descending: false,
-        },
-        OrderField {
-            name: "display_name",
-            column: ("members", "display_name_fold"),
-            descending: false,
-        },
+        OrderField::new("create_time", ("members", "create_time")),
+        OrderField::new("display_name", ("members", "display_name_fold")),
     ],
     id: ("members", "principal_id"),
+};
+
+/// The groups of members, as far as they are members too: who is in another group is its tenant's business.
+const GROUPS: Pairs = Pairs {
+    table: "member_groups",
+    row: "user_id",
+    with: "group_id",
+    within: Some(("account_id", ("members", "account_id"))),
+    parse: directory::user::group_id,
 };
 
 fn tenant_id(name: &str) -> Option<Uuid> {
@@ -301,7 +296,7 @@ pub async fn leave_account(
 }
 
 pub(crate) fn check_search_candidates(req: &SearchCandidatesRequest, v: &mut Violations) {
-    directory::user::CANDIDATES.check(&req.filter, &req.order_by, v);
+    directory::user::CANDIDATES.check(req, v);
 }
 
 /// Searches the caller's own tenant for users to add: their names, and nothing else (ROL-8).
@@ -313,13 +308,6 @@ pub async fn search_candidates(
     scope: AccountScope,
     req: SearchCandidatesRequest,
 ) -> Result<SearchCandidatesResponse> {
-    let SearchCandidatesRequest {
-        parent,
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
     let tenant = rd
         .caller()
         .who
@@ -329,32 +317,26 @@ pub async fn search_candidates(
         return Err(Error::precondition(Reason::NotInAssociatedTenant)
             .with("principal", rd.caller().name()));
     }
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &rd.caller().key(),
-        about: &[rd.method(), &parent],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
-    let (rows, next_page_token) = directory::user::candidates(rd, tenant, &query).await?;
-    let mut candidates = Vec::with_capacity(rows.len());
-    for row in rows {
-        let member = grants::find(rd.db(), ScopeKey::Account(scope.id()), row.id)
-            .await?
-            .is_some();
-        candidates.push(Candidate {
-            principal: Name::User(tenant, row.id).to_string(),
-            display_name: row.display_name,
-            user_name: row.user_name,
-            member,
-        });
+    let mut page = directory::user::candidates(rd, tenant, &req, |user| Candidate {
+        principal: Name::User(tenant, user.id).to_string(),
+        display_name: user.display_name,
+        user_name: user.user_name,
+        member: false,
+    })
+    .await?;
+    let ids = page.items.iter().filter_map(id_of);
+    let members = member::among(rd.db(), scope, ids).await?;
+    for candidate in &mut page.items {
+        candidate.member = id_of(candidate).is_some_and(|id| members.contains(&id));
     }
     Ok(SearchCandidatesResponse {
-        candidates,
-        next_page_token,
+        candidates: page.items,
+        next_page_token: page.next_page_token,
     })
+}
+
+fn id_of(candidate: &Candidate) -> Option<Uuid> {
+    Name::parse(&candidate.principal).map(|name| name.id())
 }
 
 /// Gives a member.
@@ -383,7 +365,7 @@ pub async fn get_member(rd: &Read, proof: Proof, req: GetMemberRequest) -> Resul
 }
 
 pub(crate) fn check_list_members(req: &ListMembersRequest, v: &mut Violations) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// Lists and searches members (USR-7).
@@ -395,40 +377,14 @@ pub async fn list_members(
     scope: AccountScope,
     req: ListMembersRequest,
 ) -> Result<ListMembersResponse> {
-    let ListMembersRequest {
-        parent,
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &rd.caller().key(),
-        about: &[rd.method(), &parent],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
     let select = Entity::find().filter(Column::AccountId.eq(scope.id()));
-    let page = query
-        .page(
-            rd.db(),
-            select,
-            &LISTING,
-            |row: &Model, order| match order {
-                "display_name" => Key::Text(row.display_name_fold.clone(), row.principal_id),
-                _ => Key::Number(row.create_time, row.principal_id),
-            },
-        )
+    let page = rd
+        .list(&req, &LISTING, select, |row: Model| {
+            wire::member(rd.app(), &row)
+        })
         .await?;
     Ok(ListMembersResponse {
-        members: page
-            .rows
-            .iter()
-            .map(|row| wire::member(rd.app(), row))
-            .collect(),
+        members: page.items,
         next_page_token: page.next_page_token,
     })
 }

@@ -32,40 +32,39 @@ use crate::{
         Account, GetAccountRequest, ImportAccountRequest, ListAccountsRequest, ListAccountsResponse,
     },
     store::{
-        filter::{Field, Kind, OrderField},
-        list::{Key, Listing, Query, fold},
+        filter::{Field, Kind, OrderField, Trigrams},
+        list::{Listing, fold},
         outbox::Event,
         scope_key::ScopeKey,
-        time::parse_rfc3339,
     },
 };
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "publisher_display_name",
-            column: ("accounts", "publisher_display_name_fold"),
-            kind: Kind::Text { fold },
-        },
-        Field {
-            name: "create_time",
-            column: ("accounts", "create_time"),
-            kind: Kind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
+        Field::new(
+            "publisher_display_name",
+            ("accounts", "publisher_display_name_fold"),
+            Kind::Text(&[Trigrams {
+                table: "accounts",
+                column: "publisher_display_name_fold",
+            }]),
+        ),
+        Field::new(
+            "legal_name",
+            ("accounts", "legal_name_fold"),
+            Kind::Text(&[Trigrams {
+                table: "accounts",
+                column: "legal_name_fold",
+            }]),
+        ),
+        Field::new("create_time", ("accounts", "create_time"), Kind::TIME),
     ],
     orders: &[
-        OrderField {
-            name: "create_time",
-            column: ("accounts", "create_time"),
-            descending: false,
-        },
-        OrderField {
-            name: "publisher_display_name",
-            column: ("accounts", "publisher_display_name_fold"),
-            descending: false,
-        },
+        OrderField::new("create_time", ("accounts", "create_time")),
+        OrderField::new(
+            "publisher_display_name",
+            ("accounts", "publisher_display_name_fold"),
+        ),
     ],
     id: ("accounts", "id"),
 };
@@ -94,6 +93,7 @@ pub async fn import_account(
         id,
         publisher_display_name_fold: fold(&new.publisher_display_name),
         publisher_display_name: new.publisher_display_name,
+        legal_name_fold: fold(&new.legal_name),
         legal_name: new.legal_name,
         country_code: new.country_code,
         r#type: new.kind,
@@ -146,7 +146,7 @@ pub async fn get_account(rd: &Read, _proof: Proof, req: GetAccountRequest) -> Re
 }
 
 pub(crate) fn check_list_accounts(req: &ListAccountsRequest, v: &mut Violations) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// Lists the accounts that the caller is a member of, through tenants that are still associated.
@@ -158,12 +158,6 @@ pub async fn list_accounts(
     scope: CallerScope,
     req: ListAccountsRequest,
 ) -> Result<ListAccountsResponse> {
-    let ListAccountsRequest {
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
     let Principal {
         kind: _,
         id,
@@ -191,30 +185,11 @@ pub async fn list_accounts(
     let select = Entity::find()
         .filter(mine)
         .filter(account::Column::State.gt(0));
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &rd.caller().key(),
-        about: &[rd.method()],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
-    let page = query
-        .page(
-            rd.db(),
-            select,
-            &LISTING,
-            |row: &Model, order| match order {
-                "publisher_display_name" => {
-                    Key::Text(row.publisher_display_name_fold.clone(), row.id)
-                }
-                _ => Key::Number(row.create_time, row.id),
-            },
-        )
+    let page = rd
+        .list(&req, &LISTING, select, |row: Model| wire::account(&row))
         .await?;
     Ok(ListAccountsResponse {
-        accounts: page.rows.iter().map(wire::account).collect(),
+        accounts: page.items,
         next_page_token: page.next_page_token,
     })
 }

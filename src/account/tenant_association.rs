@@ -18,7 +18,7 @@ use crate::{
     },
     app::{Outside, Read, Tx},
     check::Violations,
-    directory,
+    directory::{self, search},
     error::{Error, Reason, Result},
     names::Name,
     proto::{
@@ -31,40 +31,32 @@ use crate::{
     },
     store::{
         filter::{Field, Kind, OrderField},
-        list::{Key, Listing, Query, fold},
+        list::Listing,
         outbox::Event,
         scope_key::ScopeKey,
-        time::parse_rfc3339,
         update,
     },
 };
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "tenant_display_name",
-            column: ("account_tenants", "display_name_fold"),
-            kind: Kind::Text { fold },
-        },
-        Field {
-            name: "create_time",
-            column: ("account_tenants", "create_time"),
-            kind: Kind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
+        Field::new(
+            "tenant_display_name",
+            ("account_tenants", "display_name_fold"),
+            Kind::Text(search::TENANTS),
+        ),
+        Field::new(
+            "create_time",
+            ("account_tenants", "create_time"),
+            Kind::TIME,
+        ),
     ],
     orders: &[
-        OrderField {
-            name: "create_time",
-            column: ("account_tenants", "create_time"),
-            descending: false,
-        },
-        OrderField {
-            name: "tenant_display_name",
-            column: ("account_tenants", "display_name_fold"),
-            descending: false,
-        },
+        OrderField::new("create_time", ("account_tenants", "create_time")),
+        OrderField::new(
+            "tenant_display_name",
+            ("account_tenants", "display_name_fold"),
+        ),
     ],
     id: ("account_tenants", "tenant_id"),
 };
@@ -209,7 +201,7 @@ pub(crate) fn check_list_associated_tenants(
     req: &ListAssociatedTenantsRequest,
     v: &mut Violations,
 ) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// Lists the associated tenants.
@@ -221,40 +213,14 @@ pub async fn list_associated_tenants(
     scope: AccountScope,
     req: ListAssociatedTenantsRequest,
 ) -> Result<ListAssociatedTenantsResponse> {
-    let ListAssociatedTenantsRequest {
-        parent,
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &rd.caller().key(),
-        about: &[rd.method(), &parent],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
     let select = Entity::find().filter(Column::AccountId.eq(scope.id()));
-    let page = query
-        .page(
-            rd.db(),
-            select,
-            &LISTING,
-            |row: &Model, order| match order {
-                "tenant_display_name" => Key::Text(row.display_name_fold.clone(), row.tenant_id),
-                _ => Key::Number(row.create_time, row.tenant_id),
-            },
-        )
+    let page = rd
+        .list(&req, &LISTING, select, |row: Model| {
+            wire::association(rd.app(), &row)
+        })
         .await?;
     Ok(ListAssociatedTenantsResponse {
-        associations: page
-            .rows
-            .iter()
-            .map(|row| wire::association(rd.app(), row))
-            .collect(),
+        associations: page.items,
         next_page_token: page.next_page_token,
     })
 }

@@ -26,6 +26,7 @@ pub fn account(row: &account::Model) -> Account {
         publisher_display_name,
         publisher_display_name_fold: _,
         legal_name,
+        legal_name_fold: _,
         country_code,
         r#type,
         seller_id,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 
-use super::{MOST_BYTES, MOST_EVENTS, parent_of, wire};
+use super::{MOST_EVENTS, parent_of, wire};
 use crate::{
     access::scope::Proof,
     app::Read,
@@ -18,7 +18,7 @@ use crate::{
     proto::audit::{
         GetLastCursorRequest, GetLastCursorResponse, WatchEventsRequest, WatchEventsResponse,
     },
-    store::{facts::fact, outbox},
+    store::{facts::fact, list::Cut, outbox},
 };
 
 /// A stream without news shows so often that it lives.
@@ -80,15 +80,14 @@ pub async fn watch_events(
     } else {
         Then::Wait
     };
-    let (mut last, mut events, mut bytes) = (at, Vec::new(), 0);
+    let (mut last, mut events, mut cut) = (at, Vec::new(), Cut::default());
     for row in rows {
         let seq = row.seq;
         if (types.is_empty() || types.contains(&row.r#type))
             && (resource.is_empty() || *resource == row.resource)
         {
             let event = wire::domain_event(epoch, scope, row);
-            bytes += event.encoded_len();
-            if bytes > MOST_BYTES && !events.is_empty() {
+            if !cut.takes(event.encoded_len()) {
                 then = Then::More;
                 break;
             }

@@ -10,6 +10,7 @@
 pub mod event;
 mod wire;
 
+use prost::Message as _;
 use sea_orm::{
     ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, Select, Statement,
     Value,
@@ -29,19 +30,13 @@ use crate::{
     store::{
         self,
         filter::{Field, Kind, OrderField},
-        list::{Key, Listing, Query},
+        list::{Cut, Listing},
         scope_key::ScopeKey,
-        time::parse_rfc3339,
     },
 };
 
 /// Events in one message of a stream.
 const MOST_EVENTS: u16 = 500;
-/// Bytes of events in one answer; half of what a message may have, since what surrounds them isn't counted.
-const MOST_BYTES: usize = 2 * 1_024 * 1_024;
-/// Bytes that an audit event has on the wire beside what is stored of it: its name, and its ID as text.
-const BESIDE_BODY: usize = 200;
-
 /// `audit_events`, but for what only verification reads.
 mod entity {
     use sea_orm::entity::prelude::*;
@@ -71,28 +66,10 @@ mod entity {
 /// What lists of audit events can be asked.
 static LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "create_time",
-            column: ("audit_events", "create_time"),
-            kind: Kind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
-        Field {
-            name: "action",
-            column: ("audit_events", "action"),
-            kind: Kind::Exact,
-        },
-        Field {
-            name: "actor",
-            column: ("audit_events", "actor"),
-            kind: Kind::Exact,
-        },
-        Field {
-            name: "outcome",
-            column: ("audit_events", "outcome"),
-            kind: Kind::Exact,
-        },
+        Field::new("create_time", ("audit_events", "create_time"), Kind::TIME),
+        Field::new("action", ("audit_events", "action"), Kind::Exact),
+        Field::new("actor", ("audit_events", "actor"), Kind::Exact),
+        Field::new("outcome", ("audit_events", "outcome"), Kind::Exact),
     ],
     orders: &[OrderField {
         name: "create_time",
@@ -112,7 +89,7 @@ pub struct Export {
 }
 
 pub(crate) fn check_list_audit_events(req: &ListAuditEventsRequest, v: &mut Violations) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// Audit events of a tenant, an account or the operator (COM-11).
@@ -124,41 +101,16 @@ pub async fn list_audit_events(
     proof: Proof,
     req: ListAuditEventsRequest,
 ) -> Result<ListAuditEventsResponse> {
-    let ListAuditEventsRequest {
-        parent,
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
-    let name = parent_of(&proof, &parent)?;
+    let name = parent_of(&proof, &req.parent)?;
     chain_length(rd, name).await?;
-    let (scope, caller) = (name.scope(), rd.caller().key());
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &caller,
-        about: &[rd.method(), &parent],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
-    let mut page = query.page(rd.db(), chain(scope), &LISTING, key).await?;
-    let fits = fitting(page.rows.iter().map(|row| row.body.len() + BESIDE_BODY));
-    if fits < page.rows.len() {
-        // Tokens aren't bound to the size of a page, so a shorter one goes on all the same.
-        let shorter = Query {
-            page_size: i32::try_from(fits).unwrap_or(1),
-            ..query
-        };
-        page = shorter.page(rd.db(), chain(scope), &LISTING, key).await?;
-    }
+    let scope = name.scope();
+    let page = rd
+        .list(&req, &LISTING, chain(scope), |row: entity::Model| {
+            wire::audit_event(scope, row.seq, &row.body)
+        })
+        .await?;
     Ok(ListAuditEventsResponse {
-        audit_events: page
-            .rows
-            .into_iter()
-            .map(|row| wire::audit_event(scope, row.seq, &row.body))
-            .collect(),
+        audit_events: page.items,
         next_page_token: page.next_page_token,
     })
 }
@@ -203,20 +155,25 @@ pub async fn export_audit_events(
         }
     };
     let scope = name.scope();
-    let mut rows = store::audit::after(rd.db(), scope, state.at, u64::from(MOST_EVENTS)).await?;
-    rows.retain(|row| row.seq <= end);
-    rows.truncate(fitting(rows.iter().map(|row| row.body.len() + BESIDE_BODY)));
-    // Without rows the chain ends before its head says so: then there is nothing to wait for, and verification tells of it.
-    state.at = rows.last().map_or(end, |row| row.seq);
+    let rows = store::audit::after(rd.db(), scope, state.at, u64::from(MOST_EVENTS)).await?;
+    let (mut events, mut cut) = (Vec::new(), Cut::default());
+    for row in rows.iter().filter(|row| row.seq <= end) {
+        let event = wire::audit_event(scope, row.seq, &row.body);
+        if !cut.takes(event.encoded_len()) {
+            break;
+        }
+        state.at = row.seq;
+        events.push(event);
+    }
+    if events.is_empty() {
+        // The chain ends before its head says so: there is nothing to wait for, and verification tells of it.
+        state.at = end;
+    }
     let then = if state.at < end {
         Then::More
     } else {
         Then::End
     };
-    let events: Vec<_> = rows
-        .iter()
-        .map(|row| wire::audit_event(scope, row.seq, &row.body))
-        .collect();
     let message = (!events.is_empty()).then_some(ExportAuditEventsResponse {
         audit_events: events,
     });
@@ -255,34 +212,4 @@ fn chain(scope: ScopeKey) -> Select<entity::Entity> {
     entity::Entity::find()
         .filter(entity::Column::ScopeKind.eq(scope.kind()))
         .filter(entity::Column::ScopeId.eq(scope.id()))
-}
-
-fn key(row: &entity::Model, _order: &'static str) -> Key {
-    Key::Number(row.create_time, row.event_id)
-}
-
-/// How many events of these sizes go into one answer; at least one, if there is any.
-fn fitting(sizes: impl Iterator<Item = usize>) -> usize {
-    let mut bytes = 0_usize;
-    sizes
-        .enumerate()
-        .take_while(|(place, size)| {
-            bytes = bytes.saturating_add(*size);
-            *place == 0 || bytes <= MOST_BYTES
-        })
-        .count()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_stay_below_what_a_message_may_have_and_go_on() {
-        assert_eq!(fitting(std::iter::empty()), 0);
-        assert_eq!(fitting([1, 2, 3].into_iter()), 3);
-        assert_eq!(fitting([MOST_BYTES + 1, 1].into_iter()), 1);
-        assert_eq!(fitting([MOST_BYTES - 1, 1, 1].into_iter()), 2);
-        assert_eq!(fitting([usize::MAX, usize::MAX].into_iter()), 1);
-    }
 }

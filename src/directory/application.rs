@@ -14,7 +14,7 @@ use super::{
         application::{self, Column, Entity, Model},
         application_key as keys,
     },
-    user_change, wire,
+    search, user_change, wire,
 };
 use crate::{
     access::{
@@ -36,11 +36,11 @@ use crate::{
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
-        list::{Key, Listing, Query, fold},
+        list::{Listing, fold},
         outbox::Event,
         scope_key::ScopeKey,
         sql,
-        time::{self, micros, parse_rfc3339},
+        time::{self, micros},
         update,
     },
 };
@@ -58,56 +58,41 @@ const KEY_PREFIX: &str = "entk_";
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "display_name",
-            column: ("applications", "display_name_fold"),
-            kind: FilterKind::Text { fold },
-        },
-        Field {
-            name: "create_time",
-            column: ("applications", "create_time"),
-            kind: FilterKind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
+        Field::new(
+            "display_name",
+            ("applications", "display_name_fold"),
+            FilterKind::Text(search::APPLICATIONS),
+        ),
+        Field::new(
+            "create_time",
+            ("applications", "create_time"),
+            FilterKind::TIME,
+        ),
     ],
     orders: &[
-        OrderField {
-            name: "create_time",
-            column: ("applications", "create_time"),
-            descending: false,
-        },
-        OrderField {
-            name: "display_name",
-            column: ("applications", "display_name_fold"),
-            descending: false,
-        },
+        OrderField::new("create_time", ("applications", "create_time")),
+        OrderField::new("display_name", ("applications", "display_name_fold")),
     ],
     id: ("applications", "id"),
 };
 
 const KEY_LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "create_time",
-            column: ("application_keys", "create_time"),
-            kind: FilterKind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
-        Field {
-            name: "expire_time",
-            column: ("application_keys", "expire_time"),
-            kind: FilterKind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
+        Field::new(
+            "create_time",
+            ("application_keys", "create_time"),
+            FilterKind::TIME,
+        ),
+        Field::new(
+            "expire_time",
+            ("application_keys", "expire_time"),
+            FilterKind::TIME,
+        ),
     ],
-    orders: &[OrderField {
-        name: "create_time",
-        column: ("application_keys", "create_time"),
-        descending: false,
-    }],
+    orders: &[OrderField::new(
+        "create_time",
+        ("application_keys", "create_time"),
+    )],
     id: ("application_keys", "id"),
 };
 
@@ -200,7 +185,7 @@ pub async fn get_application(
 }
 
 pub(crate) fn check_list_applications(req: &ListApplicationsRequest, v: &mut Violations) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// Lists the applications of a tenant.
@@ -212,36 +197,12 @@ pub async fn list_applications(
     scope: TenantScope,
     req: ListApplicationsRequest,
 ) -> Result<ListApplicationsResponse> {
-    let ListApplicationsRequest {
-        parent,
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &rd.caller().key(),
-        about: &[rd.method(), &parent],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
     let select = Entity::find().filter(Column::TenantId.eq(scope.id()));
-    let page = query
-        .page(
-            rd.db(),
-            select,
-            &LISTING,
-            |row: &Model, order| match order {
-                "display_name" => Key::Text(row.display_name_fold.clone(), row.id),
-                _ => Key::Number(row.create_time, row.id),
-            },
-        )
+    let page = rd
+        .list(&req, &LISTING, select, |row: Model| wire::application(&row))
         .await?;
     Ok(ListApplicationsResponse {
-        applications: page.rows.iter().map(wire::application).collect(),
+        applications: page.items,
         next_page_token: page.next_page_token,
     })
 }
@@ -379,7 +340,7 @@ fn key_hash(app: &App, application: Uuid, secret: &str) -> Vec<u8> {
 }
 
 pub(crate) fn check_list_keys(req: &ListKeysRequest, v: &mut Violations) {
-    KEY_LISTING.check(&req.filter, &req.order_by, v);
+    KEY_LISTING.check(req, v);
 }
 
 /// Lists keys, without secrets.
@@ -391,35 +352,15 @@ pub async fn list_keys(
     scope: TenantScope,
     req: ListKeysRequest,
 ) -> Result<ListKeysResponse> {
-    let ListKeysRequest {
-        parent,
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
-    let application = find(rd.db(), scope, &parent).await?;
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &rd.caller().key(),
-        about: &[rd.method(), &parent],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
+    let application = find(rd.db(), scope, &req.parent).await?;
     let select = keys::Entity::find().filter(keys::Column::ApplicationId.eq(application.id));
-    let page = query
-        .page(rd.db(), select, &KEY_LISTING, |row: &keys::Model, _| {
-            Key::Number(row.create_time, row.id)
+    let page = rd
+        .list(&req, &KEY_LISTING, select, |row: keys::Model| {
+            wire::key(application.tenant_id, &row)
         })
         .await?;
     Ok(ListKeysResponse {
-        keys: page
-            .rows
-            .iter()
-            .map(|row| wire::key(application.tenant_id, row))
-            .collect(),
+        keys: page.items,
         next_page_token: page.next_page_token,
     })
 }

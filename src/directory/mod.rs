@@ -11,6 +11,7 @@ pub mod application;
 pub(crate) mod credential;
 mod entity;
 pub(crate) mod password;
+pub(crate) mod search;
 pub mod session;
 pub(crate) mod sign_in;
 pub mod tenant;

@@ -42,11 +42,11 @@ use crate::{
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
-        list::{Key, Listing, Query, fold},
+        list::{Listing, fold},
         outbox::Event,
         scope_key::ScopeKey,
         sql,
-        time::{parse_rfc3339, timestamp},
+        time::timestamp,
         update,
     },
 };
@@ -57,18 +57,12 @@ const MOST_CHOICES: usize = 1_000;
 const REPLACED_US: Micros = 60 * SECOND_US;
 
 const LISTING: Listing = Listing {
-    fields: &[Field {
-        name: "create_time",
-        column: ("sessions", "create_time"),
-        kind: FilterKind::Instant {
-            parse: parse_rfc3339,
-        },
-    }],
-    orders: &[OrderField {
-        name: "create_time",
-        column: ("sessions", "create_time"),
-        descending: false,
-    }],
+    fields: &[Field::new(
+        "create_time",
+        ("sessions", "create_time"),
+        FilterKind::TIME,
+    )],
+    orders: &[OrderField::new("create_time", ("sessions", "create_time"))],
     id: ("sessions", "id"),
 };
 
@@ -644,7 +638,7 @@ pub async fn change_password(
 }
 
 pub(crate) fn check_list_sessions(req: &ListSessionsRequest, v: &mut Violations) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// The caller's own sessions that haven't ended (PWD-9).
@@ -656,37 +650,17 @@ pub async fn list_sessions(
     scope: CallerScope,
     req: ListSessionsRequest,
 ) -> Result<ListSessionsResponse> {
-    let ListSessionsRequest {
-        parent,
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
     let select = Entity::find()
         .filter(Column::UserId.eq(scope.principal().id))
         .filter(Column::EndTime.is_null())
         .filter(Column::ExpireTime.gt(rd.now()));
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &rd.caller().key(),
-        about: &[rd.method(), &parent],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
-    let page = query
-        .page(rd.db(), select, &LISTING, |row: &Model, _| {
-            Key::Number(row.create_time, row.id)
+    let page = rd
+        .list(&req, &LISTING, select, |row: Model| {
+            wire::session(&row, scope.session())
         })
         .await?;
     Ok(ListSessionsResponse {
-        sessions: page
-            .rows
-            .iter()
-            .map(|row| wire::session(row, scope.session()))
-            .collect(),
+        sessions: page.items,
         next_page_token: page.next_page_token,
     })
 }

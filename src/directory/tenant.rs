@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     ACTIVE, credential,
     entity::tenant::{self, Column, Entity, Model},
-    user_change,
+    search, user_change,
     wire::{self, NewTenant, NewUser},
 };
 use crate::{
@@ -29,50 +29,35 @@ use crate::{
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
-        list::{Key, Listing, Query, fold},
+        list::{Listing, fold},
         outbox::Event,
         scope_key::ScopeKey,
-        time::parse_rfc3339,
         update,
     },
 };
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "display_name",
-            column: ("tenants", "display_name_fold"),
-            kind: FilterKind::Text { fold },
-        },
-        Field {
-            name: "domain_prefix",
-            column: ("tenants", "domain_prefix"),
-            kind: FilterKind::Text { fold },
-        },
-        Field {
-            name: "state",
-            column: ("tenants", "state"),
-            kind: FilterKind::Enum(&[("ACTIVE", 1), ("DELETED", 2)]),
-        },
-        Field {
-            name: "create_time",
-            column: ("tenants", "create_time"),
-            kind: FilterKind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
+        Field::new(
+            "display_name",
+            ("tenants", "display_name_fold"),
+            FilterKind::Text(search::TENANTS),
+        ),
+        Field::new(
+            "domain_prefix",
+            ("tenants", "domain_prefix"),
+            FilterKind::Text(search::DOMAINS),
+        ),
+        Field::new(
+            "state",
+            ("tenants", "state"),
+            FilterKind::Enum(&[("ACTIVE", 1), ("DELETED", 2)]),
+        ),
+        Field::new("create_time", ("tenants", "create_time"), FilterKind::TIME),
     ],
     orders: &[
-        OrderField {
-            name: "create_time",
-            column: ("tenants", "create_time"),
-            descending: false,
-        },
-        OrderField {
-            name: "display_name",
-            column: ("tenants", "display_name_fold"),
-            descending: false,
-        },
+        OrderField::new("create_time", ("tenants", "create_time")),
+        OrderField::new("display_name", ("tenants", "display_name_fold")),
     ],
     id: ("tenants", "id"),
 };
@@ -271,7 +256,7 @@ pub async fn get_tenant(rd: &Read, proof: Proof, req: GetTenantRequest) -> Resul
 }
 
 pub(crate) fn check_list_tenants(req: &ListTenantsRequest, v: &mut Violations) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// Lists the caller's tenants, or all for those who may see all.
@@ -283,12 +268,6 @@ pub async fn list_tenants(
     proof: Proof,
     req: ListTenantsRequest,
 ) -> Result<ListTenantsResponse> {
-    let ListTenantsRequest {
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
     // The realm of personal identities is no tenant.
     let mut select = Entity::find().filter(Column::Id.ne(Uuid::nil()));
     let mut masked = proof.masked();
@@ -299,32 +278,13 @@ pub async fn list_tenants(
         let mine = rd.caller_permissions(ScopeKey::Tenant(home)).await?;
         masked = !mine.has(Permission::TenantRead);
     }
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &rd.caller().key(),
-        about: &[rd.method()],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
-    let page = query
-        .page(
-            rd.db(),
-            select,
-            &LISTING,
-            |row: &Model, order| match order {
-                "display_name" => Key::Text(row.display_name_fold.clone(), row.id),
-                _ => Key::Number(row.create_time, row.id),
-            },
-        )
+    let page = rd
+        .list(&req, &LISTING, select, |row: Model| {
+            wire::tenant(rd.app(), &row, masked)
+        })
         .await?;
     Ok(ListTenantsResponse {
-        tenants: page
-            .rows
-            .iter()
-            .map(|row| wire::tenant(rd.app(), row, masked))
-            .collect(),
+        tenants: page.items,
         next_page_token: page.next_page_token,
     })
 }
@@ -380,6 +340,9 @@ pub async fn update_tenant(
     row.update_time = Set(tx.now());
     row.version = Set(old.version + 1);
     let row: tenant::Model = row.update(tx.db()).await?;
+    if row.display_name_fold != old.display_name_fold {
+        grants::rename_tenant(tx, row.id, &row.display_name_fold).await?;
+    }
     tx.emit(event);
     Ok(wire::tenant(tx.app(), &row, false))
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     ACTIVE, DELETED, DISABLED, credential,
     entity::user::{self, Column, Entity, Model},
-    tenant, user_change,
+    search, tenant, user_change,
     wire::{self, NewUser},
 };
 use crate::{
@@ -32,75 +32,76 @@ use crate::{
         UpdateOwnContactRequest, UpdateUserRequest, User, WakeRightsRequest,
     },
     store::{
-        filter::{Field, Kind as FilterKind, OrderField},
-        list::{Key, Listing, Query, fold},
+        filter::{Field, Kind, OrderField, Pairs},
+        list::{ListRequest, Listing, Page, fold},
         outbox::Event,
         scope_key::ScopeKey,
-        sql,
-        time::{self, parse_rfc3339},
-        update,
+        sql, time, update,
     },
 };
 
 const LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "state",
-            column: ("users", "state"),
-            kind: FilterKind::Enum(&[("ACTIVE", 1), ("DISABLED", 2), ("DELETED", 3)]),
-        },
-        Field {
-            name: "kind",
-            column: ("users", "kind"),
-            kind: FilterKind::Enum(&[("MEMBER", 1), ("GUEST", 2)]),
-        },
-        Field {
-            name: "user_name",
-            column: ("users", "user_name_fold"),
-            kind: FilterKind::Indexed {
-                fold,
-                search: "users_search",
-            },
-        },
-        Field {
-            name: "display_name",
-            column: ("users", "display_name_fold"),
-            kind: FilterKind::Indexed {
-                fold,
-                search: "users_search",
-            },
-        },
-        Field {
-            name: "directory_roles",
-            column: ("g", "roles"),
-            kind: FilterKind::Flags(&[
+        Field::new(
+            "state",
+            ("users", "state"),
+            Kind::Enum(&[
+                ("ACTIVE", 1),
+                ("DISABLED", 2),
+                ("DELETED", 3),
+                ("INVITED", 4),
+            ]),
+        ),
+        Field::new(
+            "kind",
+            ("users", "kind"),
+            Kind::Enum(&[("MEMBER", 1), ("GUEST", 2)]),
+        ),
+        Field::new(
+            "user_name",
+            ("users", "user_name_fold"),
+            Kind::Text(search::USER_NAMES),
+        ),
+        Field::new(
+            "display_name",
+            ("users", "display_name_fold"),
+            Kind::Text(search::USERS),
+        ),
+        Field::new(
+            "directory_roles",
+            ("g", "roles"),
+            Kind::Flags(&[
                 ("GLOBAL_ADMIN", 2),
                 ("BILLING_ADMIN", 4),
                 ("HELPDESK_ADMIN", 8),
             ]),
-        },
-        Field {
-            name: "create_time",
-            column: ("users", "create_time"),
-            kind: FilterKind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
+        ),
+        Field::new("group", ("users", "id"), Kind::Paired(GROUPS)),
+        Field::new("create_time", ("users", "create_time"), Kind::TIME),
     ],
     orders: &[
-        OrderField {
-            name: "create_time",
-            column: ("users", "create_time"),
-            descending: false,
-        },
-        OrderField {
-            name: "display_name",
-            column: ("users", "display_name_fold"),
-            descending: false,
-        },
+        OrderField::new("create_time", ("users", "create_time")),
+        OrderField::new("display_name", ("users", "display_name_fold")),
     ],
     id: ("users", "id"),
 };
+
+/// The groups of users.
+const GROUPS: Pairs = Pairs {
+    table: "group_members",
+    row: "user_id",
+    with: "group_id",
+    within: None,
+    parse: group_id,
+};
+
+/// The ID in a group's name.
+pub(crate) fn group_id(name: &str) -> Option<Uuid> {
+    match Name::parse(name) {
+        Some(Name::Group(_, id)) => Some(id),
+        _ => None,
+    }
+}
 
 /// A row of a list: the user, and its directory roles.
 #[derive(FromQueryResult)]
@@ -175,7 +176,7 @@ pub async fn get_user(rd: &Read, proof: Proof, req: GetUserRequest) -> Result<Us
 }
 
 pub(crate) fn check_list_users(req: &ListUsersRequest, v: &mut Violations) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// Lists and searches users (USR-7).
@@ -187,16 +188,8 @@ pub async fn list_users(
     scope: TenantScope,
     req: ListUsersRequest,
 ) -> Result<ListUsersResponse> {
-    let ListUsersRequest {
-        parent,
-        page_size,
-        page_token,
-        filter,
-        order_by,
-        show_deleted,
-    } = req;
     let mut select = Entity::find().filter(Column::TenantId.eq(scope.id()));
-    if !show_deleted {
+    if !req.show_deleted {
         select = select.filter(Column::State.ne(DELETED));
     }
     let on = Expr::col((Alias::new("g"), Alias::new("scope_kind")))
@@ -219,45 +212,15 @@ pub async fn list_users(
         Expr::col((Alias::new("g"), Alias::new("roles"))),
         "directory_roles",
     );
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &rd.caller().key(),
-        about: &[
-            rd.method(),
-            &parent,
-            if show_deleted { "deleted" } else { "" },
-        ],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
-    let page = query
-        .page(
-            rd.db(),
-            select,
-            &LISTING,
-            |row: &Listed, order| match order {
-                "display_name" => Key::Text(row.user.display_name_fold.clone(), row.user.id),
-                _ => Key::Number(row.user.create_time, row.user.id),
-            },
-        )
-        .await?;
     let prefix = tenant::find(rd.db(), scope).await?.domain_prefix;
+    let page = rd
+        .list(&req, &LISTING, select, |row: Listed| {
+            let roles = row.directory_roles.unwrap_or(0);
+            wire::user(rd.app(), &row.user, &prefix, roles, rd.now())
+        })
+        .await?;
     Ok(ListUsersResponse {
-        users: page
-            .rows
-            .iter()
-            .map(|row| {
-                wire::user(
-                    rd.app(),
-                    &row.user,
-                    &prefix,
-                    row.directory_roles.unwrap_or(0),
-                    rd.now(),
-                )
-            })
-            .collect(),
+        users: page.items,
         next_page_token: page.next_page_token,
     })
 }
@@ -938,28 +901,22 @@ pub struct Candidate {
 /// What the search for people to add offers.
 pub(crate) const CANDIDATES: Listing = Listing {
     fields: &[
-        Field {
-            name: "display_name",
-            column: ("users", "display_name_fold"),
-            kind: FilterKind::Indexed {
-                fold,
-                search: "users_search",
-            },
-        },
-        Field {
-            name: "user_name",
-            column: ("users", "user_name_fold"),
-            kind: FilterKind::Indexed {
-                fold,
-                search: "users_search",
-            },
-        },
+        Field::new(
+            "display_name",
+            ("users", "display_name_fold"),
+            Kind::Text(search::USERS),
+        ),
+        Field::new(
+            "user_name",
+            ("users", "user_name_fold"),
+            Kind::Text(search::USER_NAMES),
+        ),
+        Field::new("create_time", ("users", "create_time"), Kind::TIME),
     ],
-    orders: &[OrderField {
-        name: "display_name",
-        column: ("users", "display_name_fold"),
-        descending: false,
-    }],
+    orders: &[
+        OrderField::new("display_name", ("users", "display_name_fold")),
+        OrderField::new("create_time", ("users", "create_time")),
+    ],
     id: ("users", "id"),
 };
 
@@ -967,23 +924,21 @@ pub(crate) const CANDIDATES: Listing = Listing {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn candidates(
+pub async fn candidates<T: prost::Message>(
     rd: &Read,
     tenant: Uuid,
-    query: &Query<'_>,
-) -> Result<(Vec<Candidate>, String)> {
+    req: &impl ListRequest,
+    to_wire: impl Fn(Candidate) -> T,
+) -> Result<Page<T>> {
     let select = Entity::find()
         .filter(Column::TenantId.eq(tenant))
         .filter(Column::State.eq(ACTIVE));
-    let page = query
-        .page(rd.db(), select, &CANDIDATES, |row: &Model, _| {
-            Key::Text(row.display_name_fold.clone(), row.id)
+    rd.list(req, &CANDIDATES, select, |user: Model| {
+        to_wire(Candidate {
+            id: user.id,
+            display_name: user.display_name,
+            user_name: user.user_name,
         })
-        .await?;
-    let rows = page.rows.into_iter().map(|u| Candidate {
-        id: u.id,
-        display_name: u.display_name,
-        user_name: u.user_name,
-    });
-    Ok((rows.collect(), page.next_page_token))
+    })
+    .await
 }

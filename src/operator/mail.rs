@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait as _, EntityTrait as _, Statement, Value};
 
 use super::{
-    entity::mail::{self, Entity, Model},
+    entity::mail::{self, Entity},
     wire,
 };
 use crate::{
@@ -15,9 +15,8 @@ use crate::{
     proto::operator::{ListMailsRequest, ListMailsResponse, Mail, MailState, ResendMailRequest},
     store::{
         filter::{Field, Kind, OrderField},
-        list::{Key, Listing, Query},
+        list::Listing,
         outbox::Event,
-        time::parse_rfc3339,
         update,
     },
 };
@@ -31,44 +30,18 @@ const STATES: &[(&str, i64)] = &[("QUEUED", QUEUED), ("SENT", SENT), ("FAILED", 
 /// What lists of mails can be asked.
 static LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "recipient",
-            column: ("mails", "recipient"),
-            kind: Kind::Exact,
-        },
-        Field {
-            name: "template",
-            column: ("mails", "template"),
-            kind: Kind::Exact,
-        },
-        Field {
-            name: "object",
-            column: ("mails", "object"),
-            kind: Kind::Exact,
-        },
-        Field {
-            name: "state",
-            column: ("mails", "state"),
-            kind: Kind::Enum(STATES),
-        },
-        Field {
-            name: "create_time",
-            column: ("mails", "create_time"),
-            kind: Kind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
+        Field::new("recipient", ("mails", "recipient"), Kind::Exact),
+        Field::new("template", ("mails", "template"), Kind::Exact),
+        Field::new("object", ("mails", "object"), Kind::Exact),
+        Field::new("state", ("mails", "state"), Kind::Enum(STATES)),
+        Field::new("create_time", ("mails", "create_time"), Kind::TIME),
     ],
-    orders: &[OrderField {
-        name: "create_time",
-        column: ("mails", "create_time"),
-        descending: false,
-    }],
+    orders: &[OrderField::new("create_time", ("mails", "create_time"))],
     id: ("mails", "id"),
 };
 
 pub(crate) fn check_list_mails(req: &ListMailsRequest, v: &mut Violations) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// Mails, by recipient or object.
@@ -80,29 +53,9 @@ pub async fn list_mails(
     _scope: OperatorScope,
     req: ListMailsRequest,
 ) -> Result<ListMailsResponse> {
-    let ListMailsRequest {
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
-    let caller = rd.caller().key();
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &caller,
-        about: &[rd.method()],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
-    let page = query
-        .page(rd.db(), Entity::find(), &LISTING, |row: &Model, _| {
-            Key::Number(row.create_time, row.id)
-        })
-        .await?;
+    let page = rd.list(&req, &LISTING, Entity::find(), wire::mail).await?;
     Ok(ListMailsResponse {
-        mails: page.rows.into_iter().map(wire::mail).collect(),
+        mails: page.items,
         next_page_token: page.next_page_token,
     })
 }

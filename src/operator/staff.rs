@@ -16,6 +16,7 @@ use crate::{
     },
     app::{Read, Tx},
     check::Violations,
+    directory::search,
     error::{Error, Reason, Result},
     names::Name,
     proto::operator::{
@@ -24,10 +25,9 @@ use crate::{
     },
     store::{
         filter::{Field, Kind, OrderField},
-        list::{Key, Listing, Query},
+        list::Listing,
         outbox::Event,
         scope_key::ScopeKey,
-        time::parse_rfc3339,
         update,
     },
 };
@@ -50,30 +50,17 @@ const ROLES: &[(&str, i64)] = &[
 /// What lists of staff can be asked.
 static LISTING: Listing = Listing {
     fields: &[
-        Field {
-            name: "roles",
-            column: ("grants", "roles"),
-            kind: Kind::Flags(ROLES),
-        },
-        Field {
-            name: "create_time",
-            column: ("grants", "create_time"),
-            kind: Kind::Instant {
-                parse: parse_rfc3339,
-            },
-        },
+        Field::new(
+            "display_name",
+            ("grants", "display_name_fold"),
+            Kind::Text(search::PRINCIPALS),
+        ),
+        Field::new("roles", ("grants", "roles"), Kind::Flags(ROLES)),
+        Field::new("create_time", ("grants", "create_time"), Kind::TIME),
     ],
     orders: &[
-        OrderField {
-            name: "create_time",
-            column: ("grants", "create_time"),
-            descending: false,
-        },
-        OrderField {
-            name: "display_name",
-            column: ("grants", "display_name_fold"),
-            descending: false,
-        },
+        OrderField::new("create_time", ("grants", "create_time")),
+        OrderField::new("display_name", ("grants", "display_name_fold")),
     ],
     id: ("grants", "principal_id"),
 };
@@ -187,7 +174,7 @@ pub async fn remove_operator_roles(
 }
 
 pub(crate) fn check_list_staff(req: &ListStaffRequest, v: &mut Violations) {
-    LISTING.check(&req.filter, &req.order_by, v);
+    LISTING.check(req, v);
 }
 
 /// Who holds operator roles.
@@ -199,29 +186,9 @@ pub async fn list_staff(
     _scope: OperatorScope,
     req: ListStaffRequest,
 ) -> Result<ListStaffResponse> {
-    let ListStaffRequest {
-        page_size,
-        page_token,
-        filter,
-        order_by,
-    } = req;
-    let caller = rd.caller().key();
-    let query = Query {
-        keys: &rd.app().keys,
-        caller: &caller,
-        about: &[rd.method()],
-        page_size,
-        page_token: &page_token,
-        filter: &filter,
-        order_by: &order_by,
-    };
-    let key = |row: &Row, order: &'static str| match order {
-        "display_name" => Key::Text(row.grant.display_name_fold.clone(), row.grant.principal_id),
-        _ => Key::Number(row.grant.create_time, row.grant.principal_id),
-    };
-    let page = query.page(rd.db(), staff::all(), &LISTING, key).await?;
+    let page = rd.list(&req, &LISTING, staff::all(), wire::staff).await?;
     Ok(ListStaffResponse {
-        staff: page.rows.into_iter().map(wire::staff).collect(),
+        staff: page.items,
         next_page_token: page.next_page_token,
     })
 }

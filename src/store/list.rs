@@ -1,16 +1,20 @@
-//! Pages by key (COM-6, COM-7): a page costs the same wherever it lies, its token is bound to its query, and it reads a bounded
-//! number of rows however selective the filter is.
+//! Pages by key (COM-6, COM-7): a page costs the same wherever it lies, its token is bound to its request, it reads a bounded number of
+//! rows however selective the filter is, and it stays below what a message may have.
+//!
+//! A filter is applied to the rows of a window: so many in the list's order, from the token on. But where indexes find all rows that may
+//! pass, and they are few, these are read instead, wherever in the list they stand.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message;
 use sea_orm::{
-    ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, Order as Direction, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, Select, Value,
-    sea_query::{Alias, Expr, ExprTrait, SimpleExpr},
+    ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult, Order as Direction,
+    QueryResult, QueryTrait, Select,
+    sea_query::{Alias, Asterisk, Expr, ExprTrait, Query, SelectStatement},
 };
 use uuid::Uuid;
 
-use super::filter::{self, Field, FilterError, OrderField};
+pub use super::filter::fold;
+use super::filter::{self, Column, Field, FilterError, Found, Order, OrderField, column};
 use crate::{
     check::Violations,
     error::{Error, Reason, Result},
@@ -23,26 +27,252 @@ const DEFAULT_PAGE_SIZE: usize = 50;
 const MAX_PAGE_SIZE: usize = 1_000;
 /// Rows read for one page, whatever the filter; then the page comes short, with a token.
 const MAX_ROWS_READ: u64 = 10_000;
+/// Bytes of items in one answer; half of what a message may have, since what surrounds them isn't counted.
+const MOST_BYTES: usize = 2 * 1_024 * 1_024;
 
-/// What a list request asks, and of what.
-pub struct Query<'a> {
-    /// The keys that authenticate tokens.
-    pub keys: &'a Keys,
-    /// Who asks: a token is good for its own caller only.
-    pub caller: &'a [u8],
-    /// The method and the parent that is listed.
-    pub about: &'a [&'a str],
-    /// As in the request.
-    pub page_size: i32,
-    /// As in the request.
-    pub page_token: &'a str,
-    /// As in the request.
-    pub filter: &'a str,
-    /// As in the request.
-    pub order_by: &'a str,
+/// A request for a page. `build.rs` makes this for every request with these fields, and sees to it that a list has them all.
+pub trait ListRequest: Sync {
+    /// Items wanted at most; 0 for the default.
+    fn page_size(&self) -> i32;
+    /// Where the page begins; empty for the first.
+    fn page_token(&self) -> &str;
+    /// What the items must be.
+    fn filter(&self) -> &str;
+    /// How they are ordered.
+    fn order_by(&self) -> &str;
+    /// All of the request but its size and token, encoded.
+    fn question(&self) -> Vec<u8>;
 }
 
-/// Where a page ended.
+/// Who asks for a page, and by which method.
+pub struct Asker<'a> {
+    /// The keys that authenticate tokens.
+    pub keys: &'a Keys,
+    /// The caller's key: a token is good for its own caller only.
+    pub caller: &'a [u8],
+    /// `package.Service/Method`.
+    pub method: &'static str,
+}
+
+/// What a noun's list offers.
+pub struct Listing {
+    /// Fields to filter by.
+    pub fields: &'static [Field],
+    /// Fields to order by; the first is the default.
+    pub orders: &'static [OrderField],
+    /// Table and column of the row's ID, which makes every order total. The query selects from this table, under its own name.
+    pub id: Column,
+}
+
+impl Listing {
+    /// Adds what is wrong with a request's filter and order.
+    pub fn check(&self, request: &impl ListRequest, v: &mut Violations) {
+        let filter = filter::parse(request.filter(), self.fields).err();
+        let order = filter::parse_order(request.order_by(), self.orders).err();
+        for (field, error) in [("filter", filter), ("order_by", order)] {
+            if let Some(error) = error {
+                v.also(field, error.to_string());
+            }
+        }
+    }
+}
+
+/// A page, as the answer has it.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// For the next page; empty on the last.
+    pub next_page_token: String,
+}
+
+/// Reads the page of `select`, which must already be bound to its parent, with each row as `to_wire` makes it.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a bad size, filter, order or token; those of the database.
+pub async fn page<E, M, T, C>(
+    db: &C,
+    asker: &Asker<'_>,
+    request: &impl ListRequest,
+    listing: &Listing,
+    select: Select<E>,
+    to_wire: impl Fn(M) -> T,
+) -> Result<Page<T>>
+where
+    E: EntityTrait,
+    M: FromQueryResult,
+    T: Message,
+    C: ConnectionTrait,
+{
+    let size = match usize::try_from(request.page_size()) {
+        Ok(0) => DEFAULT_PAGE_SIZE,
+        Ok(n) => n.min(MAX_PAGE_SIZE),
+        Err(_) => return Err(Error::field("page_size", "can't be negative")),
+    };
+    let fault = |field, error: FilterError| Error::field(field, error.to_string());
+    let filter = filter::parse(request.filter(), listing.fields).map_err(|e| fault("filter", e))?;
+    let order = filter::parse_order(request.order_by(), listing.orders)
+        .map_err(|e| fault("order_by", e))?;
+    let order = Ordered {
+        order,
+        id: listing.id,
+    };
+    let seal = Seal::new(asker, request);
+    let mut query = select.into_query();
+    if !request.page_token().is_empty() {
+        let after = seal.open(request.page_token())?;
+        query.and_where(order.past(&after));
+    }
+    let mut window_end = None;
+    if let Some(filter) = filter {
+        match few(db, filter.found).await? {
+            Some(found) => only(&mut query, &found, listing.id, db.get_database_backend()),
+            None => {
+                window_end = order.window_end(db, &query).await?;
+                if let Some(end) = &window_end {
+                    query.and_where(order.up_to(end));
+                }
+            }
+        }
+        query.cond_where(filter.condition);
+    }
+    order.apply(&mut query).limit(size as u64 + 1);
+    let rows = db.query_all(&query).await?;
+    let more = rows.len() > size;
+    let mut cut = Cut::default();
+    let mut items = Vec::with_capacity(rows.len().min(size));
+    let mut last = None;
+    for row in rows.iter().take(size) {
+        let item = to_wire(M::from_query_result(row, "")?);
+        if !cut.takes(item.encoded_len()) {
+            break;
+        }
+        items.push(item);
+        last = Some(row);
+    }
+    let next = match last {
+        Some(last) if more || items.len() < rows.len() => Some(Position::of(last)?),
+        _ => window_end,
+    };
+    Ok(Page {
+        items,
+        next_page_token: next.map_or_else(String::new, |next| seal.close(&next)),
+    })
+}
+
+/// What indexes find, if that is few enough to be read for one page.
+async fn few<C: ConnectionTrait>(db: &C, found: Option<Found>) -> Result<Option<Found>> {
+    let Some(found) = found else { return Ok(None) };
+    let mut count = Query::select();
+    let ids = found.ids(db.get_database_backend(), MAX_ROWS_READ + 1);
+    count
+        .expr_as(Expr::col(Asterisk).count(), Alias::new("n"))
+        .from_subquery(ids, Alias::new("ids"));
+    let n: i64 = match db.query_one(&count).await? {
+        Some(row) => row.try_get("", "n")?,
+        None => 0,
+    };
+    Ok(Some(found).filter(|_| n.unsigned_abs() <= MAX_ROWS_READ))
+}
+
+/// Puts the rows found in the place of the list's table. Were they a mere condition, the database might rather walk the list in its
+/// order, and look each row up among them.
+fn only(query: &mut SelectStatement, found: &Found, id: Column, backend: DbBackend) {
+    let (table, ids) = (Alias::new(id.0), Alias::new("ids"));
+    let mut distinct = Query::select();
+    distinct
+        .distinct()
+        .column(Alias::new("id"))
+        .from_subquery(found.ids(backend, MAX_ROWS_READ), ids.clone());
+    // On SQLite, CROSS JOIN keeps the order of its tables.
+    let mut rows = Query::select();
+    rows.column((table.clone(), Asterisk))
+        .from_subquery(distinct, ids)
+        .cross_join(table.clone())
+        .and_where(column(id).eq(column(("ids", "id"))));
+    query.from_clear().from_subquery(rows, table);
+}
+
+/// How many items go into one answer, by their bytes; at least one, if there is any.
+#[derive(Default)]
+pub struct Cut(Option<usize>);
+
+impl Cut {
+    /// Bytes that an item has on the wire beside its own: a field's number and a length.
+    const AROUND: usize = 6;
+
+    /// Whether an item of this size still goes in.
+    pub fn takes(&mut self, bytes: usize) -> bool {
+        let bytes = bytes.saturating_add(Self::AROUND);
+        let all = self.0.map_or(bytes, |before| before.saturating_add(bytes));
+        let takes = self.0.is_none() || all <= MOST_BYTES;
+        self.0 = Some(all);
+        takes
+    }
+}
+
+/// An order that is total.
+struct Ordered {
+    order: Order,
+    id: Column,
+}
+
+impl Ordered {
+    fn key(&self) -> Expr {
+        Expr::tuple([column(self.order.column), column(self.id)])
+    }
+
+    /// The rows past a position.
+    fn past(&self, position: &Position) -> Expr {
+        if self.order.descending {
+            ExprTrait::lt(self.key(), position.key())
+        } else {
+            ExprTrait::gt(self.key(), position.key())
+        }
+    }
+
+    /// The rows up to a position, and that itself.
+    fn up_to(&self, position: &Position) -> Expr {
+        if self.order.descending {
+            ExprTrait::gte(self.key(), position.key())
+        } else {
+            ExprTrait::lte(self.key(), position.key())
+        }
+    }
+
+    /// Orders a query, and has it give each row's position.
+    fn apply<'a>(&self, query: &'a mut SelectStatement) -> &'a mut SelectStatement {
+        let direction = || {
+            if self.order.descending {
+                Direction::Desc
+            } else {
+                Direction::Asc
+            }
+        };
+        query
+            .expr_as(column(self.order.column), Alias::new(Position::KEY))
+            .expr_as(column(self.id), Alias::new(Position::ID))
+            .order_by_expr(column(self.order.column), direction())
+            .order_by_expr(column(self.id), direction())
+    }
+
+    /// The last row that may be looked at for a page; none if the list ends before. It is found on the index alone.
+    async fn window_end<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        query: &SelectStatement,
+    ) -> Result<Option<Position>> {
+        let mut end = query.clone();
+        end.clear_selects();
+        self.apply(&mut end).limit(1).offset(MAX_ROWS_READ - 1);
+        match db.query_one(&end).await? {
+            Some(row) => Ok(Some(Position::of(&row)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Where a page ended: the ordered column's value, and the row's ID.
 #[derive(Clone, PartialEq, Message)]
 struct Position {
     #[prost(string, optional, tag = "1")]
@@ -53,143 +283,64 @@ struct Position {
     id: Vec<u8>,
 }
 
-/// The key of a row in an order: the ordered column's value, and the row's ID.
-pub enum Key {
-    /// A text column.
-    Text(String, Uuid),
-    /// A numeric column.
-    Number(i64, Uuid),
-}
+impl Position {
+    const KEY: &str = "page_key";
+    const ID: &str = "page_id";
 
-/// A page of rows.
-pub struct Page<T> {
-    /// The rows.
-    pub rows: Vec<T>,
-    /// For the next page; empty on the last.
-    pub next_page_token: String,
-}
-
-/// What a noun's list offers.
-pub struct Listing {
-    /// Fields to filter by.
-    pub fields: &'static [Field],
-    /// Fields to order by; the first is the default.
-    pub orders: &'static [OrderField],
-    /// Table and column of the row's ID, which makes every order total.
-    pub id: filter::Column,
-}
-
-impl Listing {
-    /// Adds what is wrong with a filter and an order.
-    pub fn check(&self, filter: &str, order_by: &str, v: &mut Violations) {
-        // Which database it is for changes the SQL, not what is refused.
-        let filter = filter::parse(filter, self.fields, DbBackend::Sqlite).err();
-        let order = filter::parse_order(order_by, self.orders).err();
-        for (field, error) in [("filter", filter), ("order_by", order)] {
-            if let Some(error) = error {
-                v.also(field, error.to_string());
-            }
-        }
-    }
-}
-
-impl Query<'_> {
-    /// Reads the page of `select`, which must already be bound to its parent. `key` gives a row's key in the order named.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` for a bad filter, order or token; those of the database.
-    pub async fn page<E, M, C>(
-        &self,
-        db: &C,
-        select: Select<E>,
-        listing: &Listing,
-        key: impl Fn(&M, &'static str) -> Key,
-    ) -> Result<Page<M>>
-    where
-        E: EntityTrait,
-        M: FromQueryResult + Sized + Send + Sync,
-        C: ConnectionTrait,
-    {
-        if self.page_size < 0 {
-            return Err(Error::field("page_size", "can't be negative"));
-        }
-        let size = match usize::try_from(self.page_size).unwrap_or(0) {
-            0 => DEFAULT_PAGE_SIZE,
-            n => n.min(MAX_PAGE_SIZE),
+    /// That of a row.
+    fn of(row: &QueryResult) -> std::result::Result<Self, DbErr> {
+        let id: Uuid = row.try_get("", Self::ID)?;
+        let number = row.try_get::<i64>("", Self::KEY).ok();
+        let text = match number {
+            Some(_) => None,
+            None => Some(row.try_get("", Self::KEY)?),
         };
-        let condition = filter::parse(self.filter, listing.fields, db.get_database_backend())
-            .map_err(|e| fault("filter", &e))?;
-        let order = filter::parse_order(self.order_by, listing.orders)
-            .map_err(|e| fault("order_by", &e))?;
-        let tuple = || -> SimpleExpr { Expr::tuple([column(order.column), column(listing.id)]) };
-        let direction = || {
-            if order.descending {
-                Direction::Desc
-            } else {
-                Direction::Asc
-            }
-        };
-        let ordered = |select: Select<E>| {
-            select
-                .order_by(column(order.column), direction())
-                .order_by(column(listing.id), direction())
-        };
-
-        let mut select = select;
-        if !self.page_token.is_empty() {
-            let after = self.open(self.page_token)?;
-            select = select.filter(past(tuple(), &after, order.descending, true));
-        }
-        let mut window_end = None;
-        if let Some(condition) = condition {
-            // The window: at most so many rows from here on are looked at; its end is found on the index alone.
-            let mut end = ordered(select.clone()).select_only().into_query();
-            end.expr_as(column(order.column), Alias::new("k"))
-                .expr_as(column(listing.id), Alias::new("i"));
-            end.limit(1).offset(MAX_ROWS_READ - 1);
-            if let Some(row) = db.query_one(&end).await? {
-                let id: Uuid = row.try_get("", "i")?;
-                let position = match row.try_get::<i64>("", "k") {
-                    Ok(number) => position(Key::Number(number, id)),
-                    Err(_) => position(Key::Text(row.try_get("", "k")?, id)),
-                };
-                select = select.filter(past(tuple(), &position, !order.descending, false));
-                window_end = Some(position);
-            }
-            select = select.filter(condition);
-        }
-        let mut rows: Vec<M> = ordered(select)
-            .limit(size as u64 + 1)
-            .into_model::<M>()
-            .all(db)
-            .await?;
-        let more = rows.len() > size;
-        rows.truncate(size);
-        let next = if more {
-            rows.last().map(|row| position(key(row, order.field)))
-        } else {
-            window_end
-        };
-        Ok(Page {
-            rows,
-            next_page_token: next.map_or_else(String::new, |p| self.seal(&p)),
+        Ok(Self {
+            text,
+            number,
+            id: id.as_bytes().to_vec(),
         })
     }
 
-    fn mac(&self, payload: &[u8]) -> [u8; 32] {
-        let mut parts: Vec<&[u8]> = vec![
-            self.caller,
-            self.filter.as_bytes(),
-            self.order_by.as_bytes(),
-            payload,
-        ];
-        parts.extend(self.about.iter().map(|a| a.as_bytes()));
-        self.keys.mac(Purpose::Page, &parts)
+    fn key(&self) -> Expr {
+        let value = match &self.text {
+            Some(text) => Expr::value(text.clone()),
+            None => Expr::value(self.number.unwrap_or(0)),
+        };
+        let id = Uuid::from_slice(&self.id).unwrap_or_default();
+        Expr::tuple([value, Expr::value(id)])
+    }
+}
+
+/// Makes and opens the tokens of one request.
+struct Seal<'a> {
+    asker: &'a Asker<'a>,
+    question: Vec<u8>,
+}
+
+impl<'a> Seal<'a> {
+    const MAC_BYTES: usize = 16;
+
+    fn new(asker: &'a Asker<'a>, request: &impl ListRequest) -> Self {
+        Self {
+            asker,
+            question: request.question(),
+        }
     }
 
-    fn seal(&self, position: &Position) -> String {
+    fn mac(&self, payload: &[u8]) -> Vec<u8> {
+        let Asker {
+            keys,
+            caller,
+            method,
+        } = self.asker;
+        let parts = [caller, method.as_bytes(), &self.question, payload];
+        keys.mac(Purpose::Page, &parts)[..Self::MAC_BYTES].to_vec()
+    }
+
+    fn close(&self, position: &Position) -> String {
         let payload = position.encode_to_vec();
-        let mut token = self.mac(&payload)[..16].to_vec();
+        let mut token = self.mac(&payload);
         token.extend_from_slice(&payload);
         BASE64_URL_SAFE_NO_PAD.encode(token)
     }
@@ -205,8 +356,13 @@ impl Query<'_> {
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(token)
             .map_err(|_| refused())?;
-        let (mac, payload) = bytes.split_at_checked(16).ok_or_else(refused)?;
-        if !bool::from(subtle::ConstantTimeEq::ct_eq(mac, &self.mac(payload)[..16])) {
+        let (mac, payload) = bytes
+            .split_at_checked(Self::MAC_BYTES)
+            .ok_or_else(refused)?;
+        if !bool::from(subtle::ConstantTimeEq::ct_eq(
+            mac,
+            self.mac(payload).as_slice(),
+        )) {
             return Err(refused());
         }
         let position = Position::decode(payload).map_err(|_| refused())?;
@@ -217,47 +373,22 @@ impl Query<'_> {
     }
 }
 
-fn position(key: Key) -> Position {
-    match key {
-        Key::Text(text, id) => Position {
-            text: Some(text),
-            number: None,
-            id: id.as_bytes().to_vec(),
-        },
-        Key::Number(number, id) => Position {
-            text: None,
-            number: Some(number),
-            id: id.as_bytes().to_vec(),
-        },
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_stay_below_what_a_message_may_have_and_go_on() {
+        let fitting = |sizes: &[usize]| {
+            let mut cut = Cut::default();
+            sizes.iter().take_while(|size| cut.takes(**size)).count()
+        };
+        let most = MOST_BYTES - Cut::AROUND;
+        assert_eq!(fitting(&[]), 0);
+        assert_eq!(fitting(&[1, 2, 3]), 3);
+        assert_eq!(fitting(&[most, 1]), 1);
+        assert_eq!(fitting(&[most + 1, 1]), 1);
+        assert_eq!(fitting(&[most - Cut::AROUND - 1, 1, 1]), 2);
+        assert_eq!(fitting(&[usize::MAX, usize::MAX]), 1);
     }
-}
-
-fn column(of: filter::Column) -> SimpleExpr {
-    Expr::col((Alias::new(of.0), Alias::new(of.1)))
-}
-
-/// The rows past a position (or up to and with it, turned round, for the end of the window).
-fn past(tuple: SimpleExpr, position: &Position, descending: bool, strictly: bool) -> SimpleExpr {
-    let id = Uuid::from_slice(&position.id).unwrap_or_default();
-    let value: Value = match (&position.text, position.number) {
-        (Some(text), _) => text.clone().into(),
-        (None, number) => number.unwrap_or(0).into(),
-    };
-    let there = Expr::tuple([Expr::value(value), Expr::value(id)]);
-    match (descending, strictly) {
-        (false, true) => ExprTrait::gt(tuple, there),
-        (true, true) => ExprTrait::lt(tuple, there),
-        (false, false) => ExprTrait::gte(tuple, there),
-        (true, false) => ExprTrait::lte(tuple, there),
-    }
-}
-
-fn fault(field: &'static str, error: &FilterError) -> Error {
-    Error::field(field, error.to_string())
-}
-
-/// Text folded for comparing and searching: Unicode lower case.
-#[must_use]
-pub fn fold(text: &str) -> String {
-    text.to_lowercase()
 }

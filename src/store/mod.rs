@@ -16,5 +16,4 @@ pub mod time;
 pub mod update;
 pub mod work;
 
-pub use list::Page;
 pub use work::{Snapshot, Work};

@@ -44,7 +44,8 @@ pub async fn association_count<C: ConnectionTrait>(db: &C, account: Uuid) -> Res
 pub async fn associate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<()> {
     tx.lock([ScopeKey::Tenant(tenant), ScopeKey::Account(account)])
         .await?;
-    let sql = "INSERT INTO associations (account_id, tenant_id, create_time, version) VALUES ($1, $2, $3, 1)";
+    let sql = "INSERT INTO associations (account_id, tenant_id, display_name_fold, create_time, version) \
+               SELECT $1, t.id, t.display_name_fold, $3, 1 FROM tenants t WHERE t.id = $2";
     let values: [Value; 3] = [account.into(), tenant.into(), tx.now().into()];
     sql::execute(tx.db(), sql, values).await?;
     Ok(())
@@ -75,4 +76,15 @@ pub async fn dissociate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<Vec<
         last.kept(tx).await?;
     }
     Ok(lost)
+}
+
+/// A tenant was renamed: its associations are listed under the new name.
+///
+/// # Errors
+/// Those of the database.
+pub async fn rename_tenant(tx: &mut Tx, tenant: Uuid, display_name_fold: &str) -> Result<()> {
+    let sql = "UPDATE associations SET display_name_fold = $1 WHERE tenant_id = $2";
+    let values: [Value; 2] = [display_name_fold.into(), tenant.into()];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
 }

@@ -13,7 +13,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
 pub use self::{
-    associations::{associate, association_count, dissociate, is_associated},
+    associations::{associate, association_count, dissociate, is_associated, rename_tenant},
     groups::{empty_group, give_by_groups, groups_of, join_group, leave_all_groups, leave_group},
     last::{Last, ShutOut, somebody_holds},
     standing::{

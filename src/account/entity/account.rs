@@ -12,6 +12,7 @@ pub struct Model {
     /// Unique.
     pub publisher_display_name_fold: String,
     pub legal_name: String,
+    pub legal_name_fold: String,
     pub country_code: String,
     pub r#type: i64,
     pub seller_id: String,

@@ -1,6 +1,8 @@
 //! The view `members`: grants on accounts, and who holds them. Written by `access/grants.rs` alone.
 
-use sea_orm::{QueryFilter, entity::prelude::*};
+use std::collections::BTreeSet;
+
+use sea_orm::{QueryFilter, QuerySelect, entity::prelude::*};
 
 use crate::{access::scope::AccountScope, error::Error};
 
@@ -58,4 +60,21 @@ pub async fn find_in<C: ConnectionTrait>(
         .filter(Column::PrincipalId.eq(principal))
         .one(db)
         .await?)
+}
+
+/// Those of some principals that are members of an account.
+pub async fn among<C: ConnectionTrait>(
+    db: &C,
+    scope: AccountScope,
+    principals: impl Iterator<Item = Uuid>,
+) -> Result<BTreeSet<Uuid>, Error> {
+    let ids: Vec<Uuid> = Entity::find()
+        .select_only()
+        .column(Column::PrincipalId)
+        .filter(Column::AccountId.eq(scope.id()))
+        .filter(Column::PrincipalId.is_in(principals))
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(ids.into_iter().collect())
 }
