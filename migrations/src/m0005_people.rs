@@ -91,6 +91,13 @@ const STATEMENTS: &[&str] = &[
         LEFT JOIN users h ON h.id = u.home_id
         LEFT JOIN tenants ht ON ht.id = h.tenant_id
         WHERE u.state = 1 AND (u.home_id IS NULL OR (h.state = 1 AND ht.state = 1))",
+    // Accounts on which a principal may do anything: by its own membership, or by a group's; through tenants that are still associated.
+    "CREATE VIEW account_reach AS
+        SELECT g.principal_id, g.scope_id AS account_id FROM grants g WHERE g.scope_kind = 2 AND (g.principal_kind = 3 OR EXISTS
+            (SELECT 1 FROM associations s WHERE s.account_id = g.scope_id AND s.tenant_id = g.tenant_id))
+        UNION
+        SELECT r.user_id AS principal_id, r.scope_id AS account_id FROM group_rights r WHERE r.scope_kind = 2 AND EXISTS
+            (SELECT 1 FROM associations s WHERE s.account_id = r.scope_id AND s.tenant_id = r.tenant_id)",
     "DROP VIEW members",
     // Members as lists show them: the grant, and who it is.
     "CREATE VIEW members AS SELECT

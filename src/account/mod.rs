@@ -12,14 +12,13 @@ pub mod tenant_association;
 pub(crate) mod wire;
 
 use sea_orm::{
-    ColumnTrait, EntityTrait, JoinType, QueryFilter,
+    ColumnTrait, EntityTrait, QueryFilter,
     sea_query::{Alias, Expr, ExprTrait as _, Query as Select},
 };
 
 use crate::{
     access::{
-        grants::{self, ADMIN_AGENT, MANAGER},
-        principal::Principal,
+        grants::{self, ADMIN_AGENT, MANAGER, OWNER},
         scope::{CallerScope, OperatorScope, Proof},
     },
     account::entity::account::{self, Entity, Model},
@@ -78,9 +77,19 @@ pub async fn import_account(
     _scope: OperatorScope,
     req: ImportAccountRequest,
 ) -> Result<Account> {
-    let (new, tenant_id, manager) = wire::imported(req)?;
+    let (new, tenant_id, manager, owner) = wire::imported(req)?;
     directory::tenant::not_the_operators(tx, tenant_id)?;
-    tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
+    tx.lock(
+        [ScopeKey::Tenant(tenant_id)]
+            .into_iter()
+            .chain(owner.map(|o| o.home())),
+    )
+    .await?;
+    if let Some(owner) = owner
+        && grants::state(tx.db(), owner, tx.now()).await?.is_none()
+    {
+        return Err(Error::not_found("entente.dev/Identity", owner.name()));
+    }
     let principal_name = manager.name();
     let user = directory::user::summary(tx.db(), manager.id).await?;
     if !user.is_some_and(|u| u.tenant == tenant_id && u.active) {
@@ -129,6 +138,17 @@ pub async fn import_account(
         .change("rights", null(), set.to_rights())
         .touches(manager.id),
     );
+    if let Some(owner) = owner {
+        // OWNER is held, never assigned: only what makes the account gives it.
+        let set = grants::Set::of_roles(OWNER);
+        grants::set(tx, scope, owner, set, grants::By::Service).await?;
+        tx.emit(
+            Event::new("entente.account.v1.MemberAdded", Name::Member(id, owner.id))
+                .change("rights", null(), set.to_rights())
+                .touches(owner.id)
+                .also_in(owner.home()),
+        );
+    }
     Ok(wire::account(&row))
 }
 
@@ -149,7 +169,7 @@ pub(crate) fn check_list_accounts(req: &ListAccountsRequest, v: &mut Violations)
     LISTING.check(req, v);
 }
 
-/// Lists the accounts that the caller is a member of, through tenants that are still associated.
+/// Lists the accounts that the caller is a member of, itself or by a group, through tenants that are still associated.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
@@ -158,28 +178,11 @@ pub async fn list_accounts(
     scope: CallerScope,
     req: ListAccountsRequest,
 ) -> Result<ListAccountsResponse> {
-    let Principal {
-        kind: _,
-        id,
-        tenant,
-    } = scope.principal();
-    // Through tenants that are still associated only.
-    let grant = |column: &'static str| Expr::col((Alias::new("g"), Alias::new(column)));
-    let association = |column: &'static str| Expr::col((Alias::new("s"), Alias::new(column)));
+    let column = |name: &'static str| Expr::col(Alias::new(name));
     let mine = Select::select()
-        .expr(grant("scope_id"))
-        .from_as(Alias::new("grants"), Alias::new("g"))
-        .join_as(
-            JoinType::InnerJoin,
-            Alias::new("associations"),
-            Alias::new("s"),
-            association("account_id")
-                .eq(grant("scope_id"))
-                .and(association("tenant_id").eq(grant("tenant_id"))),
-        )
-        .and_where(grant("scope_kind").eq(2))
-        .and_where(grant("principal_id").eq(id))
-        .and_where(grant("tenant_id").eq(tenant))
+        .expr(column("account_id"))
+        .from(Alias::new("account_reach"))
+        .and_where(column("principal_id").eq(scope.principal().id))
         .to_owned();
     let mine = account::Column::Id.in_subquery(mine);
     let select = Entity::find()

@@ -10,7 +10,7 @@ use crate::{
         roles::Permissions,
     },
     app::App,
-    directory::{GUEST, wire::domain},
+    directory::{GUEST, IDENTITY, wire::domain},
     error::{Error, Result},
     names::Name,
     proto::account::{
@@ -58,11 +58,14 @@ pub struct Imported {
 }
 
 /// The account, tenant and first manager of an import.
-pub fn imported(request: ImportAccountRequest) -> Result<(Imported, Uuid, Principal)> {
+pub fn imported(
+    request: ImportAccountRequest,
+) -> Result<(Imported, Uuid, Principal, Option<Principal>)> {
     let ImportAccountRequest {
         account,
         tenant,
         first_manager,
+        owner,
         request_id: _,
         validate_only: _,
     } = request;
@@ -85,6 +88,15 @@ pub fn imported(request: ImportAccountRequest) -> Result<(Imported, Uuid, Princi
         .and_then(Principal::of)
         .filter(|p| p.kind == Kind::User);
     let manager = manager.ok_or_else(|| Error::field("first_manager", "is no user"))?;
+    let owner = match owner.as_str() {
+        "" => None,
+        name => Some(
+            Name::parse(name)
+                .and_then(Principal::of)
+                .filter(|p| p.kind == Kind::Identity)
+                .ok_or_else(|| Error::field("owner", "is no personal identity"))?,
+        ),
+    };
     let kind = if r#type == 0 { 1 } else { i64::from(r#type) };
     Ok((
         Imported {
@@ -95,6 +107,7 @@ pub fn imported(request: ImportAccountRequest) -> Result<(Imported, Uuid, Princi
         },
         tenant,
         manager,
+        owner,
     ))
 }
 
@@ -135,8 +148,8 @@ pub fn member(app: &App, row: &member::Model) -> Member {
         display_name: display_name.clone(),
         sign_in_name: if user_name.is_empty() {
             String::new()
-        } else if *user_kind == GUEST {
-            // A guest signs in with the name of its home.
+        } else if *user_kind == GUEST || *user_kind == IDENTITY {
+            // A guest signs in with the name of its home, a personal identity with its address.
             user_name.clone()
         } else {
             format!("{user_name}@{}", domain(app, domain_prefix))
@@ -155,7 +168,11 @@ pub fn member(app: &App, row: &member::Model) -> Member {
             Kind::Group => MemberKind::Group,
             Kind::User | Kind::Identity => MemberKind::User,
         } as i32,
-        tenant: Name::Tenant(*tenant_id).to_string(),
+        tenant: if kind == Kind::Identity {
+            String::new()
+        } else {
+            Name::Tenant(*tenant_id).to_string()
+        },
         active: *active == 1,
         synchronized: *synchronized == 1,
         create_time: timestamp(*create_time),

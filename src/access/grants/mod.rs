@@ -319,6 +319,7 @@ async fn check_holdable<C: ConnectionTrait>(
     to: Principal,
     new: Set,
     old: Set,
+    by: By,
 ) -> Result<()> {
     let refuse =
         |what: String| Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
@@ -329,7 +330,8 @@ async fn check_holdable<C: ConnectionTrait>(
                 return refuse(format!("{} singly", bound.names().join(", ")));
             }
             let added = new.roles & !old.roles;
-            if added & OWNER != 0 {
+            let makes_the_account = matches!(by, By::Service) && to.kind == Kind::Identity;
+            if added & OWNER != 0 && !makes_the_account {
                 return refuse("OWNER by assignment".to_owned());
             }
             let (people_only, whom) = match to.kind {
@@ -397,7 +399,7 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
     tx.lock([scope, to.home()]).await?;
     let old_grant = find(tx.db(), scope, to.id).await?;
     let old = old_grant.as_ref().map(Set::of_grant).unwrap_or_default();
-    check_holdable(tx.db(), scope, to, new, old).await?;
+    check_holdable(tx.db(), scope, to, new, old, by).await?;
     if matches!(by, By::Caller) {
         check_may_change(tx, scope, to, old, new).await?;
     }
@@ -449,7 +451,7 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
 pub async fn check_may_give(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set) -> Result<()> {
     let old = find(tx.db(), scope, to.id).await?;
     let old = old.as_ref().map(Set::of_grant).unwrap_or_default();
-    check_holdable(tx.db(), scope, to, new, old).await?;
+    check_holdable(tx.db(), scope, to, new, old, By::Caller).await?;
     check_may_change(tx, scope, to, old, new).await
 }
 
