@@ -1,4 +1,4 @@
-//! Nothing is half done, whatever breaks when: deadlines, callers that leave, connections to the database that are cut (COM-4, COM-13).
+//! Nothing is half done when a deadline passes or a caller leaves (COM-4, COM-13). What breaks within a call: `half_done.rs`.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -11,17 +11,17 @@ use entente::{
             ListMembersRequest, Member, MemberKind, RemoveMembersRequest, SearchCandidatesRequest,
             UpdateMemberRequest, UpdateMembersRequest,
         },
-        directory::{
-            Application, CreateApplicationRequest, DeleteUserRequest, DisableUserRequest,
-            GetUserRequest, UserState,
-        },
+        directory::{DeleteUserRequest, DisableUserRequest, GetUserRequest, UserState},
     },
 };
 use sea_orm::{ConnectionTrait as _, Statement, Value};
 use tonic::{Code, Status};
 
-use crate::harness::{
-    Caller, Person, Site, TenantSite, both, fields, membership, new_user, refused, rights,
+use crate::{
+    harness::{
+        Caller, Person, Site, TenantSite, both, fields, membership, new_user, refused, rights,
+    },
+    people::application,
 };
 
 /// The request that adds principals to an account.
@@ -160,25 +160,6 @@ pub async fn crowd(tenant: &TenantSite, prefix: &str, count: usize) -> Vec<Strin
         names.push(made.unwrap().into_inner().user.unwrap().name);
     }
     names
-}
-
-/// An application of a tenant.
-pub async fn application(tenant: &TenantSite, name: &str) -> String {
-    let request = CreateApplicationRequest {
-        parent: tenant.name.clone(),
-        application: Some(Application {
-            display_name: name.to_owned(),
-            ..Application::default()
-        }),
-        ..CreateApplicationRequest::default()
-    };
-    let made = tenant
-        .admin
-        .caller
-        .applications()
-        .create_application(request)
-        .await;
-    made.unwrap().into_inner().name
 }
 
 // proves USR-4
@@ -374,7 +355,9 @@ async fn members_are_found_by_role_kind_tenant_and_names() {
             .unwrap();
         let dev = site.person(&contoso, "developer").await;
         let plain = site.person(&fabrikam, "plain").await;
-        let program = application(&contoso, "Robot").await;
+        let program = application(&contoso.admin.caller, &contoso.name, "Robot")
+            .await
+            .name;
         add(admin, &account, &[&dev], &[AccountRole::Developer])
             .await
             .unwrap();

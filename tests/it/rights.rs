@@ -8,8 +8,8 @@ use entente::{
         access::{AccountRole, Rights},
         account::GetAccountRequest,
         directory::{
-            AssignDirectoryRolesRequest, DirectoryRole, DisableUserRequest, EnableUserRequest,
-            GetUserRequest, ListUsersRequest, ResetPasswordRequest, WakeRightsRequest,
+            DirectoryRole, EnableUserRequest, GetUserRequest, ListUsersRequest,
+            ResetPasswordRequest,
         },
     },
 };
@@ -20,37 +20,9 @@ use crate::{
         Caller, Database, Person, Site, TenantSite, both, config, membership, new_user, refused,
         rights, serve,
     },
-    members::{add, adding, application, drop_rights, leave, list, remove, seed, singly, update},
+    members::{add, adding, drop_rights, leave, list, remove, seed, singly, update},
+    people::{People as _, application, second_admin},
 };
-
-/// A second global admin.
-pub async fn second_admin(site: &Site, tenant: &TenantSite, user_name: &str) -> Person {
-    site.person_with(tenant, user_name, |r| {
-        let user = r.user.as_mut().unwrap();
-        user.directory_roles = vec![DirectoryRole::GlobalAdmin as i32];
-        user.recovery_email = format!("{user_name}@x.example");
-    })
-    .await
-}
-
-/// Shuts a user out.
-pub async fn disable(by: &Caller, user: &str) -> Result<(), Status> {
-    let request = DisableUserRequest {
-        name: user.to_owned(),
-        ..DisableUserRequest::default()
-    };
-    by.users().disable_user(request).await.map(|_| ())
-}
-
-/// Replaces directory roles.
-pub async fn assign(by: &Caller, user: &str, roles: &[DirectoryRole]) -> Result<(), Status> {
-    let request = AssignDirectoryRolesRequest {
-        name: user.to_owned(),
-        directory_roles: roles.iter().map(|r| *r as i32).collect(),
-        ..AssignDirectoryRolesRequest::default()
-    };
-    by.users().assign_directory_roles(request).await.map(|_| ())
-}
 
 /// Whether somebody sees an account.
 async fn sees(who: &Caller, account: &str) -> Result<(), Status> {
@@ -236,7 +208,9 @@ async fn a_manager_names_an_admin_agent_only_where_none_is_and_never_oneself() {
             Code::PermissionDenied,
             "CANNOT_GRANT_WHAT_YOU_LACK",
         );
-        let program = application(&contoso, "Robot").await;
+        let program = application(&contoso.admin.caller, &contoso.name, "Robot")
+            .await
+            .name;
         let agent = || Some(rights(&[AccountRole::AdminAgent]));
         let robot = adding(&account, &[&program], agent());
         refused(
@@ -276,7 +250,7 @@ async fn a_manager_names_an_admin_agent_only_where_none_is_and_never_oneself() {
             "CANNOT_GRANT_WHAT_YOU_LACK",
         );
         // The agent shut out, the manager may again; the agent's own gift goes any time.
-        disable(&ann.caller, &bob.name).await.unwrap();
+        ann.caller.disable(&bob.name).await.unwrap();
         update(&ann.caller, &account, &agent).await.unwrap();
     })
     .await;
@@ -325,26 +299,23 @@ async fn directory_roles_give_nothing_on_accounts_and_account_roles_nothing_in_t
             "PERMISSION_MISSING",
         );
         refused(
-            disable(&manager.caller, &second.name).await,
+            manager.caller.disable(&second.name).await,
             Code::PermissionDenied,
             "PERMISSION_MISSING",
         );
         // Nor do the lesser directory roles give greater ones.
         let helper = site.person(&contoso, "helper").await;
-        assign(
-            &contoso.admin.caller,
-            &helper.name,
-            &[DirectoryRole::HelpdeskAdmin],
-        )
-        .await
-        .unwrap();
+        contoso
+            .admin
+            .caller
+            .assign(&helper.name, &[DirectoryRole::HelpdeskAdmin])
+            .await
+            .unwrap();
         refused(
-            assign(
-                &helper.caller,
-                &helper.name,
-                &[DirectoryRole::HelpdeskAdmin],
-            )
-            .await,
+            helper
+                .caller
+                .assign(&helper.name, &[DirectoryRole::HelpdeskAdmin])
+                .await,
             Code::PermissionDenied,
             "PERMISSION_MISSING",
         );
@@ -413,16 +384,17 @@ async fn changes_count_on_the_next_call_on_every_replica_with_tokens_issued_befo
     };
     refused(get(&far).await, denied.0, denied.1);
     let helper = [DirectoryRole::HelpdeskAdmin];
-    assign(&fabrikam.admin.caller, &eve.name, &helper)
+    fabrikam
+        .admin
+        .caller
+        .assign(&eve.name, &helper)
         .await
         .unwrap();
     get(&far).await.unwrap();
-    assign(&there(&fabrikam.admin), &eve.name, &[])
-        .await
-        .unwrap();
+    there(&fabrikam.admin).assign(&eve.name, &[]).await.unwrap();
     refused(get(&eve.caller).await, denied.0, denied.1);
     // Status: the token stays dead after the user is let in again.
-    disable(&fabrikam.admin.caller, &eve.name).await.unwrap();
+    fabrikam.admin.caller.disable(&eve.name).await.unwrap();
     for who in [&far, &eve.caller] {
         refused(
             sees(who, &account).await,
@@ -457,14 +429,6 @@ async fn reset(site: &Site, admin: &Person, person: &Person) -> Person {
     }
 }
 
-async fn wake(by: &Caller, user: &str) -> Result<(), Status> {
-    let request = WakeRightsRequest {
-        name: user.to_owned(),
-        ..WakeRightsRequest::default()
-    };
-    by.users().wake_rights(request).await.map(|_| ())
-}
-
 // proves ROL-13
 #[tokio::test]
 async fn rights_sleep_after_somebody_else_set_the_password_until_time_or_a_holder_wakes_them() {
@@ -492,18 +456,18 @@ async fn rights_sleep_after_somebody_else_set_the_password_until_time_or_a_holde
         );
         update(&bob.caller, &account, &plainly).await.unwrap();
         let denied = (Code::PermissionDenied, "PERMISSION_MISSING");
-        refused(wake(&bob.caller, &bob.name).await, denied.0, denied.1);
-        refused(wake(&plain.caller, &bob.name).await, denied.0, denied.1);
+        refused(bob.caller.wake(&bob.name).await, denied.0, denied.1);
+        refused(plain.caller.wake(&bob.name).await, denied.0, denied.1);
         let unknown = format!("{}/users/{}", contoso.name, crate::harness::request_id());
-        refused(wake(&joe.caller, &unknown).await, denied.0, denied.1);
-        wake(&joe.caller, &bob.name).await.unwrap();
+        refused(joe.caller.wake(&unknown).await, denied.0, denied.1);
+        joe.caller.wake(&bob.name).await.unwrap();
         update(&bob.caller, &account, &promote).await.unwrap();
         // Nothing sleeps any more.
-        refused(wake(&joe.caller, &bob.name).await, denied.0, denied.1);
+        refused(joe.caller.wake(&bob.name).await, denied.0, denied.1);
         // Who sleeps wakes nobody.
         let bob = reset(&site, ann, &bob).await;
         let joe = reset(&site, ann, &joe).await;
-        refused(wake(&joe.caller, &bob.name).await, denied.0, denied.1);
+        refused(joe.caller.wake(&bob.name).await, denied.0, denied.1);
         // 72 hours do.
         site.advance(72 * 3_600 - 60).await;
         let bob = site
@@ -548,7 +512,9 @@ async fn programs_hold_no_role_of_people() {
         let account = site.account(&contoso, "Contoso").await;
         let ann = &contoso.admin;
         seed(&site, &ann.member_of(&account), grants::FINANCE).await;
-        let program = application(&contoso, "Robot").await;
+        let program = application(&contoso.admin.caller, &contoso.name, "Robot")
+            .await
+            .name;
         let add_with = async |roles: &[AccountRole]| {
             let request = adding(&account, &[&program], Some(rights(roles)));
             ann.caller.members().add_members(request).await

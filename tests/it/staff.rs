@@ -19,25 +19,9 @@ use entente::proto::{
 use tonic::{Code, Status};
 
 use crate::{
-    harness::{ADMINISTRATOR, Caller, Person, Site, TenantSite, both, fields, refused},
-    members::application,
-    rights::{assign, disable, second_admin},
+    harness::{Caller, Site, TenantSite, both, fields, refused},
+    people::{People as _, application, operator_tenant, second_admin},
 };
-
-/// The operator's tenant with its first administrator.
-async fn home(site: &Site) -> TenantSite {
-    use entente::proto::directory::WhoAmIRequest;
-    let caller = site.operator().await;
-    let who = caller.sessions().who_am_i(WhoAmIRequest {}).await.unwrap();
-    TenantSite {
-        name: crate::associations::operator_tenant(site).await,
-        admin: Person {
-            name: who.into_inner().principal,
-            sign_in_name: ADMINISTRATOR.to_owned(),
-            caller,
-        },
-    }
-}
 
 async fn appoint(
     by: &Caller,
@@ -111,11 +95,13 @@ async fn chain(by: &Caller, parent: &str, filter: &str) -> Vec<AuditEvent> {
 #[tokio::test]
 async fn operator_roles_go_to_the_operators_own_people_and_programs_each_to_its_kind() {
     both(async |site| {
-        let home = home(&site).await;
+        let home = operator_tenant(&site).await;
         let contoso = site.tenant("contoso").await;
         let by = &home.admin.caller;
         let bob = site.person(&home, "bob").await;
-        let robot = application(&home, "Portal").await;
+        let robot = application(&home.admin.caller, &home.name, "Portal")
+            .await
+            .name;
         let unfit = (Code::FailedPrecondition, "NOT_ASSIGNABLE");
         let support = [OperatorRole::OperatorSupport];
         let service = [OperatorRole::OperatorService];
@@ -124,7 +110,9 @@ async fn operator_roles_go_to_the_operators_own_people_and_programs_each_to_its_
             unfit.0,
             unfit.1,
         );
-        let foreign = application(&contoso, "Foreign").await;
+        let foreign = application(&contoso.admin.caller, &contoso.name, "Foreign")
+            .await
+            .name;
         refused(appoint(by, &foreign, &service, &[]).await, unfit.0, unfit.1);
         refused(appoint(by, &robot, &support, &[]).await, unfit.0, unfit.1);
         refused(
@@ -156,7 +144,7 @@ async fn operator_roles_go_to_the_operators_own_people_and_programs_each_to_its_
         );
         assert_eq!(fields(&status), ["on_behalf_ceiling"]);
         let off = site.person(&home, "off").await;
-        disable(by, &off.name).await.unwrap();
+        by.disable(&off.name).await.unwrap();
         refused(
             appoint(by, &off.name, &support, &[]).await,
             unfit.0,
@@ -194,7 +182,7 @@ async fn operator_roles_go_to_the_operators_own_people_and_programs_each_to_its_
 #[tokio::test]
 async fn staff_is_managed_with_both_rights_and_its_last_administrator_remains() {
     both(async |site| {
-        let home = home(&site).await;
+        let home = operator_tenant(&site).await;
         let first = &home.admin;
         let denied = (Code::PermissionDenied, "PERMISSION_MISSING");
         let last = (Code::FailedPrecondition, "LAST_OPERATOR_ADMIN");
@@ -221,9 +209,11 @@ async fn staff_is_managed_with_both_rights_and_its_last_administrator_remains() 
             last.0,
             last.1,
         );
-        refused(disable(&other.caller, &first.name).await, last.0, last.1);
+        refused(other.caller.disable(&first.name).await, last.0, last.1);
         // Nor is anybody's own global admin role needed to be it: demoting works, and then nobody manages staff through it.
-        assign(&other.caller, &first.name, &[DirectoryRole::BillingAdmin])
+        other
+            .caller
+            .assign(&first.name, &[DirectoryRole::BillingAdmin])
             .await
             .unwrap();
         refused(
@@ -239,7 +229,7 @@ async fn staff_is_managed_with_both_rights_and_its_last_administrator_remains() 
 #[tokio::test]
 async fn looks_of_staff_are_masked_and_audited_once_a_person_resource_and_hour() {
     both(async |site| {
-        let home = home(&site).await;
+        let home = operator_tenant(&site).await;
         let contoso = site.tenant("contoso").await;
         let account = site.account(&contoso, "Contoso").await;
         let sam = site.person(&home, "sam").await;

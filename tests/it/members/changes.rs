@@ -13,8 +13,11 @@ use entente::{
 };
 use tonic::Code;
 
-use super::{add, adding, application, drop_rights, leave, list, remove, seed, update};
-use crate::harness::{Caller, both, membership, new_user, refused, rights};
+use super::{add, adding, drop_rights, leave, list, remove, seed, update};
+use crate::{
+    harness::{Caller, both, membership, new_user, refused, rights},
+    people::application,
+};
 
 // proves ROL-7, ROL-9
 #[tokio::test]
@@ -149,7 +152,9 @@ async fn finance_is_given_by_its_holders_to_people_who_are_members() {
         let fay = site.person(&contoso, "fay").await;
         let guy = site.person(&contoso, "guy").await;
         let out = site.person(&contoso, "out").await;
-        let program = application(&contoso, "Robot").await;
+        let program = application(&contoso.admin.caller, &contoso.name, "Robot")
+            .await
+            .name;
         add(admin, &account, &[&fay, &guy], &[]).await.unwrap();
         admin
             .members()

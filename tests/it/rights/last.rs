@@ -5,24 +5,16 @@ use std::time::Duration;
 use entente::proto::{
     access::AccountRole,
     audit::WatchEventsRequest,
-    directory::{DeleteUserRequest, DirectoryRole, ReplaceGlobalAdminRequest},
+    directory::{DirectoryRole, ReplaceGlobalAdminRequest},
 };
 use futures_util::future::join_all;
 use tonic::{Code, Status};
 
-use super::{assign, disable, second_admin};
 use crate::{
     harness::{Caller, Person, both, membership, new_user, refused, rights},
     members::{add, drop_rights, leave, list, remove, singly, update},
+    people::{People as _, second_admin},
 };
-
-async fn delete(by: &Caller, user: &str) -> Result<(), Status> {
-    let request = DeleteUserRequest {
-        name: user.to_owned(),
-        ..DeleteUserRequest::default()
-    };
-    by.users().delete_user(request).await.map(|_| ())
-}
 
 // proves ROL-9
 #[tokio::test]
@@ -48,7 +40,7 @@ async fn an_account_keeps_its_last_manager_on_every_path_of_its_own() {
         add(&ann.caller, &account, &[&off], &[AccountRole::Manager])
             .await
             .unwrap();
-        disable(&ann.caller, &off.name).await.unwrap();
+        ann.caller.disable(&off.name).await.unwrap();
         let last = (Code::FailedPrecondition, "LAST_MANAGER");
         let member = ann.member_of(&account);
         let manager = rights(&[AccountRole::Manager]);
@@ -132,9 +124,9 @@ async fn a_tenant_shuts_out_the_last_manager_and_the_account_is_told() {
                 .unwrap();
             let kind = "entente.account.v1.AccountWithoutManager";
             if by_deletion {
-                delete(&second.caller, &ann.name).await.unwrap();
+                second.caller.delete(&ann.name).await.unwrap();
             } else {
-                disable(&second.caller, &ann.name).await.unwrap();
+                second.caller.disable(&ann.name).await.unwrap();
             }
             assert!(told(&watcher.caller, &account, kind).await);
             let rows = list(&watcher.caller, &account, "roles:MANAGER").await;
@@ -152,17 +144,13 @@ async fn a_tenant_keeps_its_last_global_admin_on_every_path() {
         let account = site.account(&contoso, "Contoso").await;
         let ann = &contoso.admin;
         let off = second_admin(&site, &contoso, "off").await;
-        disable(&ann.caller, &off.name).await.unwrap();
+        ann.caller.disable(&off.name).await.unwrap();
         let last = (Code::FailedPrecondition, "LAST_GLOBAL_ADMIN");
         let lesser = [DirectoryRole::BillingAdmin];
-        refused(
-            assign(&ann.caller, &ann.name, &lesser).await,
-            last.0,
-            last.1,
-        );
-        refused(assign(&ann.caller, &ann.name, &[]).await, last.0, last.1);
-        refused(disable(&ann.caller, &ann.name).await, last.0, last.1);
-        refused(delete(&ann.caller, &ann.name).await, last.0, last.1);
+        refused(ann.caller.assign(&ann.name, &lesser).await, last.0, last.1);
+        refused(ann.caller.assign(&ann.name, &[]).await, last.0, last.1);
+        refused(ann.caller.disable(&ann.name).await, last.0, last.1);
+        refused(ann.caller.delete(&ann.name).await, last.0, last.1);
         // By the way of an account: a user made through it who is now the last global admin.
         let heir = site
             .person_with(&contoso, "heir", |r| {
@@ -172,7 +160,7 @@ async fn a_tenant_keeps_its_last_global_admin_on_every_path() {
                 r.memberships = vec![membership(&account, &[AccountRole::Manager])];
             })
             .await;
-        assign(&heir.caller, &ann.name, &[]).await.unwrap();
+        heir.caller.assign(&ann.name, &[]).await.unwrap();
         refused(
             remove(&heir.caller, &account, &[&heir.member_of(&account)], true).await,
             last.0,
@@ -277,7 +265,7 @@ async fn of_64_global_admins_demoted_at_once_one_remains() {
         let calls = names
             .iter()
             .rev()
-            .map(async |name| assign(&ann.caller, name, &[]).await);
+            .map(async |name| ann.caller.assign(name, &[]).await.map(drop));
         let count = only(join_all(calls).await, "LAST_GLOBAL_ADMIN");
         let sql =
             "SELECT COUNT(*) AS n FROM grants WHERE scope_kind = 1 AND roles = 2 AND scope_id = $1";

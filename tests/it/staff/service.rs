@@ -11,11 +11,11 @@ use entente::proto::{
 };
 use tonic::{Code, Status};
 
-use super::{appoint, chain, dismiss, home, program};
+use super::{appoint, chain, dismiss, program};
 use crate::{
     harness::{Caller, both, refused, rights},
     members::{add, list, seed, update},
-    rights::{assign, disable},
+    people::{People as _, operator_tenant},
 };
 
 async fn sees(who: &Caller, account: &str) -> Result<(), Status> {
@@ -29,7 +29,7 @@ async fn sees(who: &Caller, account: &str) -> Result<(), Status> {
 #[tokio::test]
 async fn a_service_acts_for_a_person_with_that_persons_rights_within_its_ceiling() {
     both(async |site| {
-        let home = home(&site).await;
+        let home = operator_tenant(&site).await;
         let contoso = site.tenant("contoso").await;
         let fabrikam = site.tenant("fabrikam").await;
         let account = site.account(&contoso, "Contoso").await;
@@ -90,7 +90,7 @@ async fn a_service_acts_for_a_person_with_that_persons_rights_within_its_ceiling
         // The person shut out, the service taken its role: both end on the next call.
         let for_bob = site.on_behalf(&service, &bob.caller);
         sees(&for_bob, &account).await.unwrap();
-        disable(&ann.caller, &bob.name).await.unwrap();
+        ann.caller.disable(&bob.name).await.unwrap();
         refused(
             sees(&for_bob, &account).await,
             Code::Unauthenticated,
@@ -106,7 +106,7 @@ async fn a_service_acts_for_a_person_with_that_persons_rights_within_its_ceiling
 #[tokio::test]
 async fn the_ceiling_bounds_early_and_late_demands_and_what_is_given() {
     both(async |site| {
-        let home = home(&site).await;
+        let home = operator_tenant(&site).await;
         let contoso = site.tenant("contoso").await;
         let account = site.account(&contoso, "Contoso").await;
         let ann = &contoso.admin;
@@ -189,7 +189,7 @@ async fn the_ceiling_bounds_early_and_late_demands_and_what_is_given() {
             .await
             .unwrap();
         // Directory rights are bounded too.
-        refused(assign(&acting, &bob.name, &[]).await, denied.0, denied.1);
+        refused(acting.assign(&bob.name, &[]).await, denied.0, denied.1);
     })
     .await;
 }
@@ -214,7 +214,7 @@ async fn ask(by: &Caller, checks: Vec<AccessCheck>) -> Result<Vec<AccessDecision
 #[tokio::test]
 async fn a_service_asks_a_thousand_questions_and_is_told_by_what_or_why_not() {
     both(async |site| {
-        let home = home(&site).await;
+        let home = operator_tenant(&site).await;
         let contoso = site.tenant("contoso").await;
         let account = site.account(&contoso, "Contoso").await;
         let ann = &contoso.admin;
@@ -289,7 +289,7 @@ async fn a_service_asks_a_thousand_questions_and_is_told_by_what_or_why_not() {
         let told = ask(&service, questions()).await.unwrap();
         assert!(!told[0].allowed);
         assert_eq!(told[1].because, ["MEMBER"]);
-        disable(&ann.caller, &bob.name).await.unwrap();
+        ann.caller.disable(&bob.name).await.unwrap();
         assert!(!ask(&service, questions()).await.unwrap()[1].allowed);
         let bad = vec![
             question(&ann.name, "offers.publish", &account),
@@ -308,7 +308,7 @@ async fn a_service_asks_a_thousand_questions_and_is_told_by_what_or_why_not() {
 #[tokio::test]
 async fn people_learn_what_they_may_and_auditors_why_others_may() {
     both(async |site| {
-        let home = home(&site).await;
+        let home = operator_tenant(&site).await;
         let contoso = site.tenant("contoso").await;
         let account = site.account(&contoso, "Contoso").await;
         let ann = &contoso.admin;
