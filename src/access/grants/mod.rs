@@ -14,7 +14,10 @@ use uuid::Uuid;
 
 pub use self::{
     associations::{associate, association_count, dissociate, is_associated, rename_tenant},
-    groups::{empty_group, give_by_groups, groups_of, join_group, leave_all_groups, leave_group},
+    groups::{
+        empty_group, give_by_groups, given_by_groups, groups_of, join_group, leave_all_groups,
+        leave_group, lock_scopes_of,
+    },
     last::{Last, ShutOut, somebody_holds},
     standing::{
         ACTIVE, Held, Source, Standing, asleep, held, home_principal, sleeping, standing, state,
@@ -559,6 +562,17 @@ async fn check_may_change(
         ));
     }
     Ok(())
+}
+
+/// Names of what a set has on a scope that `mine` lacks.
+fn lacking(scope: ScopeKey, set: Set, mine: Permissions) -> Vec<String> {
+    roles_of(scope)
+        .iter()
+        .filter(|role| set.roles & role.bit() != 0 && !role.permissions.without(mine).is_empty())
+        .map(|role| role.name)
+        .chain(set.single.without(mine).names())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Whether the table of exceptions lets this caller give this role here.
