@@ -384,13 +384,7 @@ async fn tell_members(
         .iter()
         .map(|user| Name::User(group.tenant_id, *user).to_string())
         .collect();
-    let null = serde_json::Value::Null;
-    let event = Event::new(kind, name(group));
-    let mut event = if kind.ends_with("Added") {
-        event.change("users", null, names)
-    } else {
-        event.change("users", names, null)
-    };
+    let mut event = Event::new(kind, name(group)).with("users", names);
     for (scope, _) in grants::all_of(tx.db(), group.id).await? {
         event = event.also_in(scope);
     }

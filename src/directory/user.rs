@@ -741,11 +741,11 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
         return Err(refused());
     }
     tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
-    let held = grants::all_of(tx.db(), id).await?;
+    let held = grants::by_scope(&grants::rights_of(tx.db(), id).await?);
     let mut demanded = false;
-    tx.lock(held.iter().map(|(s, _)| *s)).await?;
-    for (on, grant) in &held {
-        let asleep = grants::sleeping(*on, user_change::permissions(*on, grant));
+    tx.lock(held.keys().copied()).await?;
+    for (on, set) in &held {
+        let asleep = grants::sleeping(*on, set.permissions(*on));
         if asleep.is_empty() {
             continue;
         }
@@ -777,7 +777,7 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
             serde_json::Value::Null,
         )
         .touches(id);
-    for (on, _) in &held {
+    for on in held.keys() {
         event = event.also_in(*on);
     }
     tx.emit(event);

@@ -9,6 +9,8 @@ mod groups;
 mod last;
 mod standing;
 
+use std::collections::BTreeMap;
+
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
@@ -202,6 +204,18 @@ pub async fn rights_of<C: ConnectionTrait>(db: &C, person: Uuid) -> Result<Vec<R
         });
     }
     Ok(out)
+}
+
+/// What rights come to on each scope.
+#[must_use]
+pub fn by_scope(rights: &[Right]) -> BTreeMap<ScopeKey, Set> {
+    let mut all: BTreeMap<ScopeKey, Set> = BTreeMap::new();
+    for right in rights {
+        let set = all.entry(right.scope).or_default();
+        set.roles |= right.set.roles;
+        set.single = set.single.and(right.set.single);
+    }
+    all
 }
 
 /// Whether two principals hold something on one same scope, if only membership: directly, by groups, as guests.
