@@ -105,6 +105,18 @@ impl Error {
         error
     }
 
+    /// Some of what a list names isn't there: those places of the list, and their names.
+    #[must_use]
+    pub fn none_found(kind: &'static str, field: &str, missing: Vec<(usize, String)>) -> Self {
+        let first = missing.first().map(|(_, name)| name.clone());
+        let mut error = Self::not_found(kind, first.unwrap_or_default());
+        error.0.fields = missing
+            .into_iter()
+            .map(|(i, _)| (format!("{field}[{i}]"), "isn't there".to_owned()))
+            .collect();
+        error
+    }
+
     /// Something is there already.
     #[must_use]
     pub fn exists(reason: Reason, field: &'static str, description: &'static str) -> Self {

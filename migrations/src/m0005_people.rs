@@ -53,6 +53,8 @@ const STATEMENTS: &[&str] = &[
         display_name {text} NOT NULL,
         display_name_fold {text} NOT NULL,
         external_id {text} NOT NULL,
+        -- Counted as people join and leave.
+        member_count bigint NOT NULL DEFAULT 0,
         create_time bigint NOT NULL,
         update_time bigint NOT NULL,
         version bigint NOT NULL
@@ -110,13 +112,26 @@ const STATEMENTS: &[&str] = &[
         COALESCE(t.domain_prefix, '') AS domain_prefix,
         CASE WHEN COALESCE(u.external_id, a.external_id, d.external_id, '') <> '' THEN 1 ELSE 0 END AS synchronized,
         CAST(CASE WHEN t.state = 1 AND COALESCE(u.state, a.state, CASE WHEN d.id IS NULL THEN 0 ELSE 1 END) = 1
-             AND (u.home_id IS NULL OR EXISTS (SELECT 1 FROM active_people p WHERE p.id = u.id)) THEN 1 ELSE 0 END AS bigint) AS active
+             AND (u.home_id IS NULL OR EXISTS (SELECT 1 FROM active_people p WHERE p.id = u.id)) THEN 1 ELSE 0 END AS bigint) AS active,
+        -- Roles held directly or by groups; SQLite has no aggregate of bits.
+        g.roles | COALESCE((SELECT MAX(r.roles & 2) | MAX(r.roles & 4) | MAX(r.roles & 8) | MAX(r.roles & 16) | MAX(r.roles & 32) | MAX(r.roles & 64)
+             FROM group_rights r WHERE r.scope_kind = 2 AND r.scope_id = g.scope_id AND r.user_id = g.principal_id), 0) AS effective_roles
         FROM grants g
         LEFT JOIN users u ON u.id = g.principal_id
         LEFT JOIN applications a ON a.id = g.principal_id
         LEFT JOIN user_groups d ON d.id = g.principal_id
         LEFT JOIN tenants t ON t.id = g.tenant_id
         WHERE g.scope_kind = 2",
+    // Who can be added to an account; kinds as in grants.
+    "CREATE VIEW candidates AS SELECT
+        u.id, u.tenant_id, CAST(1 AS smallint) AS kind, u.display_name, u.display_name_fold, u.user_name, u.user_name_fold, u.create_time
+        FROM users u WHERE u.state = 1
+        UNION ALL SELECT
+        a.id, a.tenant_id, CAST(2 AS smallint) AS kind, a.display_name, a.display_name_fold, CAST('' AS text) AS user_name, CAST('' AS text) AS user_name_fold, a.create_time
+        FROM applications a WHERE a.state = 1
+        UNION ALL SELECT
+        d.id, d.tenant_id, CAST(4 AS smallint) AS kind, d.display_name, d.display_name_fold, CAST('' AS text) AS user_name, CAST('' AS text) AS user_name_fold, d.create_time
+        FROM user_groups d",
     // States: 1 pending, 2 accepted, 3 revoked. A pending one that is past its time has expired.
     "CREATE TABLE invitations (
         id {uuid} PRIMARY KEY,

@@ -1,8 +1,8 @@
 //! MemberService: who may work on an account (USR-4, USR-5, ROL-4, ROL-7, ROL-9).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
 use super::{
@@ -25,7 +25,7 @@ use crate::{
         account::{
             AddMembersRequest, AddMembersResponse, Candidate, DropRolesRequest, GetMemberRequest,
             GrantFinanceRequest, LeaveAccountRequest, LeaveAccountResponse, ListMembersRequest,
-            ListMembersResponse, Member, RemoveMembersRequest, RemoveMembersResponse,
+            ListMembersResponse, Member, MemberKind, RemoveMembersRequest, RemoveMembersResponse,
             RestoreManagerRequest, RevokeFinanceRequest, SearchCandidatesRequest,
             SearchCandidatesResponse, UpdateMembersRequest, UpdateMembersResponse,
         },
@@ -54,7 +54,7 @@ const LISTING: Listing = Listing {
         ),
         Field::new(
             "roles",
-            ("members", "roles"),
+            ("members", "effective_roles"),
             Kind::Flags(&[
                 ("MANAGER", 2),
                 ("DEVELOPER", 4),
@@ -68,6 +68,11 @@ const LISTING: Listing = Listing {
             "kind",
             ("members", "principal_kind"),
             Kind::Enum(&[("USER", 1), ("APPLICATION", 2), ("GROUP", 4)]),
+        ),
+        Field::new(
+            "active",
+            ("members", "active"),
+            Kind::Enum(&[("true", 1), ("false", 0)]),
         ),
         Field::new(
             "tenant",
@@ -174,11 +179,9 @@ pub async fn add_members(
         );
         added.push(principal.id);
     }
-    let mut members = Vec::with_capacity(added.len());
-    for id in added {
-        members.push(to_wire(tx, account, id).await?);
-    }
-    Ok(AddMembersResponse { members })
+    Ok(AddMembersResponse {
+        members: all_to_wire(tx, account, &added).await?,
+    })
 }
 
 /// Gives FINANCE to a person who is a member (ROL-4).
@@ -296,10 +299,10 @@ pub async fn leave_account(
 }
 
 pub(crate) fn check_search_candidates(req: &SearchCandidatesRequest, v: &mut Violations) {
-    directory::user::CANDIDATES.check(req, v);
+    directory::candidate::LISTING.check(req, v);
 }
 
-/// Searches the caller's own tenant for users to add: their names, and nothing else (ROL-8).
+/// Searches the caller's own tenant for users, groups and applications to add: their names, and nothing else (ROL-8).
 ///
 /// # Errors
 /// `NOT_IN_ASSOCIATED_TENANT` if the caller's tenant isn't associated; `INVALID_ARGUMENT` for a bad page, filter or order.
@@ -317,11 +320,12 @@ pub async fn search_candidates(
         return Err(Error::precondition(Reason::NotInAssociatedTenant)
             .with("principal", rd.caller().name()));
     }
-    let mut page = directory::user::candidates(rd, tenant, &req, |user| Candidate {
-        principal: Name::User(tenant, user.id).to_string(),
-        display_name: user.display_name,
-        user_name: user.user_name,
+    let mut page = directory::candidate::list(rd, tenant, &req, |candidate| Candidate {
+        principal: candidate.principal.name(),
+        display_name: candidate.display_name,
+        user_name: candidate.user_name,
         member: false,
+        kind: wire::member_kind(candidate.principal.kind) as i32,
     })
     .await?;
     let ids = page.items.iter().filter_map(id_of);
@@ -361,7 +365,10 @@ pub async fn get_member(rd: &Read, proof: Proof, req: GetMemberRequest) -> Resul
             row.ok_or_else(|| Error::denied(Permission::MembersRead.name()))?
         }
     };
-    Ok(wire::member(rd.app(), &row))
+    let mut members = [wire::member(rd.app(), &row)];
+    add_groups(rd.db(), row.account_id, &mut members).await?;
+    let [member] = members;
+    Ok(member)
 }
 
 pub(crate) fn check_list_members(req: &ListMembersRequest, v: &mut Violations) {
@@ -378,11 +385,12 @@ pub async fn list_members(
     req: ListMembersRequest,
 ) -> Result<ListMembersResponse> {
     let select = Entity::find().filter(Column::AccountId.eq(scope.id()));
-    let page = rd
+    let mut page = rd
         .list(&req, &LISTING, select, |row: Model| {
             wire::member(rd.app(), &row)
         })
         .await?;
+    add_groups(rd.db(), scope.id(), &mut page.items).await?;
     Ok(ListMembersResponse {
         members: page.items,
         next_page_token: page.next_page_token,
@@ -432,12 +440,14 @@ pub async fn update_members(
         update::check_etag(etag, row.version)?;
         replace(tx, &row, *new, grants::By::Caller).await?;
     }
-    let mut members = Vec::with_capacity(changes.len());
-    for (name, ..) in &changes {
-        let row = find(tx, scope, name).await?;
-        members.push(wire::member(tx.app(), &row));
-    }
-    Ok(UpdateMembersResponse { members })
+    let ids: Vec<Uuid> = changes
+        .iter()
+        .filter_map(|(name, ..)| Name::parse(name))
+        .map(|name| name.id())
+        .collect();
+    Ok(UpdateMembersResponse {
+        members: all_to_wire(tx, scope.id(), &ids).await?,
+    })
 }
 
 /// Removes members, all or nothing; with `delete_from_directory` also deletes users that were made through this account (USR-5).
@@ -487,7 +497,7 @@ pub async fn remove_members(
 
 /// Deletion from the directory: a user made through this account, by a global admin of its tenant.
 async fn may_delete(tx: &mut Tx, row: &Model) -> Result<()> {
-    let name = Name::User(row.tenant_id, row.principal_id);
+    let name = principal(row).resource();
     tx.demand(Permission::UsersDelete, name).await?;
     let user = directory::user::summary(tx.db(), row.principal_id).await?;
     if user.is_none_or(|u| u.created_through_account != Some(row.account_id)) {
@@ -543,6 +553,14 @@ fn set_of(row: &Model) -> Set {
     }
 }
 
+fn principal(row: &Model) -> Principal {
+    Principal {
+        kind: PrincipalKind::from_number(row.principal_kind).unwrap_or(PrincipalKind::User),
+        id: row.principal_id,
+        tenant: row.tenant_id,
+    }
+}
+
 fn refuse_owner(roles: i64) -> Result<()> {
     if roles & OWNER == 0 {
         Ok(())
@@ -584,13 +602,7 @@ async fn replace(tx: &mut Tx, row: &Model, new: Set, by: grants::By) -> Result<(
     if new == old {
         return Ok(());
     }
-    let kind = PrincipalKind::from_number(row.principal_kind).unwrap_or(PrincipalKind::User);
-    let principal = Principal {
-        kind,
-        id: row.principal_id,
-        tenant: row.tenant_id,
-    };
-    grants::set(tx, scope, principal, new, by).await?;
+    grants::set(tx, scope, principal(row), new, by).await?;
     tx.emit(
         Event::new(
             "entente.account.v1.MemberUpdated",
@@ -619,8 +631,47 @@ async fn remove(tx: &mut Tx, row: &Model, losses: &mut Losses) -> Result<Member>
 }
 
 async fn to_wire(tx: &Tx, account: Uuid, id: Uuid) -> Result<Member> {
-    let row = member::find_in(tx.db(), account, id)
-        .await?
-        .ok_or_else(|| Error::internal("a member vanished within its transaction"))?;
-    Ok(wire::member(tx.app(), &row))
+    let mut members = all_to_wire(tx, account, &[id]).await?;
+    members
+        .pop()
+        .ok_or_else(|| Error::internal("a member vanished within its transaction"))
+}
+
+/// Members of an account for the wire, in this order.
+async fn all_to_wire(tx: &Tx, account: Uuid, ids: &[Uuid]) -> Result<Vec<Member>> {
+    let mut members = Vec::with_capacity(ids.len());
+    for id in ids {
+        let row = member::find_in(tx.db(), account, *id)
+            .await?
+            .ok_or_else(|| Error::internal("a member vanished within its transaction"))?;
+        members.push(wire::member(tx.app(), &row));
+    }
+    add_groups(tx.db(), account, &mut members).await?;
+    Ok(members)
+}
+
+/// Adds what groups give to the users among these members, all in one query.
+async fn add_groups<C: ConnectionTrait>(
+    db: &C,
+    account: Uuid,
+    members: &mut [Member],
+) -> Result<()> {
+    let id_of = |member: &Member| Name::parse(&member.name).map(|name| name.id());
+    let places: BTreeMap<Uuid, usize> = members
+        .iter()
+        .enumerate()
+        .filter(|(_, member)| member.kind() == MemberKind::User)
+        .filter_map(|(i, member)| Some((id_of(member)?, i)))
+        .collect();
+    if places.is_empty() {
+        return Ok(());
+    }
+    let users: Vec<Uuid> = places.keys().copied().collect();
+    let given = grants::given_by_groups(db, ScopeKey::Account(account), &users).await?;
+    for (user, source) in &given {
+        if let Some(member) = places.get(user).and_then(|i| members.get_mut(*i)) {
+            wire::add_source(member, account, source);
+        }
+    }
+    Ok(())
 }

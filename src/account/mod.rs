@@ -1,7 +1,7 @@
 //! Accounts: partner companies, their associated tenants, and their members.
 //!
 //! Nouns and states. An account is `ACTIVE` (imported ones are at once). A tenant is associated with an account or not. A member is a
-//! user or application of an associated tenant, with or without rights; the rights themselves are `access/grants.rs`'s.
+//! user, group or application of an associated tenant, with or without rights; the rights themselves are `access/grants.rs`'s.
 //!
 //! Invariants. An account never loses its last active manager, but by its tenant's own act. Removing a tenant takes its people's
 //! memberships for good. A member lies in an associated tenant.

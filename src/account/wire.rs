@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::entity::{account, association, member};
 use crate::{
     access::{
-        grants::Set,
+        grants::{Set, Source},
         principal::{Kind, Principal},
         roles::Permissions,
     },
@@ -111,7 +111,16 @@ pub fn imported(
     ))
 }
 
-/// A member for the wire, with what it holds and where that comes from.
+/// The kind of a member.
+pub fn member_kind(kind: Kind) -> MemberKind {
+    match kind {
+        Kind::Application => MemberKind::Application,
+        Kind::Group => MemberKind::Group,
+        Kind::User | Kind::Identity => MemberKind::User,
+    }
+}
+
+/// A member for the wire, with what it holds directly.
 pub fn member(app: &App, row: &member::Model) -> Member {
     let member::Model {
         account_id,
@@ -155,19 +164,8 @@ pub fn member(app: &App, row: &member::Model) -> Member {
             format!("{user_name}@{}", domain(app, domain_prefix))
         },
         rights: Some(set.to_rights()),
-        effective_rights: set
-            .names(ScopeKey::Account(*account_id))
-            .into_iter()
-            .map(|right| EffectiveRight {
-                right,
-                source: "direct".to_owned(),
-            })
-            .collect(),
-        kind: match kind {
-            Kind::Application => MemberKind::Application,
-            Kind::Group => MemberKind::Group,
-            Kind::User | Kind::Identity => MemberKind::User,
-        } as i32,
+        effective_rights: effective(*account_id, set, "direct"),
+        kind: member_kind(kind) as i32,
         tenant: if kind == Kind::Identity {
             String::new()
         } else {
@@ -179,6 +177,25 @@ pub fn member(app: &App, row: &member::Model) -> Member {
         update_time: timestamp(*update_time),
         etag: etag(*version),
     }
+}
+
+/// Adds what a group gives to a member.
+pub fn add_source(member: &mut Member, account: Uuid, source: &Source) {
+    if let Some(group) = source.group {
+        let group = Name::Group(source.tenant, group).to_string();
+        let rights = effective(account, source.set, &group);
+        member.effective_rights.extend(rights);
+    }
+}
+
+fn effective(account: Uuid, set: Set, source: &str) -> Vec<EffectiveRight> {
+    set.names(ScopeKey::Account(account))
+        .into_iter()
+        .map(|right| EffectiveRight {
+            right,
+            source: source.to_owned(),
+        })
+        .collect()
 }
 
 /// An association for the wire.

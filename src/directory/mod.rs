@@ -1,15 +1,18 @@
-//! The directory: tenants, their users and applications, and how they sign in.
+//! The directory: tenants, their users, groups and applications, and how they sign in.
 //!
 //! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED` or `DELETED`:
-//! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days. An application is `ACTIVE`. A session
-//! runs until it ends or expires.
+//! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days. An application is `ACTIVE`. A group is
+//! there or not, and so is a user in it. A session runs until it ends or expires.
 //!
 //! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had. A credential that
-//! somebody else set is temporary. A tenant never loses its last global admin (`access/grants.rs`).
+//! somebody else set is temporary. A tenant never loses its last global admin, and who is in a group has what it gives
+//! (`access/grants.rs`). Groups have users of their own tenant only. What a local directory filled is changed there.
 
 pub mod application;
+pub mod candidate;
 pub(crate) mod credential;
 mod entity;
+pub mod group;
 pub(crate) mod password;
 pub(crate) mod search;
 pub mod session;

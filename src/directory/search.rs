@@ -16,6 +16,8 @@ pub(crate) const USERS: &[Trigrams] = &[over("users", "display_name_fold")];
 pub(crate) const USER_NAMES: &[Trigrams] = &[over("users", "user_name_fold")];
 /// Applications by display name.
 pub(crate) const APPLICATIONS: &[Trigrams] = &[over("applications", "display_name_fold")];
+/// Groups by display name.
+pub(crate) const GROUPS: &[Trigrams] = &[over("user_groups", "display_name_fold")];
 /// All kinds of principals by display name.
 pub(crate) const PRINCIPALS: &[Trigrams] = &[
     over("users", "display_name_fold"),

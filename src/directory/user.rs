@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     ACTIVE, DELETED, DISABLED, credential,
     entity::user::{self, Column, Entity, Model},
-    search, tenant, user_change,
+    group, search, tenant, user_change,
     wire::{self, NewUser},
 };
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
     },
     store::{
         filter::{Field, Kind, OrderField, Pairs},
-        list::{ListRequest, Listing, Page, fold},
+        list::{Listing, fold},
         outbox::Event,
         scope_key::ScopeKey,
         sql, time, update,
@@ -115,16 +115,17 @@ pub(crate) fn check_create_user(req: &CreateUserRequest, v: &mut Violations) {
     wire::check_new_user(req, v);
 }
 
-/// Makes a user with a temporary password, directory roles and memberships (USR-1).
+/// Makes a user with a temporary password, directory roles, groups and memberships (USR-1).
 ///
 /// # Errors
-/// `USER_NAME_TAKEN`, and those of giving.
+/// `USER_NAME_TAKEN`, `NOT_FOUND` for groups that aren't there, `DIRECTORY_SYNCHRONIZED`,
+/// and those of giving.
 pub async fn create_user(
     tx: &mut Tx,
     tenant: TenantScope,
     req: CreateUserRequest,
 ) -> Result<CreateUserResponse> {
-    let (new, memberships) = wire::new_user(req)?;
+    let (new, memberships, groups) = wire::new_user(req)?;
     let accounts: Vec<ScopeKey> = memberships
         .iter()
         .filter_map(|m| Name::parse(&m.account))
@@ -136,6 +137,7 @@ pub async fn create_user(
     let temporary_password = credential::make_temporary(tx, user.id).await?;
     give_directory_roles(tx, &user, new.directory_roles).await?;
     tx.emit(user_change::created(&user, new.directory_roles));
+    group::join_all(tx, tenant, user.id, &groups).await?;
     user_change::join_accounts(tx, user_change::principal(&user), &memberships).await?;
     let row = tenant::find(tx.db(), tenant).await?;
     Ok(CreateUserResponse {
@@ -739,11 +741,11 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
         return Err(refused());
     }
     tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
-    let held = grants::all_of(tx.db(), id).await?;
+    let held = grants::by_scope(&grants::rights_of(tx.db(), id).await?);
     let mut demanded = false;
-    tx.lock(held.iter().map(|(s, _)| *s)).await?;
-    for (on, grant) in &held {
-        let asleep = grants::sleeping(*on, user_change::permissions(*on, grant));
+    tx.lock(held.keys().copied()).await?;
+    for (on, set) in &held {
+        let asleep = grants::sleeping(*on, set.permissions(*on));
         if asleep.is_empty() {
             continue;
         }
@@ -775,7 +777,7 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
             serde_json::Value::Null,
         )
         .touches(id);
-    for (on, _) in &held {
+    for on in held.keys() {
         event = event.also_in(*on);
     }
     tx.emit(event);
@@ -885,60 +887,4 @@ pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
         );
     }
     Ok(due.len() as u64)
-}
-
-/// Somebody who can be added to an account: names only (ROL-8).
-#[derive(Debug)]
-pub struct Candidate {
-    /// The user.
-    pub id: Uuid,
-    /// What people see.
-    pub display_name: String,
-    /// Unique in the tenant.
-    pub user_name: String,
-}
-
-/// What the search for people to add offers.
-pub(crate) const CANDIDATES: Listing = Listing {
-    fields: &[
-        Field::new(
-            "display_name",
-            ("users", "display_name_fold"),
-            Kind::Text(search::USERS),
-        ),
-        Field::new(
-            "user_name",
-            ("users", "user_name_fold"),
-            Kind::Text(search::USER_NAMES),
-        ),
-        Field::new("create_time", ("users", "create_time"), Kind::TIME),
-    ],
-    orders: &[
-        OrderField::new("display_name", ("users", "display_name_fold")),
-        OrderField::new("create_time", ("users", "create_time")),
-    ],
-    id: ("users", "id"),
-};
-
-/// Active users of a tenant, for those who may add them to an account and are signed in through that tenant.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn candidates<T: prost::Message>(
-    rd: &Read,
-    tenant: Uuid,
-    req: &impl ListRequest,
-    to_wire: impl Fn(Candidate) -> T,
-) -> Result<Page<T>> {
-    let select = Entity::find()
-        .filter(Column::TenantId.eq(tenant))
-        .filter(Column::State.eq(ACTIVE));
-    rd.list(req, &CANDIDATES, select, |user: Model| {
-        to_wire(Candidate {
-            id: user.id,
-            display_name: user.display_name,
-            user_name: user.user_name,
-        })
-    })
-    .await
 }

@@ -23,7 +23,8 @@ use crate::{
     store::{list::fold, outbox::Event, scope_key::ScopeKey, sql, time::rfc3339},
 };
 
-/// Mails to other holders of sleeping rights, per scope: enough for somebody to look.
+/// Mails to other holders of sleeping rights, per scope: to so many who hold them directly, and to so many who do by groups; enough for
+/// somebody to look.
 const MOST_HOLDERS_TOLD: i64 = 20;
 
 /// The principal of a user's row.
@@ -261,8 +262,6 @@ pub async fn set_state(tx: &mut Tx, user: Uuid, state: i64) -> Result<()> {
 #[derive(FromQueryResult)]
 struct Holder {
     recovery_email: String,
-    roles: i64,
-    permissions: String,
 }
 
 /// Somebody else set this person's credential: what must sleep, sleeps for 72 hours, and the other holders are told (ROL-13).
@@ -272,18 +271,17 @@ struct Holder {
 pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Result<()> {
     let until = tx.now() + ASLEEP_US;
 
-    for (scope, grant) in grants::all_of(tx.db(), user.id).await? {
-        let mine = grants::sleeping(scope, permissions(scope, &grant));
+    for (scope, set) in grants::by_scope(&grants::rights_of(tx.db(), user.id).await?) {
+        let mine = grants::sleeping(scope, set.permissions(scope));
         if mine.is_empty() {
             continue;
         }
-
-        for holder in other_holders(tx, scope, user.id).await? {
-            let theirs = roles::permissions_of(grants::roles_of(scope), holder.roles)
-                .and(roles::Permissions::from_stored(&holder.permissions));
-            if theirs.within(mine).is_empty() {
-                continue;
-            }
+        // What sleeps is held as part of a role only.
+        let roles = grants::roles_of(scope)
+            .iter()
+            .filter(|role| !role.permissions.within(mine).is_empty())
+            .fold(0, |bits, role| bits | role.bit());
+        for holder in other_holders(tx, scope, roles, user.id).await? {
             let values = [
                 ("name", user.display_name.clone()),
                 ("sign_in_name", sign_in_name.to_owned()),
@@ -311,14 +309,22 @@ pub fn permissions(scope: ScopeKey, grant: &Grant) -> roles::Permissions {
         .and(roles::Permissions::from_stored(&grant.permissions))
 }
 
-async fn other_holders(tx: &Tx, scope: ScopeKey, but: Uuid) -> Result<Vec<Holder>> {
-    let sql = "SELECT u.recovery_email, g.roles, g.permissions FROM grants g JOIN users u ON u.id = g.principal_id AND u.state = 1 \
-               WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_id <> $3 AND (g.roles <> 0 OR g.permissions <> '') \
-               AND u.recovery_email <> '' ORDER BY g.create_time LIMIT $4";
-    let values: [Value; 4] = [
+/// The others who hold any of these roles on a scope, directly or by groups, and have an address.
+async fn other_holders(tx: &Tx, scope: ScopeKey, roles: i64, but: Uuid) -> Result<Vec<Holder>> {
+    let sql = "SELECT DISTINCT u.recovery_email FROM ( \
+                 SELECT principal_id FROM (SELECT g.principal_id FROM grants g JOIN users d ON d.id = g.principal_id AND d.recovery_email <> '' \
+                   AND d.state = 1 WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_id <> $3 AND (g.roles & $4) <> 0 \
+                   ORDER BY g.create_time, g.principal_id LIMIT $5) a \
+                 UNION ALL \
+                 SELECT principal_id FROM (SELECT r.user_id AS principal_id FROM group_rights r JOIN users d ON d.id = r.user_id \
+                   AND d.recovery_email <> '' AND d.state = 1 WHERE r.scope_kind = $1 AND r.scope_id = $2 AND r.user_id <> $3 \
+                   AND (r.roles & $4) <> 0 ORDER BY r.user_id LIMIT $5) b \
+               ) x JOIN users u ON u.id = x.principal_id";
+    let values: [Value; 5] = [
         scope.kind().into(),
         scope.id().into(),
         but.into(),
+        roles.into(),
         MOST_HOLDERS_TOLD.into(),
     ];
     sql::all::<Holder, _>(tx.db(), sql, values).await

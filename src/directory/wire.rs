@@ -1,5 +1,8 @@
 //! Proto ⇄ rows of the directory; no other file of this slice converts.
 
+use sea_orm::FromQueryResult;
+use uuid::Uuid;
+
 use crate::{
     access::{
         grants::{GLOBAL_ADMIN, Set, home_principal},
@@ -9,13 +12,14 @@ use crate::{
     check::{MOST_ITEMS_NAMED, Violations},
     directory::{
         GUEST,
-        entity::{application, application_key, session, tenant, user},
+        entity::{application, application_key, group, session, tenant, user},
         password,
     },
     error::{Error, Result},
     names::Name,
     proto::directory::{
-        Application, CreateUserRequest, FirstAdmin, Key, NewMembership, Session, Tenant, User,
+        Application, CreateUserRequest, FirstAdmin, Group, GroupMember, Key, NewMembership,
+        Session, Tenant, User,
     },
     store::{list::fold, time::timestamp, update::etag},
 };
@@ -101,12 +105,7 @@ pub fn user(app: &App, row: &user::Model, prefix: &str, directory_roles: i64, no
     User {
         name: Name::User(*tenant_id, *id).to_string(),
         user_name: user_name.clone(),
-        // A guest signs in with the name of its home.
-        sign_in_name: if *kind == GUEST {
-            user_name.clone()
-        } else {
-            format!("{user_name}@{}", domain(app, prefix))
-        },
+        sign_in_name: sign_in_name(app, *kind, user_name, prefix),
         home: home_id.map_or_else(String::new, |id| {
             home_principal(id, home_tenant_id.unwrap_or_default()).name()
         }),
@@ -128,6 +127,87 @@ pub fn user(app: &App, row: &user::Model, prefix: &str, directory_roles: i64, no
             .filter(|until| now < *until)
             .and_then(timestamp),
         etag: etag(*version),
+    }
+}
+
+/// What a user signs in as: a guest with the name of its home.
+fn sign_in_name(app: &App, kind: i64, user_name: &str, prefix: &str) -> String {
+    if kind == GUEST {
+        user_name.to_owned()
+    } else {
+        format!("{user_name}@{}", domain(app, prefix))
+    }
+}
+
+/// A group for the wire.
+pub fn group(row: &group::Model) -> Group {
+    let group::Model {
+        id,
+        tenant_id,
+        display_name,
+        display_name_fold: _,
+        external_id,
+        member_count,
+        create_time,
+        update_time,
+        version,
+    } = row;
+    Group {
+        name: Name::Group(*tenant_id, *id).to_string(),
+        display_name: display_name.clone(),
+        synchronized: !external_id.is_empty(),
+        member_count: *member_count,
+        create_time: timestamp(*create_time),
+        update_time: timestamp(*update_time),
+        etag: etag(*version),
+    }
+}
+
+/// The display name of a group to be made.
+pub fn new_group(group: Option<Group>) -> Result<String> {
+    let Group {
+        name: _,
+        display_name,
+        synchronized: _,
+        member_count: _,
+        create_time: _,
+        update_time: _,
+        etag: _,
+    } = group.ok_or_else(|| Error::field("group", "is required"))?;
+    Ok(display_name)
+}
+
+/// A user in a group, as lists read it.
+#[derive(FromQueryResult)]
+pub struct InGroup {
+    pub user_id: Uuid,
+    pub tenant_id: Uuid,
+    pub display_name: String,
+    pub user_name: String,
+    pub kind: i64,
+    pub state: i64,
+    /// When it joined.
+    pub create_time: i64,
+}
+
+/// A user in a group for the wire; `prefix` is its tenant's domain prefix.
+pub fn group_member(app: &App, row: &InGroup, prefix: &str) -> GroupMember {
+    let InGroup {
+        user_id,
+        tenant_id,
+        display_name,
+        user_name,
+        kind,
+        state,
+        create_time,
+    } = row;
+    GroupMember {
+        user: Name::User(*tenant_id, *user_id).to_string(),
+        display_name: display_name.clone(),
+        sign_in_name: sign_in_name(app, *kind, user_name, prefix),
+        kind: i32::try_from(*kind).unwrap_or(0),
+        state: i32::try_from(*state).unwrap_or(0),
+        create_time: timestamp(*create_time),
     }
 }
 
@@ -161,7 +241,7 @@ pub fn application(row: &application::Model) -> Application {
 }
 
 /// A key for the wire, without its secret.
-pub fn key(tenant_id: uuid::Uuid, row: &application_key::Model) -> Key {
+pub fn key(tenant_id: Uuid, row: &application_key::Model) -> Key {
     let application_key::Model {
         id,
         application_id,
@@ -181,7 +261,7 @@ pub fn key(tenant_id: uuid::Uuid, row: &application_key::Model) -> Key {
 }
 
 /// A session for the wire.
-pub fn session(row: &session::Model, current: uuid::Uuid) -> Session {
+pub fn session(row: &session::Model, current: Uuid) -> Session {
     let session::Model {
         id,
         user_id,
@@ -276,12 +356,13 @@ pub fn check_first_admin(admin: Option<&FirstAdmin>, v: &mut Violations) {
     }
 }
 
-/// The user of a creation, with its memberships.
-pub fn new_user(request: CreateUserRequest) -> Result<(NewUser, Vec<NewMembership>)> {
+/// The user of a creation, with its memberships and groups.
+pub fn new_user(request: CreateUserRequest) -> Result<(NewUser, Vec<NewMembership>, Vec<String>)> {
     let CreateUserRequest {
         parent: _,
         user,
         memberships,
+        groups,
         request_id: _,
         validate_only: _,
     } = request;
@@ -315,7 +396,7 @@ pub fn new_user(request: CreateUserRequest) -> Result<(NewUser, Vec<NewMembershi
         recovery_email,
         directory_roles,
     };
-    Ok((new, memberships))
+    Ok((new, memberships, groups))
 }
 
 /// The first global admin of a new tenant, with the password given for it, if one was.

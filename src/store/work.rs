@@ -85,6 +85,8 @@ pub struct Work {
     changed_fields: BTreeSet<&'static str>,
     resources: Vec<String>,
     actor: Option<String>,
+    /// What somebody has by groups changed.
+    regrouped: bool,
 }
 
 impl Work {
@@ -98,6 +100,7 @@ impl Work {
             changed_fields: BTreeSet::new(),
             resources: Vec::new(),
             actor: None,
+            regrouped: false,
         }
     }
 
@@ -249,10 +252,15 @@ impl Work {
         !self.events.is_empty()
     }
 
-    /// Whether something was told of this principal: then its rights may have changed.
+    /// What people have by groups changes: events name the group, not each of those who are in it.
+    pub fn regroup(&mut self) {
+        self.regrouped = true;
+    }
+
+    /// Whether something was told of this principal, or of what groups give: then its rights may have changed.
     #[must_use]
     pub fn told_of(&self, principal: Uuid) -> bool {
-        self.events.iter().any(|e| e.touches.contains(&principal))
+        self.regrouped || self.events.iter().any(|e| e.touches.contains(&principal))
     }
 
     /// Writes audit events and domain events of the whole call; the last thing before the commit.

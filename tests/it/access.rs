@@ -8,9 +8,9 @@ use entente::proto::{
     access::AccountRole,
     account::{Account, AddMembersRequest, ImportAccountRequest},
     directory::{
-        Application, CreateApplicationRequest, CreateKeyRequest, CreateUserRequest, DirectoryRole,
-        KeyCredential, ResetPasswordRequest, SignInRequest, WhoAmIRequest,
-        sign_in_request::Credential,
+        Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
+        CreateUserRequest, DirectoryRole, KeyCredential, ResetPasswordRequest, SignInRequest,
+        WhoAmIRequest, sign_in_request::Credential,
     },
     operator::{AssignOperatorRolesRequest, ListMailsRequest, OperatorRole},
 };
@@ -376,7 +376,19 @@ pub async fn world(site: &Site) -> World {
         .await
         .unwrap();
     let second = site.tenant("adatum").await;
+    let team = crate::groups::group(&contoso, "Team", &[&target], None).await;
+    // What this one gives, few may give.
+    let rich = crate::groups::group(&contoso, "Developers", &[], None).await;
+    let request = AddMembersRequest {
+        parent: home.clone(),
+        principals: vec![rich.clone()],
+        rights: Some(rights(&[AccountRole::Developer])),
+        ..AddMembersRequest::default()
+    };
+    mia.caller.members().add_members(request).await.unwrap();
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
+        .with("entente.dev/Group", &team)
+        .with("group with rights", &rich)
         .with("AddMembers.principals", &candidate.name)
         .with("AssignOperatorRoles.principal", &helper.name)
         .with("ReplaceGlobalAdmin.name", &contoso.admin.name)
@@ -397,6 +409,10 @@ pub async fn world(site: &Site) -> World {
         &theirs,
         &format!("operator/staff/{}", request_id()),
         &format!("operator/mails/{}", request_id()),
+    )
+    .with(
+        "entente.dev/Group",
+        crate::groups::group(&fabrikam, "Theirs", &[&fabrikam.admin], None).await,
     )
     .with(
         "tenant_admin_token",
@@ -496,9 +512,22 @@ fn rows(world: &World) -> Vec<Row> {
                     "with directory role",
                     What::Message(with_role.encode_to_vec()),
                 );
+                let grouped = CreateUserRequest {
+                    groups: vec![world.names.0["entente.dev/Group"].clone()],
+                    ..bare.clone()
+                };
+                add("with group", What::Message(grouped.encode_to_vec()));
                 let joined = CreateUserRequest {
                     memberships: vec![membership(account, &[])],
                     ..bare
+                };
+                add("with membership", What::Message(joined.encode_to_vec()));
+            }
+            "CreateGroup" => {
+                let joined = CreateGroupRequest {
+                    memberships: vec![membership(account, &[])],
+                    validate_only: true,
+                    ..crate::groups::new_group(tenant, "New")
                 };
                 add("with membership", What::Message(joined.encode_to_vec()));
             }

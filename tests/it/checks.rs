@@ -67,7 +67,7 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             }],
             nameless(),
         ),
-        "CreateApplication" => {
+        "CreateApplication" | "CreateGroup" => {
             let named = "memberships[1].account";
             (vec![twice(method, "memberships", names, named)], nameless())
         }
@@ -129,7 +129,7 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             nameless(),
         ),
         // Masks are checked for every method that takes one.
-        "UpdateUser" | "UpdateTenant" => {
+        "UpdateUser" | "UpdateTenant" | "UpdateGroup" => {
             let field = method.input().get_field_by_name("update_mask").unwrap();
             let mut mask = DynamicMessage::new(field.kind().as_message().unwrap().clone());
             let path = Value::String("etag".to_owned());

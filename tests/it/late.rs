@@ -57,6 +57,14 @@ fn occasion(
             "manager",
             vec![("delete_from_directory", Value::Bool(true))],
         ),
+        "CreateUser" => {
+            let rich = Value::String(world.names.0["group with rights"].clone());
+            ("global", vec![("groups", Value::List(vec![rich]))])
+        }
+        "AddGroupMembers" => {
+            let rich = Value::String(world.names.0["group with rights"].clone());
+            ("global", vec![("parent", rich)])
+        }
         "CreateKey" => ("opadmin", vec![("parent", name("service"))]),
         "ResetPassword" | "EndUserSessions" => ("helpdesk", vec![("name", name("develop"))]),
         "WakeRights" => ("agent", Vec::new()),

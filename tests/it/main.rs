@@ -19,6 +19,7 @@ mod cost;
 mod dynamic;
 mod events;
 mod faults;
+mod groups;
 mod half_done;
 mod harness;
 mod late;

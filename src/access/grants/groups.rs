@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{Grant, Last, Set, all_of};
+use super::{Grant, Last, Set, Source, all_of, lacking};
 use crate::{
     access::{
         principal::Principal,
@@ -25,7 +25,8 @@ pub(super) async fn is_synchronized<C: ConnectionTrait>(db: &C, group: Uuid) -> 
 }
 
 /// Works out anew what groups give on a scope to those whom a query names, after something of it changed.
-async fn work_out(tx: &Tx, scope: ScopeKey, whom: &str, of: Value) -> Result<()> {
+async fn work_out(tx: &mut Tx, scope: ScopeKey, whom: &str, of: Value) -> Result<()> {
+    tx.regroup();
     let db = tx.db();
     let keyed = "scope_kind = $1 AND scope_id = $2";
     let values = || -> [Value; 3] { [scope.kind().into(), scope.id().into(), of.clone()] };
@@ -53,13 +54,13 @@ async fn work_out(tx: &Tx, scope: ScopeKey, whom: &str, of: Value) -> Result<()>
 ///
 /// # Errors
 /// Those of the database.
-pub(super) async fn work_out_members(tx: &Tx, scope: ScopeKey, group: Uuid) -> Result<()> {
+pub(super) async fn work_out_members(tx: &mut Tx, scope: ScopeKey, group: Uuid) -> Result<()> {
     let whom = "SELECT user_id FROM group_members WHERE group_id = $3";
     work_out(tx, scope, whom, group.into()).await
 }
 
 /// After edges of these users to a group changed: on all scopes where the group holds something.
-async fn work_out_users(tx: &Tx, grants: &[(ScopeKey, Grant)], users: &[Uuid]) -> Result<()> {
+async fn work_out_users(tx: &mut Tx, grants: &[(ScopeKey, Grant)], users: &[Uuid]) -> Result<()> {
     let whom = sql::in_ids(tx.db(), 3);
     for (scope, _) in grants {
         work_out(tx, *scope, &whom, sql::ids(users)).await?;
@@ -83,43 +84,57 @@ async fn members_among(tx: &Tx, group: Uuid, users: &[Uuid]) -> Result<Vec<Uuid>
     Ok(rows.into_iter().map(|r| r.user_id).collect())
 }
 
-/// Whether joining a group is something that the caller may bring about: `users.assign` on every account on which the group holds rights,
-/// and all that it holds there (GRP-7, ROL-7). The accounts are locked.
+/// Locks every scope on which one of these groups holds something, all at once: they come in no order. The groups' tenant is locked, so
+/// that they get no more meanwhile.
+///
+/// # Errors
+/// Those of the database.
+pub async fn lock_scopes_of(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
+    let mut scopes = Vec::new();
+    for group in groups {
+        let grants = all_of(tx.db(), *group).await?;
+        scopes.extend(grants.into_iter().map(|(scope, _)| scope));
+    }
+    tx.lock(scopes).await
+}
+
+/// Whether joining these groups is something that the caller may bring about: `users.assign` on every account on which a group holds
+/// rights, and all that it holds there (GRP-7, ROL-7). The accounts are locked.
 ///
 /// # Errors
 /// `CANNOT_GRANT_WHAT_YOU_LACK` naming what, and on which accounts; those of the database.
-pub async fn give_by_groups(tx: &mut Tx, group: Uuid) -> Result<()> {
-    let grants = all_of(tx.db(), group).await?;
-    tx.lock(grants.iter().map(|(scope, _)| *scope)).await?;
-    let (mut lacking, mut accounts) = (Vec::new(), Vec::new());
-    for (scope, grant) in &grants {
-        let set = Set::of_grant(grant);
-        if set.is_empty() {
-            continue;
-        }
-        let mine = tx.caller_permissions(*scope).await?;
-        let demanded = set
-            .permissions(*scope)
-            .and(Permissions::of(&[Permission::UsersAssign]));
-        if !demanded.without(mine).is_empty() {
-            accounts.push(scope.to_string());
-            for name in set
-                .names(*scope)
+pub async fn give_by_groups(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
+    lock_scopes_of(tx, groups).await?;
+    let (mut missing, mut accounts) = (Vec::new(), Vec::new());
+    for group in groups {
+        for (scope, grant) in all_of(tx.db(), *group).await? {
+            let set = Set::of_grant(&grant);
+            if set.is_empty() {
+                continue;
+            }
+            let mine = tx.caller_permissions(scope).await?;
+            let assign = Permissions::of(&[Permission::UsersAssign]).without(mine);
+            let names: Vec<_> = lacking(scope, set, mine)
                 .into_iter()
-                .chain((!mine.has(Permission::UsersAssign)).then(|| "users.assign".to_owned()))
-            {
-                if !lacking.contains(&name) {
-                    lacking.push(name);
+                .chain(assign.names().into_iter().map(str::to_owned))
+                .collect();
+            if !names.is_empty() && !accounts.contains(&scope) {
+                accounts.push(scope);
+            }
+            for name in names {
+                if !missing.contains(&name) {
+                    missing.push(name);
                 }
             }
         }
     }
-    if lacking.is_empty() {
+    if missing.is_empty() {
         return Ok(());
     }
     accounts.truncate(MOST_ACCOUNTS_NAMED);
+    let accounts: Vec<_> = accounts.iter().map(ToString::to_string).collect();
     Err(Error::refused(Reason::CannotGrantWhatYouLack)
-        .with("lacking", lacking.join(", "))
+        .with("lacking", missing.join(", "))
         .with("accounts", accounts.join(", ")))
 }
 
@@ -151,6 +166,7 @@ pub async fn join_group(tx: &mut Tx, group: Principal, users: &[Uuid]) -> Result
     sql::execute(tx.db(), sql, values).await?;
     let mut joined = members_among(tx, group.id, users).await?;
     joined.retain(|user| !already.contains(user));
+    count(tx, group.id, joined.len(), "+").await?;
     work_out_users(tx, &grants, &joined).await?;
     Ok(joined)
 }
@@ -174,11 +190,23 @@ pub async fn leave_group(tx: &mut Tx, group: Principal, users: &[Uuid]) -> Resul
     );
     let values: [Value; 2] = [group.id.into(), sql::ids(users)];
     sql::execute(tx.db(), sql, values).await?;
+    count(tx, group.id, left.len(), "-").await?;
     work_out_users(tx, &grants, &left).await?;
     for last in lasts {
         last.kept(tx).await?;
     }
     Ok(left)
+}
+
+/// Keeps the number of a group's members.
+async fn count(tx: &Tx, group: Uuid, users: usize, sign: &str) -> Result<()> {
+    let sql = format!("UPDATE user_groups SET member_count = member_count {sign} $1 WHERE id = $2");
+    let values: [Value; 2] = [
+        i64::try_from(users).unwrap_or(i64::MAX).into(),
+        group.into(),
+    ];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
 }
 
 /// Takes everybody out of a group that is to be deleted, after its grants were removed; gives how many there were.
@@ -218,11 +246,57 @@ pub async fn groups_of<C: ConnectionTrait>(db: &C, user: Uuid) -> Result<Vec<Nam
 /// Those of the database.
 pub async fn leave_all_groups(tx: &mut Tx, user: Uuid) -> Result<Vec<Name>> {
     let groups = groups_of(tx.db(), user).await?;
+    tx.regroup();
     for sql in [
+        "UPDATE user_groups SET member_count = member_count - 1 WHERE id IN (SELECT group_id FROM group_members WHERE user_id = $1)",
         "DELETE FROM group_members WHERE user_id = $1",
         "DELETE FROM group_rights WHERE user_id = $1",
     ] {
         sql::execute(tx.db(), sql, [user.into()]).await?;
     }
     Ok(groups)
+}
+
+#[derive(FromQueryResult)]
+struct Given {
+    user_id: Uuid,
+    roles: i64,
+    permissions: String,
+    group_id: Uuid,
+    tenant_id: Uuid,
+}
+
+/// What groups give to these users on a scope, as far as their tenants are associated there: the same rows that a check of each reads.
+///
+/// # Errors
+/// Those of the database.
+pub async fn given_by_groups<C: ConnectionTrait>(
+    db: &C,
+    scope: ScopeKey,
+    users: &[Uuid],
+) -> Result<Vec<(Uuid, Source)>> {
+    let sql = format!(
+        "SELECT r.user_id, r.roles, r.permissions, r.group_id, r.tenant_id FROM group_rights r \
+         WHERE r.scope_kind = $1 AND r.scope_id = $2 AND r.user_id IN ({}) \
+         AND ($1 <> 2 OR EXISTS (SELECT 1 FROM associations a WHERE a.account_id = $2 AND a.tenant_id = r.tenant_id)) \
+         ORDER BY r.user_id, r.group_id, r.roles, r.permissions",
+        sql::in_ids(db, 3)
+    );
+    let values: [Value; 3] = [scope.kind().into(), scope.id().into(), sql::ids(users)];
+    let rows = sql::all::<Given, _>(db, sql, values).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let set = Set {
+                roles: row.roles,
+                single: Permissions::from_stored(&row.permissions),
+            };
+            let source = Source {
+                set,
+                group: Some(row.group_id),
+                tenant: row.tenant_id,
+            };
+            (row.user_id, source)
+        })
+        .collect())
 }

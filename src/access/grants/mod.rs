@@ -9,12 +9,17 @@ mod groups;
 mod last;
 mod standing;
 
+use std::collections::BTreeMap;
+
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
 pub use self::{
     associations::{associate, association_count, dissociate, is_associated, rename_tenant},
-    groups::{empty_group, give_by_groups, groups_of, join_group, leave_all_groups, leave_group},
+    groups::{
+        empty_group, give_by_groups, given_by_groups, groups_of, join_group, leave_all_groups,
+        leave_group, lock_scopes_of,
+    },
     last::{Last, ShutOut, somebody_holds},
     standing::{
         ACTIVE, Held, Source, Standing, asleep, held, home_principal, sleeping, standing, state,
@@ -199,6 +204,18 @@ pub async fn rights_of<C: ConnectionTrait>(db: &C, person: Uuid) -> Result<Vec<R
         });
     }
     Ok(out)
+}
+
+/// What rights come to on each scope.
+#[must_use]
+pub fn by_scope(rights: &[Right]) -> BTreeMap<ScopeKey, Set> {
+    let mut all: BTreeMap<ScopeKey, Set> = BTreeMap::new();
+    for right in rights {
+        let set = all.entry(right.scope).or_default();
+        set.roles |= right.set.roles;
+        set.single = set.single.and(right.set.single);
+    }
+    all
 }
 
 /// Whether two principals hold something on one same scope, if only membership: directly, by groups, as guests.
@@ -559,6 +576,17 @@ async fn check_may_change(
         ));
     }
     Ok(())
+}
+
+/// Names of what a set has on a scope that `mine` lacks.
+fn lacking(scope: ScopeKey, set: Set, mine: Permissions) -> Vec<String> {
+    roles_of(scope)
+        .iter()
+        .filter(|role| set.roles & role.bit() != 0 && !role.permissions.without(mine).is_empty())
+        .map(|role| role.name)
+        .chain(set.single.without(mine).names())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Whether the table of exceptions lets this caller give this role here.

@@ -2,7 +2,10 @@
 
 pub mod application;
 pub mod application_key;
+pub mod candidate;
 pub mod credential;
+pub mod group;
+pub mod group_member;
 pub mod session;
 pub mod tenant;
 pub mod user;
