@@ -1,4 +1,4 @@
-//! The directory: tenants, their users and applications, and how they sign in.
+//! The directory: tenants, their users and applications, personal identities, and how they sign in.
 //!
 //! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED` or `DELETED`:
 //! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days. An application is `ACTIVE`. A session
@@ -7,9 +7,11 @@
 //! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had. A credential that
 //! somebody else set is temporary. A tenant never loses its last global admin (`access/grants.rs`).
 
+pub(crate) mod address;
 pub mod application;
 pub(crate) mod credential;
 mod entity;
+pub mod identity;
 pub(crate) mod password;
 pub(crate) mod search;
 pub mod session;
