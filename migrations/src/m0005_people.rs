@@ -119,7 +119,7 @@ const STATEMENTS: &[&str] = &[
         WHERE g.scope_kind = 2",
     // States: 1 pending, 2 accepted, 3 revoked. A pending one that is past its time has expired.
     "CREATE TABLE invitations (
-        id {uuid} PRIMARY KEY,
+        {id},
         tenant_id {uuid} NOT NULL REFERENCES tenants (id),
         user_id {uuid} NOT NULL,
         email {text} NOT NULL,

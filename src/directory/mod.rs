@@ -1,17 +1,19 @@
 //! The directory: tenants, their users and applications, personal identities, and how they sign in.
 //!
-//! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED` or `DELETED`:
-//! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days. An application is `ACTIVE`. A session
+//! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED`, `DELETED` or, as a guest to be, `INVITED`:
+//! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days; invite → invited; invited → active by
+//! accepting, → deleted. An invitation is `PENDING`, `ACCEPTED`, `REVOKED` or, by time, `EXPIRED`. An application is `ACTIVE`. A session
 //! runs until it ends or expires.
 //!
 //! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had. A credential that
-//! somebody else set is temporary. A tenant never loses its last global admin (`access/grants.rs`).
+//! somebody else set is temporary. An address has one credential, and a guest none of its own. A tenant never loses its last global admin (`access/grants.rs`).
 
 pub(crate) mod address;
 pub mod application;
 pub(crate) mod credential;
 mod entity;
 pub mod identity;
+pub mod invitation;
 pub(crate) mod password;
 pub(crate) mod search;
 pub mod session;

@@ -3,6 +3,7 @@
 pub mod application;
 pub mod application_key;
 pub mod credential;
+pub mod invitation;
 pub mod session;
 pub mod tenant;
 pub mod user;
