@@ -770,7 +770,7 @@ impl<'a> Generator<'a> {
         };
         let kinds: Vec<_> = kinds.iter().map(|k| format!("\"{k}\"")).collect();
         format!(
-            "crate::check::Takes {{ max_chars: {}, min_chars: {}, multi_line: {}, format: {}, max_items: {}, min_items: {}, min_value: {}, max_value: {}, kinds: &[{}] }}",
+            "crate::check::Takes {{ max_chars: {}, min_chars: {}, multi_line: {}, format: {}, max_items: {}, min_items: {}, min_value: {}, max_value: {}, late_elements: {}, kinds: &[{}] }}",
             n("max_chars"),
             n("min_chars"),
             takes.is_some_and(|t| flag(t, "multi_line")),
@@ -779,6 +779,7 @@ impl<'a> Generator<'a> {
             n("min_items"),
             n("min_value"),
             n("max_value"),
+            takes.is_some_and(|t| flag(t, "late_elements")),
             kinds.join(", ")
         )
     }

@@ -37,7 +37,7 @@ use crate::{
     hash::Hasher,
     keys::{Keys, Mac, Purpose},
     names::Name,
-    proto::access::CallKind,
+    proto::access::{CallKind, Idempotency},
     store::{
         connect::Db,
         idempotency::{self, Claim, Claimed},
@@ -430,6 +430,7 @@ impl App {
                 Purpose::Request,
                 &[call.rule.method.as_bytes(), &bare.encode_to_vec()],
             ),
+            for_ever: call.rule.declared.idempotency() == Idempotency::ForEver,
         })
     }
 

@@ -54,6 +54,12 @@ impl Violations {
         }
     }
 
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether something is wrong with a field.
     #[must_use]
     pub fn names(&self, field: &str) -> bool {
@@ -146,6 +152,8 @@ pub struct Takes {
     pub min_value: i64,
     /// Largest number; 0 for no bound.
     pub max_value: i64,
+    /// What is wrong with elements of the list, but for their length, is the function's to tell.
+    pub late_elements: bool,
     /// Types of resources that a name may name; none for what is no name.
     pub kinds: &'static [&'static str],
 }
@@ -279,6 +287,20 @@ pub fn text(value: &mut String, at: &At<'_>, required: bool, takes: &Takes, v: &
     }
 }
 
+/// A text of which only the length counts here.
+fn length(value: &str, at: &At<'_>, takes: &Takes, v: &mut Violations) {
+    let chars = value.chars().count();
+    if chars > takes.max_chars {
+        v.add(
+            at.to_string(),
+            format!(
+                "has {chars} characters; at most {} are allowed",
+                takes.max_chars
+            ),
+        );
+    }
+}
+
 /// A list of texts.
 pub fn texts(
     values: &mut [String],
@@ -297,6 +319,10 @@ pub fn texts(
             name: at.name,
             index: Some(i),
         };
+        if takes.late_elements {
+            length(value, &place, takes, v);
+            continue;
+        }
         text(value, &place, true, takes, v);
         if !seen.insert(value.clone()) {
             v.add(place.to_string(), "stands in the list before");
@@ -573,6 +599,7 @@ mod tests {
             min_items: 0,
             min_value: 0,
             max_value: 0,
+            late_elements: false,
             kinds: &[],
         }
     }

@@ -5,7 +5,7 @@
 use std::{collections::HashMap, fmt, sync::LazyLock, time::Duration};
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 pub use crate::proto::access::ErrorReason as Reason;
 use crate::store::scope_key::ScopeKey;
@@ -25,6 +25,8 @@ struct Inner {
     metadata: Vec<(&'static str, String)>,
     /// Field and description of each violation.
     fields: Vec<(String, String)>,
+    /// A reason of its own of the violation at this place.
+    field_reasons: Vec<(usize, Reason)>,
     resource: Option<(&'static str, String)>,
     retry_after: Option<Duration>,
     /// What happened, for the log only.
@@ -44,6 +46,7 @@ impl Error {
             reason,
             metadata: Vec::new(),
             fields: Vec::new(),
+            field_reasons: Vec::new(),
             resource: None,
             retry_after: None,
             context: String::new(),
@@ -58,6 +61,20 @@ impl Error {
     pub fn invalid(fields: Vec<(String, String)>) -> Self {
         let mut error = Self::new(Code::InvalidArgument, Reason::InvalidFields);
         error.0.fields = fields;
+        error
+    }
+
+    /// Bad fields, some of them for a reason of their own, which is the whole error's if it is that of all.
+    #[must_use]
+    pub fn invalid_for(fields: Vec<(String, String, Option<Reason>)>) -> Self {
+        let own = |at: usize| fields.get(at).and_then(|(_, _, reason)| *reason);
+        let shared = own(0).filter(|first| (0..fields.len()).all(|at| own(at) == Some(*first)));
+        let field_reasons = (0..fields.len())
+            .filter_map(|at| Some((at, own(at)?)))
+            .collect();
+        let mut error = Self::invalid(fields.into_iter().map(|(f, d, _)| (f, d)).collect());
+        error.0.reason = shared.unwrap_or(error.0.reason);
+        error.0.field_reasons = field_reasons;
         error
     }
 
@@ -310,8 +327,18 @@ impl Error {
             }
             _ => {}
         }
-        for (field, description) in &inner.fields {
-            details.add_bad_request_violation(field.clone(), description.clone());
+        let mut violations: Vec<_> = inner
+            .fields
+            .iter()
+            .map(|(field, description)| FieldViolation::new(field, description))
+            .collect();
+        for (at, reason) in &inner.field_reasons {
+            if let Some(violation) = violations.get_mut(*at) {
+                reason_name(*reason).clone_into(&mut violation.reason);
+            }
+        }
+        if !violations.is_empty() {
+            details.set_bad_request(violations);
         }
         if let Some((kind, name)) = &inner.resource {
             details.set_resource_info(*kind, name.clone(), "", message.clone());

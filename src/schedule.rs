@@ -73,6 +73,12 @@ const JOBS: &[Job] = &[
         run: |tx| Box::pin(crate::directory::user::purge_users(tx)),
     },
     Job {
+        name: "purge-invitations",
+        every_us: HOUR_US,
+        needed: None,
+        run: |tx| Box::pin(crate::directory::invitation::purge_invitations(tx)),
+    },
+    Job {
         name: "purge-links",
         every_us: 10 * MINUTE_US,
         needed: None,

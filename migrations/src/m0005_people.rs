@@ -134,7 +134,7 @@ const STATEMENTS: &[&str] = &[
         FROM user_groups d",
     // States: 1 pending, 2 accepted, 3 revoked. A pending one that is past its time has expired.
     "CREATE TABLE invitations (
-        id {uuid} PRIMARY KEY,
+        {id},
         tenant_id {uuid} NOT NULL REFERENCES tenants (id),
         user_id {uuid} NOT NULL,
         email {text} NOT NULL,

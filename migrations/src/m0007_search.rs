@@ -19,6 +19,7 @@ impl MigrationTrait for Migration {
         number(manager, "applications").await?;
         search(manager, "applications", &["display_name_fold"]).await?;
         search(manager, "user_groups", &["display_name_fold"]).await?;
+        search(manager, "invitations", &["email_fold"]).await?;
         let names = ["publisher_display_name_fold", "legal_name_fold"];
         number(manager, "accounts").await?;
         search(manager, "accounts", &names).await

@@ -64,7 +64,11 @@ pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
     for alternative in &rule.any_of {
         match &alternative.demand {
             Demand::Oneself(field) => add(field, &mut faults),
-            Demand::All(pairs) => pairs.iter().for_each(|p| add(p.at, &mut faults)),
+            // What is demanded only where a field is set names nothing where it isn't.
+            Demand::All(pairs) => pairs
+                .iter()
+                .filter(|p| p.when_set.is_empty() || request.is_set(p.when_set))
+                .for_each(|p| add(p.at, &mut faults)),
             Demand::Public | Demand::SignedIn | Demand::Token(..) => {}
         }
     }
@@ -263,7 +267,10 @@ pub async fn prove<R: Request>(
                 return Ok(Proof::new(i, Vec::new(), caller.who, false, true));
             }
             Demand::Token(..) => match link {
-                Some(link) => return Ok(Proof::by_link(i, link, caller.who)),
+                // A service whose ceiling lists permissions ties nobody to anything either.
+                Some(link) => {
+                    return Ok(Proof::by_link(i, link, caller.who.filter(|_| !bounded)));
+                }
                 None => false,
             },
             _ if caller.who.is_none() => false,
@@ -315,7 +322,7 @@ pub async fn prove<R: Request>(
     }
     if rule
         .token()
-        .is_some_and(|(_, field)| rule.ignores_caller() || !request.text(field).is_empty())
+        .is_some_and(|(_, field)| rule.needs_token() || !request.text(field).is_empty())
     {
         return Err(link::invalid());
     }

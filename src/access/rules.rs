@@ -100,6 +100,14 @@ impl Rule {
         })
     }
 
+    /// Whether nothing but a mailed token opens it.
+    #[must_use]
+    pub fn needs_token(&self) -> bool {
+        self.any_of
+            .iter()
+            .all(|a| matches!(a.demand, Demand::Token(..)))
+    }
+
     /// The field whose value stands for the caller where repetitions are recognised; empty if the principal does.
     #[must_use]
     pub fn claimed_by(&self) -> &str {

@@ -10,6 +10,8 @@ const fn over(table: &'static str, column: &'static str) -> Trigrams {
 pub(crate) const TENANTS: &[Trigrams] = &[over("tenants", "display_name_fold")];
 /// Tenants by domain prefix.
 pub(crate) const DOMAINS: &[Trigrams] = &[over("tenants", "domain_prefix")];
+/// Invitations by address.
+pub(crate) const INVITED: &[Trigrams] = &[over("invitations", "email_fold")];
 /// Users by display name.
 pub(crate) const USERS: &[Trigrams] = &[over("users", "display_name_fold")];
 /// Users by user name.

@@ -8,7 +8,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, DELETED, DISABLED, credential,
+    ACTIVE, DELETED, DISABLED, GUEST, INVITED, credential,
     entity::user::{self, Column, Entity, Model},
     group, search, tenant, user_change,
     wire::{self, NewUser},
@@ -230,7 +230,8 @@ pub async fn list_users(
 /// Changes names or the recovery address (USR-3).
 ///
 /// # Errors
-/// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted user; `PERMISSION_DENIED` for one's own recovery address.
+/// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted or invited user; `CREDENTIAL_ELSEWHERE` for a guest's user name or
+/// recovery address; `PERMISSION_DENIED` for one's own recovery address.
 pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest) -> Result<User> {
     let UpdateUserRequest {
         user,
@@ -264,13 +265,16 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
             }
         }
     }
+    let recovery_changed = changed.recovery_email != old.recovery_email;
+    if recovery_changed || changed.user_name != old.user_name {
+        user_change::has_own_credential(&old)?;
+    }
     if changed.recovery_email.is_empty() && holds_global_admin(tx, &old).await? {
         return Err(Error::field(
             "user.recovery_email",
             "is required for a global admin",
         ));
     }
-    let recovery_changed = changed.recovery_email != old.recovery_email;
     if recovery_changed && tx.caller().who.is_some_and(|w| w.principal.id == old.id) {
         // A fresh sign-in is what protects one's own: no other verb does the same without it.
         return Err(Error::denied(
@@ -419,7 +423,7 @@ pub async fn delete_user(
     } = req;
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
-    demand_state(&old, &[ACTIVE, DISABLED])?;
+    demand_state(&old, &[ACTIVE, DISABLED, INVITED])?;
     let (row, losses) = user_change::delete(tx, old).await?;
     let resource = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
     Ok(DeleteUserResponse {
@@ -428,10 +432,12 @@ pub async fn delete_user(
     })
 }
 
-/// Restores a deleted user with a new temporary password, and nothing else that it had.
+/// Restores a deleted user with a new temporary password, and nothing else that it had. A guest keeps the home that it signs in with; one
+/// that never accepted has none, and is invited again instead.
 ///
 /// # Errors
-/// `USER_NAME_TAKEN` if the old name is taken and no new one is given; `WRONG_STATE`, `ETAG_MISMATCH`.
+/// `USER_NAME_TAKEN` if the old name is taken and no new one is given, `USER_EXISTS` if a guest's home is tied to another guest by now;
+/// `CREDENTIAL_ELSEWHERE` for a guest under a new name; `WRONG_STATE`, `ETAG_MISMATCH`.
 pub async fn undelete_user(
     tx: &mut Tx,
     scope: TenantScope,
@@ -450,19 +456,29 @@ pub async fn undelete_user(
     if old.purge_time.is_some_and(|at| at <= tx.now()) {
         return Err(Error::not_found("entente.dev/User", name));
     }
+    let is_guest = old.kind == GUEST;
+    if is_guest && old.home_id.is_none() {
+        return Err(Error::precondition(Reason::WrongState)
+            .with("state", user_change::state_name(old.state)));
+    }
     let mut row = old.clone().into_active_model();
     if !user_name.is_empty() {
+        user_change::has_own_credential(&old)?;
         row.user_name_fold = Set(fold(&user_name));
         row.user_name = Set(user_name.clone());
     }
     row.state = Set(ACTIVE);
     row.delete_time = Set(None);
     row.purge_time = Set(None);
-    row.rights_asleep_until = Set(Some(tx.now() + grants::ASLEEP_US));
+    row.rights_asleep_until = Set((!is_guest).then(|| tx.now() + grants::ASLEEP_US));
     row.update_time = Set(tx.now());
     row.version = Set(old.version + 1);
     let row = row.update(tx.db()).await?;
-    let temporary_password = credential::make_temporary(tx, row.id).await?;
+    let temporary_password = if is_guest {
+        String::new()
+    } else {
+        credential::make_temporary(tx, row.id).await?
+    };
     tx.emit(
         Event::new(
             "entente.directory.v1.UserUndeleted",
@@ -483,7 +499,8 @@ pub async fn undelete_user(
 /// Sets a temporary password; sessions end, rights sleep (PWD-5, ROL-13).
 ///
 /// # Errors
-/// `PERMISSION_DENIED` for a helpdesk admin if the user holds anything, and for oneself; `WRONG_STATE`, `ETAG_MISMATCH`.
+/// `PERMISSION_DENIED` for a helpdesk admin if the user holds anything, and for oneself; `CREDENTIAL_ELSEWHERE` for a guest; `WRONG_STATE`,
+/// `ETAG_MISMATCH`.
 pub async fn reset_password(
     tx: &mut Tx,
     scope: TenantScope,
@@ -497,6 +514,7 @@ pub async fn reset_password(
     } = req;
     let user = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, user.version)?;
+    user_change::has_own_credential(&user)?;
     demand_state(&user, &[ACTIVE, DISABLED])?;
     if tx.caller().who.is_some_and(|w| w.principal.id == user.id) {
         // Knowing the old password is what protects one's own: a stolen token must not be worth more.
@@ -610,7 +628,8 @@ pub async fn assign_directory_roles(
 }
 
 async fn set_directory_roles(tx: &mut Tx, user: &Model, new: i64) -> Result<Model> {
-    if new & GLOBAL_ADMIN != 0 && user.recovery_email.is_empty() {
+    // A guest has no such address, and is refused below whatever it has (USR-2).
+    if new & GLOBAL_ADMIN != 0 && user.recovery_email.is_empty() && user.kind != GUEST {
         return Err(Error::field(
             "recovery_email",
             "is required for a global admin; set it with UpdateUser first",
@@ -689,7 +708,7 @@ pub async fn replace_global_admin(
 /// Sets the caller's own recovery address.
 ///
 /// # Errors
-/// `RECENT_SIGN_IN_REQUIRED`, `ETAG_MISMATCH`.
+/// `RECENT_SIGN_IN_REQUIRED`, `CREDENTIAL_ELSEWHERE` for a guest, `ETAG_MISMATCH`.
 pub async fn update_own_contact(
     tx: &mut Tx,
     scope: CallerScope,
@@ -704,6 +723,7 @@ pub async fn update_own_contact(
     } = req;
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
+    user_change::has_own_credential(&old)?;
     let new = NewUser {
         user_name: old.user_name.clone(),
         given_name: old.given_name.clone(),
@@ -878,6 +898,7 @@ pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
         for sql in [
             "DELETE FROM sessions WHERE user_id = $1",
             "DELETE FROM sign_in_networks WHERE user_id = $1",
+            "DELETE FROM invitations WHERE user_id = $1",
             "DELETE FROM users WHERE id = $1",
         ] {
             sql::execute(tx.db(), sql, [user.id.into()]).await?;

@@ -4,8 +4,9 @@ use sea_orm::{ActiveModelTrait, ConnectionTrait, FromQueryResult, IntoActiveMode
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, DELETED, DISABLED, IDENTITY, INVITED, RESTORABLE_US, credential,
+    ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, RESTORABLE_US, credential,
     entity::user::Model,
+    invitation,
     wire::{self, NewUser},
 };
 use crate::{
@@ -85,6 +86,57 @@ pub async fn insert(
     };
     tx.insert(row.clone()).await?;
     Ok(row)
+}
+
+/// Inserts the guest of an invitation, who can do nothing before accepting. It never has a credential of its own (INV-5), so nothing of it
+/// sleeps.
+///
+/// # Errors
+/// `USER_NAME_TAKEN`; those of the database.
+pub async fn insert_guest(
+    tx: &mut Tx,
+    tenant: Uuid,
+    email: &str,
+    through: Option<Uuid>,
+) -> Result<Model> {
+    let now = tx.now();
+    let row = Model {
+        id: tx.id(),
+        tenant_id: tenant,
+        user_name: email.to_owned(),
+        user_name_fold: fold(email),
+        given_name: String::new(),
+        family_name: String::new(),
+        display_name: String::new(),
+        display_name_fold: String::new(),
+        recovery_email: String::new(),
+        kind: GUEST,
+        state: INVITED,
+        created_through_account: through,
+        rights_asleep_until: None,
+        create_time: now,
+        update_time: now,
+        delete_time: None,
+        purge_time: None,
+        home_id: None,
+        home_tenant_id: None,
+        external_id: String::new(),
+        version: 1,
+    };
+    tx.insert(row.clone()).await?;
+    Ok(row)
+}
+
+/// Refuses what would set a guest's credential, or the name that it signs in with: both are its home's (INV-5).
+///
+/// # Errors
+/// `CREDENTIAL_ELSEWHERE`.
+pub fn has_own_credential(user: &Model) -> Result<()> {
+    if user.kind == GUEST {
+        Err(Error::precondition(Reason::CredentialElsewhere))
+    } else {
+        Ok(())
+    }
 }
 
 /// The event of a user that was made.
@@ -220,6 +272,9 @@ pub fn member_removed(account: Uuid, principal: Uuid, held: grants::Set) -> Even
 /// As `take_everything`.
 pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
     let losses = take_everything(tx, &user, DELETED).await?;
+    if user.state == INVITED {
+        invitation::withdraw(tx, user.id).await?;
+    }
     let now = tx.now();
     let mut row = user.clone().into_active_model();
     row.state = Set(DELETED);

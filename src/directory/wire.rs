@@ -6,20 +6,21 @@ use uuid::Uuid;
 use crate::{
     access::{
         grants::{GLOBAL_ADMIN, Set, home_principal},
-        roles::{self, TENANT_ROLES},
+        principal::{Kind, Principal},
+        roles::{self, Permissions, TENANT_ROLES},
     },
     app::App,
-    check::{MOST_ITEMS_NAMED, Violations},
+    check::{self, MOST_ITEMS_NAMED, Violations},
     directory::{
         GUEST,
-        entity::{application, application_key, group, session, tenant, user},
+        entity::{application, application_key, group, invitation, session, tenant, user},
         password,
     },
-    error::{Error, Result},
+    error::{Error, Reason, Result},
     names::Name,
     proto::directory::{
-        Application, CreateUserRequest, FirstAdmin, Group, GroupMember, Key, NewMembership,
-        Session, Tenant, User,
+        Application, CreateUserRequest, FirstAdmin, Group, GroupMember, Invitation,
+        InviteUsersRequest, Key, NewMembership, Session, Tenant, User,
     },
     store::{list::fold, time::timestamp, update::etag},
 };
@@ -449,4 +450,187 @@ pub fn new_tenant(tenant: Option<Tenant>) -> Result<NewTenant> {
         display_name,
         contact_email,
     })
+}
+
+/// An invitation for the wire. `state` is what it is now.
+pub fn invitation(row: &invitation::Model, state: i64) -> Invitation {
+    let invitation::Model {
+        id,
+        tenant_id,
+        user_id,
+        email,
+        email_fold: _,
+        account_id,
+        roles: _,
+        permissions: _,
+        inviter_id: _,
+        inviter_kind: _,
+        inviter_tenant_id: _,
+        language: _,
+        state: _,
+        create_time,
+        send_time,
+        expire_time,
+        answer_time,
+        version,
+    } = row;
+    Invitation {
+        name: Name::Invitation(*tenant_id, *id).to_string(),
+        email: email.clone(),
+        user: Name::User(*tenant_id, *user_id).to_string(),
+        account: account_id.map_or_else(String::new, |a| Name::Account(a).to_string()),
+        rights: account_id.map(|_| promised(row).to_rights()),
+        inviter: inviter(row).name(),
+        state: i32::try_from(state).unwrap_or(0),
+        create_time: timestamp(*create_time),
+        send_time: timestamp(*send_time),
+        expire_time: timestamp(*expire_time),
+        answer_time: answer_time.and_then(timestamp),
+        etag: etag(*version),
+    }
+}
+
+/// What an invitation promises on its account.
+pub fn promised(row: &invitation::Model) -> Set {
+    Set {
+        roles: row.roles,
+        single: Permissions::from_stored(&row.permissions),
+    }
+}
+
+/// In whose name an invitation gives.
+pub fn inviter(row: &invitation::Model) -> Principal {
+    Principal {
+        kind: Kind::from_number(row.inviter_kind).unwrap_or(Kind::User),
+        id: row.inviter_id,
+        tenant: row.inviter_tenant_id,
+    }
+}
+
+/// Addresses that one call invites.
+const MOST_INVITED: usize = 10;
+/// Addresses that are looked at; of a list that is longer, or a text that holds more, only the whole is named.
+const MOST_LOOKED_AT: usize = 50;
+/// Violations named in one answer, which must fit into its trailers.
+const MOST_FAULTS_NAMED: usize = 50;
+/// Characters of a bad address that are given back.
+const MOST_SHOWN: usize = 60;
+/// The longest address (RFC 5321).
+const MOST_EMAIL_BYTES: usize = 254;
+
+/// What is to be invited, with what is wrong with the addresses so far.
+pub struct NewInvitations {
+    /// Those that are addresses, each once, with their places among all that were sent.
+    pub addresses: Vec<(usize, String)>,
+    pub account: Option<uuid::Uuid>,
+    pub rights: Set,
+    /// Whether the addresses came as one text.
+    as_text: bool,
+    faults: Vec<(usize, String, String, Option<Reason>)>,
+}
+
+impl NewInvitations {
+    /// Adds a fault of the address at a place.
+    pub fn fault(&mut self, place: usize, address: &str, what: &str, reason: Option<Reason>) {
+        // In a list the place names the address; in a text people look for it by what it is.
+        let (field, what) = if self.as_text {
+            let shown: String = address.chars().take(MOST_SHOWN).collect();
+            let what = format!("address {} ({shown}) {what}", place + 1);
+            ("emails_text".to_owned(), what)
+        } else {
+            (format!("emails[{place}]"), what.to_owned())
+        };
+        self.faults.push((place, field, what, reason));
+    }
+
+    /// Refuses it with all faults of its addresses, in their order.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`.
+    pub fn check(&mut self) -> Result<()> {
+        if self.faults.is_empty() {
+            return Ok(());
+        }
+        let mut faults = std::mem::take(&mut self.faults);
+        faults.sort_by_key(|(place, ..)| *place);
+        faults.truncate(MOST_FAULTS_NAMED);
+        let faults = faults.into_iter().map(|(_, f, what, r)| (f, what, r));
+        Err(Error::invalid_for(faults.collect()))
+    }
+}
+
+/// The addresses of a request, taken apart; one more than are looked at, if there are so many.
+fn sent_addresses(request: &InviteUsersRequest) -> Vec<&str> {
+    let list = request.emails.iter().map(String::as_str);
+    let parts = request.emails_text.split([',', ';']).map(str::trim);
+    list.chain(parts.filter(|p| !p.is_empty()))
+        .take(MOST_LOOKED_AT + 1)
+        .collect()
+}
+
+/// What is wrong with an invitation beyond the declared limits. Its addresses are told together with what only the data tells, unless
+/// something else is wrong already.
+pub fn check_invitations(request: &InviteUsersRequest, v: &mut Violations) {
+    let (listed, as_text) = (!request.emails.is_empty(), !request.emails_text.is_empty());
+    if !listed && !as_text {
+        v.also("emails", "is required, or emails_text");
+    } else if listed && as_text {
+        v.also("emails_text", "is set beside emails");
+    } else if as_text {
+        match sent_addresses(request).len() {
+            0 => v.also("emails_text", "holds no address"),
+            n if n > MOST_LOOKED_AT => v.also(
+                "emails_text",
+                format!("holds more than {MOST_LOOKED_AT} addresses"),
+            ),
+            _ => {}
+        }
+    }
+    if request.account.is_empty() && request.rights.is_some() {
+        v.also("account", "is required where rights are given");
+    }
+    Set::check(request.rights.as_ref(), "rights", v);
+    if !v.is_empty() {
+        for (_, field, what, _) in new_invitations(request).faults {
+            v.add(field, what);
+        }
+    }
+}
+
+/// The addresses of an invitation, and what their guests are to hold (INV-1).
+pub fn new_invitations(request: &InviteUsersRequest) -> NewInvitations {
+    let InviteUsersRequest {
+        parent: _,
+        emails: _,
+        emails_text,
+        account,
+        rights,
+        request_id: _,
+        validate_only: _,
+    } = request;
+    let mut new = NewInvitations {
+        addresses: Vec::new(),
+        account: Name::parse(account).map(|n| n.id()),
+        rights: Set::of_request(rights.as_ref()),
+        as_text: !emails_text.is_empty(),
+        faults: Vec::new(),
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for (place, address) in sent_addresses(request).into_iter().enumerate() {
+        if place >= MOST_LOOKED_AT {
+            break;
+        }
+        if place >= MOST_INVITED {
+            let what = format!("is one too many: {MOST_INVITED} are invited at once");
+            new.fault(place, address, &what, None);
+        }
+        if !check::is_email(address) || address.len() > MOST_EMAIL_BYTES {
+            new.fault(place, address, "is no single e-mail address", None);
+        } else if seen.insert(fold(address)) {
+            new.addresses.push((place, address.to_owned()));
+        } else {
+            new.fault(place, address, "stands there before", None);
+        }
+    }
+    new
 }

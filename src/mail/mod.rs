@@ -26,15 +26,24 @@ pub enum Template {
     RecoveryAddressChanged,
     /// To the contact of a new tenant.
     TenantCreated,
+    /// To somebody who is invited as a guest, with the link.
+    Invitation,
+    /// To a guest who accepted, and got less than was promised.
+    RightsWithheld,
+    /// To the inviter of that guest.
+    RightsWithheldInviter,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
         Self::TenantCreated,
+        Self::Invitation,
+        Self::RightsWithheld,
+        Self::RightsWithheldInviter,
     ];
 
     /// Its name, as in files and in lists.
@@ -45,16 +54,36 @@ impl Template {
             Self::RightsAsleep => "rights_asleep",
             Self::RecoveryAddressChanged => "recovery_address_changed",
             Self::TenantCreated => "tenant_created",
+            Self::Invitation => "invitation",
+            Self::RightsWithheld => "rights_withheld",
+            Self::RightsWithheldInviter => "rights_withheld_inviter",
         }
     }
 }
 
-/// Queues a mail; it goes out once the transaction is committed.
+/// Queues a mail; it goes out once the transaction is committed. Its language is that of the caller who causes it, the best guess where
+/// that of the person isn't known.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn queue(
     tx: &mut Tx,
+    template: Template,
+    to: &str,
+    object: Name,
+    values: &[(&str, String)],
+) -> Result<()> {
+    let language = tx.caller().language;
+    queue_in(tx, language, template, to, object, values).await
+}
+
+/// Queues a mail in a language that was remembered.
+///
+/// # Errors
+/// Those of the database.
+pub async fn queue_in(
+    tx: &mut Tx,
+    language: Language,
     template: Template,
     to: &str,
     object: Name,
@@ -68,8 +97,6 @@ pub async fn queue(
     let values: BTreeMap<&str, &str> = values.iter().map(|(k, v)| (*k, v.as_str())).collect();
     let plain = serde_json::to_vec(&values).map_err(|e| Error::internal(e.to_string()))?;
     let sealed = app.keys.seal(&place(id), &plain)?;
-    // The language of the person is not known yet; the one of the caller who causes the mail is the best guess.
-    let language = tx.caller().language;
     let sql = "INSERT INTO mails (id, recipient, template, language, object, sealed_values, state, attempt_count, last_error, create_time, \
                next_attempt_time, version) VALUES ($1, $2, $3, $4, $5, $6, 1, 0, '', $7, $7, 1)";
     let values: [Value; 7] = [
@@ -90,7 +117,9 @@ fn place(id: Uuid) -> String {
     format!("mails.sealed_values/{id}")
 }
 
-fn language_of(tag: &str) -> Language {
+/// The language of a tag that was kept.
+#[must_use]
+pub fn language_of(tag: &str) -> Language {
     if tag == "fr" {
         Language::French
     } else {

@@ -19,7 +19,10 @@ const SOURCES: &[(&str, &str)] = sources![
     "password_reset",
     "rights_asleep",
     "recovery_address_changed",
-    "tenant_created"
+    "tenant_created",
+    "invitation",
+    "rights_withheld",
+    "rights_withheld_inviter",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -114,6 +117,9 @@ mod tests {
             "scope",
             "domain",
             "origin",
+            "link",
+            "token",
+            "rights",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

@@ -33,6 +33,13 @@ const UNIQUES: &[Unique] = &[
         text: "is taken in this tenant",
     },
     Unique {
+        index: "users_home",
+        columns: "users.tenant_id, users.home_id",
+        reason: Reason::UserExists,
+        field: "name",
+        text: "is tied to somebody who is in this tenant as another guest",
+    },
+    Unique {
         index: "applications_reply_url",
         columns: "applications.tenant_id, applications.reply_url",
         reason: Reason::UriTaken,

@@ -11,8 +11,10 @@ use crate::{
     keys::Mac,
 };
 
-/// A repetition is recognised for so long.
-pub const KEPT_US: Micros = DAY_US;
+/// A repetition is recognised for so long, unless the method says otherwise.
+const KEPT_US: Micros = DAY_US;
+/// The end of claims that are kept for ever.
+const NEVER: Micros = Micros::MAX;
 
 /// Who asked for what under which ID.
 #[derive(Clone, Debug)]
@@ -25,6 +27,14 @@ pub struct Claim {
     pub method: String,
     /// The MAC of the request without its ID.
     pub request: Mac,
+    /// Kept as long as what it did, which is for ever: money and invitations.
+    pub for_ever: bool,
+}
+
+impl Claim {
+    fn expire_time(&self, now: Micros) -> Micros {
+        if self.for_ever { NEVER } else { now + KEPT_US }
+    }
 }
 
 /// What became of a claim.
@@ -59,7 +69,7 @@ pub async fn claim<C: ConnectionTrait>(db: &C, claim: &Claim, now: Micros) -> Re
         claim.method.clone().into(),
         bytes(&claim.request),
         bytes(&[]),
-        (now + KEPT_US).into(),
+        claim.expire_time(now).into(),
         now.into(),
     ];
     let done = sql::execute(db, sql, values).await?;
@@ -117,7 +127,7 @@ pub async fn settle<C: ConnectionTrait>(
     let values: [Value; 5] = [
         bytes(reply),
         ended_right.into(),
-        (now + KEPT_US).into(),
+        claim.expire_time(now).into(),
         bytes(&claim.caller),
         claim.request_id.into(),
     ];

@@ -9,8 +9,8 @@ use entente::proto::{
     account::{Account, AddMembersRequest, ImportAccountRequest},
     directory::{
         Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
-        CreateUserRequest, DirectoryRole, KeyCredential, ResetPasswordRequest, SignInRequest,
-        WhoAmIRequest, sign_in_request::Credential,
+        CreateUserRequest, DirectoryRole, InviteUsersRequest, KeyCredential, ResetPasswordRequest,
+        SignInRequest, WhoAmIRequest, sign_in_request::Credential,
     },
     operator::{AssignOperatorRolesRequest, ListMailsRequest, OperatorRole},
 };
@@ -27,6 +27,7 @@ use crate::{
         ADMINISTRATOR, Caller, PASSWORD, Person, Site, TenantSite, both, membership, new_user,
         request_id, rights,
     },
+    invitations::{addresses, invited, with_account},
 };
 
 /// Kinds of callers, by the heading of their column.
@@ -386,6 +387,13 @@ pub async fn world(site: &Site) -> World {
         ..AddMembersRequest::default()
     };
     mia.caller.members().add_members(request).await.unwrap();
+    // Whose token goes with each request that takes one; the names that acceptance needs do not, so it stays good.
+    let (invitation, token) = invited(
+        site,
+        &contoso.admin.caller,
+        addresses(&contoso.name, &["guest@target.example"]),
+    )
+    .await;
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
         .with("entente.dev/Group", &team)
         .with("group with rights", &rich)
@@ -393,6 +401,8 @@ pub async fn world(site: &Site) -> World {
         .with("AssignOperatorRoles.principal", &helper.name)
         .with("ReplaceGlobalAdmin.name", &contoso.admin.name)
         .with("WakeRights.name", &sleeper.name)
+        .with("entente.dev/Invitation", &invitation.name)
+        .with("AcceptInvitation.token", &token)
         .with(
             "tenant_admin_token",
             second.admin.caller.token.as_deref().unwrap(),
@@ -401,6 +411,12 @@ pub async fn world(site: &Site) -> World {
     let fabrikam = site.tenant("fabrikam").await;
     let theirs = account(site, &fabrikam, "Fabrikam", &fabrikam.admin).await;
     let (their_app, their_key, _) = application(site, &fabrikam, "Theirs").await;
+    let (theirs_invited, _) = invited(
+        site,
+        &fabrikam.admin.caller,
+        addresses(&fabrikam.name, &["guest@stranger.example"]),
+    )
+    .await;
     let own = named(
         &fabrikam.name,
         &fabrikam.admin,
@@ -417,7 +433,9 @@ pub async fn world(site: &Site) -> World {
     .with(
         "tenant_admin_token",
         second.admin.caller.token.as_deref().unwrap(),
-    );
+    )
+    .with("entente.dev/Invitation", theirs_invited.name)
+    .with("AcceptInvitation.token", &token);
     callers.insert(
         "stranger",
         site.sign_in(&fabrikam.admin.sign_in_name, PASSWORD).await,
@@ -529,6 +547,15 @@ fn rows(world: &World) -> Vec<Row> {
                     validate_only: true,
                     ..crate::groups::new_group(tenant, "New")
                 };
+                add("with membership", What::Message(joined.encode_to_vec()));
+            }
+            "InviteUsers" => {
+                let bare = InviteUsersRequest {
+                    validate_only: true,
+                    ..addresses(tenant, &["newcomer@new.example"])
+                };
+                add("with addresses", What::Message(bare.encode_to_vec()));
+                let joined = with_account(bare, account, &[]);
                 add("with membership", What::Message(joined.encode_to_vec()));
             }
             "CreateApplication" => {

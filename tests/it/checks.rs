@@ -82,6 +82,15 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             let named = "requests[1].member.name";
             (vec![twice(method, "requests", names, named)], nameless())
         }
+        "InviteUsers" => (
+            vec![
+                rights(),
+                texts("emails", "no address", "emails[0]"),
+                // Rights without an account to hold them on.
+                by_itself("account"),
+            ],
+            nameless(),
+        ),
         "DropRoles" => (vec![rights()], nameless()),
         "AssignOperatorRoles" => {
             let ceiling = texts("on_behalf_ceiling", "tenant.read", "on_behalf_ceiling");

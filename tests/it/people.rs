@@ -378,7 +378,7 @@ pub struct Letter {
     pub text: String,
 }
 
-/// All mails that went out, once none waits any more.
+/// All mails that went out, in the order of their causes, once none waits any more.
 pub async fn letters(site: &Site) -> Vec<Letter> {
     eventually(async || {
         schedule::settle(&site.app).await.unwrap();
@@ -389,8 +389,11 @@ pub async fn letters(site: &Site) -> Vec<Letter> {
     let Ok(folder) = std::fs::read_dir(site.folder.join("mails")) else {
         return Vec::new();
     };
-    let files = folder.flatten().map(|f| f.path());
+    // Named by their IDs, so in the order in which they were queued.
+    let mut files: Vec<_> = folder.flatten().map(|f| f.path()).collect();
+    files.sort();
     files
+        .into_iter()
         .filter(|p| p.extension().is_some_and(|e| e == "eml"))
         .map(|p| {
             let raw = std::fs::read_to_string(p).unwrap();

@@ -311,6 +311,15 @@ impl Set {
         self == Self::default()
     }
 
+    /// What it has beyond another one.
+    #[must_use]
+    pub fn beyond(self, other: Self) -> Self {
+        Self {
+            roles: self.roles & !other.roles,
+            single: self.single.without(other.single),
+        }
+    }
+
     /// The permissions that it gives on a scope.
     #[must_use]
     pub fn permissions(self, scope: ScopeKey) -> Permissions {
@@ -371,6 +380,13 @@ async fn check_holdable<C: ConnectionTrait>(
         ScopeKey::Tenant(_) if !to.is_person() && new.roles & GLOBAL_ADMIN != 0 => {
             return refuse("GLOBAL_ADMIN by an application".to_owned());
         }
+        // Who runs a tenant must be able to come back by an address on file there (USR-2); a guest's credential is another's matter.
+        ScopeKey::Tenant(_) if new.roles & GLOBAL_ADMIN != 0 && is_guest(db, to).await? => {
+            return refuse("GLOBAL_ADMIN by a guest".to_owned());
+        }
+        ScopeKey::Operator if new.roles != 0 && is_guest(db, to).await? => {
+            return refuse("operator roles by a guest".to_owned());
+        }
         ScopeKey::Operator if to.kind == Kind::Group => {
             return refuse("operator roles by a group".to_owned());
         }
@@ -395,6 +411,11 @@ async fn check_holdable<C: ConnectionTrait>(
     Ok(())
 }
 
+async fn is_guest<C: ConnectionTrait>(db: &C, who: Principal) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM users WHERE id = $1 AND kind = 2";
+    Ok(sql::row(db, sql, [who.id.into()]).await?.is_some())
+}
+
 /// Who stands behind a change of grants.
 #[derive(Clone, Copy, Debug)]
 pub enum By {
@@ -402,6 +423,8 @@ pub enum By {
     Caller,
     /// The principal itself, dropping its own.
     Oneself,
+    /// Somebody other than the caller, who was asked what it may still give (`give_in_name_of`).
+    Another,
     /// The service itself, at its first start or by a command on its host.
     Service,
 }
@@ -472,30 +495,51 @@ pub async fn check_may_give(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Se
     check_may_change(tx, scope, to, old, new).await
 }
 
-/// The part of a set that somebody other than the caller may give on a scope now: whole roles and single permissions that it holds there,
-/// awake (INV-4). No exception helps it.
+/// Gives in the name of somebody other than the caller, who promised it before (INV-4): a membership, and of the set the whole roles and
+/// single permissions that this one holds there now, awake. No exception helps it. None if it may give nobody anything there any more.
 ///
 /// # Errors
-/// Those of the database.
-pub async fn givable(tx: &Tx, by: Principal, scope: ScopeKey, set: Set) -> Result<Set> {
+/// Those of `set`, but for ROL-7.
+pub async fn give_in_name_of(
+    tx: &mut Tx,
+    by: Principal,
+    scope: ScopeKey,
+    to: Principal,
+    promised: Set,
+) -> Result<Option<Set>> {
+    tx.lock([scope, to.home(), by.home()]).await?;
+    if let ScopeKey::Account(account) = scope
+        && !is_associated(tx.db(), account, to.tenant).await?
+    {
+        return Ok(None);
+    }
+    let given = givable(tx, by, scope, promised).await?;
+    if let Some(given) = given {
+        set(tx, scope, to, given, By::Another).await?;
+    }
+    Ok(given)
+}
+
+/// The part of a set that somebody other than the caller may give on a scope now; None if it may give nobody anything there.
+async fn givable(tx: &Tx, by: Principal, scope: ScopeKey, set: Set) -> Result<Option<Set>> {
     let Some(asleep) = state(tx.db(), by, tx.now()).await? else {
-        return Ok(Set::default());
+        return Ok(None);
     };
     let mut theirs = held(tx.db(), by.id, scope).await?.all;
     if asleep.is_some() {
         theirs = theirs.without(sleeping(scope, theirs));
     }
     if !theirs.has(Permission::UsersAssign) {
-        return Ok(Set::default());
+        return Ok(None);
     }
     let roles = roles_of(scope)
         .iter()
         .filter(|r| set.roles & r.bit() != 0 && r.permissions.without(theirs).is_empty())
         .fold(0, |bits, r| bits | r.bit());
-    Ok(Set {
+    Ok(Some(Set {
         roles,
         single: set.single.within(theirs),
-    })
+    }))
 }
 
 /// Takes everything that a principal holds on a scope, and its membership. The scope is locked.

@@ -6,6 +6,7 @@ pub mod candidate;
 pub mod credential;
 pub mod group;
 pub mod group_member;
+pub mod invitation;
 pub mod session;
 pub mod tenant;
 pub mod user;
