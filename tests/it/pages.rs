@@ -1,5 +1,8 @@
 //! Lists by page, etags, masks (COM-5 to COM-8).
 
+mod far;
+mod lists;
+
 use std::collections::BTreeSet;
 
 use entente::proto::directory::{
