@@ -283,6 +283,10 @@ async fn users_and_members_are_found_by_group_wherever_they_stand() {
                 "{list:?} {filter}"
             );
         }
+        for (active, shown) in [(true, far), (false, nobody.clone())] {
+            let filter = format!("user_name : zeppelin active = {active}");
+            assert_eq!(found(List::Members, filter).await, shown, "{active}");
+        }
         // Who is in a group that is no member of the account isn't shown there.
         let filter = format!("group = \"{}\"", group(STRANGE_GROUP));
         assert_eq!(found(List::Members, filter).await, nobody);

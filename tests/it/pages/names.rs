@@ -37,11 +37,11 @@ async fn names_are_found_and_ordered_as_they_are_now() {
                  SELECT {account}, t.id, t.display_name_fold, t.create_time, 1 FROM tenants t WHERE t.domain_prefix IN ('fabrikam', 'northwind')",
             )
             .await;
-        let grain = vec![id(&northwind.name).to_string()];
-        assert_eq!(found(List::Tenants, "display_name : \"northwind co\"", "").await, grain);
+        let alone = vec![id(&northwind.name).to_string()];
+        assert_eq!(found(List::Tenants, "display_name : \"northwind co\"", "").await, alone);
         let by_name = "tenant_display_name";
         let before = found(List::Associations, "", by_name).await;
-        assert_eq!(before.last(), grain.last());
+        assert_eq!(before.last(), alone.last());
         let request = UpdateTenantRequest {
             tenant: Some(Tenant {
                 name: northwind.name.clone(),
@@ -53,15 +53,15 @@ async fn names_are_found_and_ordered_as_they_are_now() {
         };
         northwind.admin.caller.tenants().update_tenant(request).await.unwrap();
         assert_eq!(found(List::Tenants, "display_name : \"northwind co\"", "").await, [""; 0]);
-        assert_eq!(found(List::Tenants, "display_name : \"ÄHR\"", "").await, grain);
-        assert_eq!(found(List::Tenants, "domain_prefix : northwind", "").await, grain);
+        assert_eq!(found(List::Tenants, "display_name : \"ÄHR\"", "").await, alone);
+        assert_eq!(found(List::Tenants, "domain_prefix : northwind", "").await, alone);
         let search = "tenant_display_name : \"northwind co\"";
         assert_eq!(found(List::Associations, search, "").await, [""; 0]);
         let search = "tenant_display_name : \"ähr\"";
-        assert_eq!(found(List::Associations, search, by_name).await, grain);
+        assert_eq!(found(List::Associations, search, by_name).await, alone);
         // By code point, "ä" comes behind all of ASCII.
         let after = found(List::Associations, "", by_name).await;
-        assert_eq!((after.len(), after.last()), (3, grain.last()));
+        assert_eq!((after.len(), after.last()), (3, alone.last()));
         // What is gone is found no more, and its place in the index is taken by what comes.
         execute(&site.app, "DELETE FROM applications").await.unwrap();
         assert_eq!(found(List::Applications, "display_name : robot", "").await, [""; 0]);
