@@ -35,9 +35,11 @@ const STATEMENTS: &[&str] = &[
     "CREATE INDEX associations_by_time ON associations (account_id, create_time, tenant_id)",
     "CREATE INDEX associations_by_name ON associations (account_id, display_name_fold, tenant_id)",
     "DROP VIEW account_tenants",
+    // A left join, so that queries of associations alone needn't look at tenants.
     "CREATE VIEW account_tenants AS SELECT
-        s.account_id, s.tenant_id, t.display_name, s.display_name_fold, t.domain_prefix, s.create_time, s.version
-        FROM associations s JOIN tenants t ON t.id = s.tenant_id",
+        s.account_id, s.tenant_id, COALESCE(t.display_name, '') AS display_name, s.display_name_fold,
+        COALESCE(t.domain_prefix, '') AS domain_prefix, s.create_time, s.version
+        FROM associations s LEFT JOIN tenants t ON t.id = s.tenant_id",
     // Who is in which of an account's groups.
     "CREATE VIEW member_groups AS SELECT
         g.scope_id AS account_id, m.group_id, m.user_id

@@ -70,14 +70,14 @@ const LISTING: Listing = Listing {
             Kind::Enum(&[("USER", 1), ("APPLICATION", 2), ("GROUP", 4)]),
         ),
         Field::new(
-            "active",
-            ("members", "active"),
-            Kind::Enum(&[("true", 1), ("false", 0)]),
-        ),
-        Field::new(
             "tenant",
             ("members", "tenant_id"),
             Kind::Id { parse: tenant_id },
+        ),
+        Field::new(
+            "active",
+            ("members", "active"),
+            Kind::Enum(&[("true", 1), ("false", 0)]),
         ),
         Field::new("group", ("members", "principal_id"), Kind::Paired(GROUPS)),
         Field::new("create_time", ("members", "create_time"), Kind::TIME),

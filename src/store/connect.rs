@@ -96,6 +96,8 @@ impl Db {
             .map_sqlx_postgres_opts(|o| {
                 o.options([
                     ("lock_timeout", "10000"),
+                    // Of solid state: so a page is read along its index, even where many rows are alike and few are expected.
+                    ("random_page_cost", "1.1"),
                     ("idle_in_transaction_session_timeout", "60000"),
                 ])
             });

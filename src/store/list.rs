@@ -132,6 +132,9 @@ where
                 if let Some(end) = &window_end {
                     query.and_where(order.up_to(end));
                 }
+                if db.get_database_backend() == DbBackend::Postgres {
+                    order.walk(&mut query);
+                }
             }
         }
         query.cond_where(filter.condition);
@@ -240,8 +243,8 @@ impl Ordered {
         }
     }
 
-    /// Orders a query, and has it give each row's position.
-    fn apply<'a>(&self, query: &'a mut SelectStatement) -> &'a mut SelectStatement {
+    /// Orders a query.
+    fn sort<'a>(&self, query: &'a mut SelectStatement) -> &'a mut SelectStatement {
         let direction = || {
             if self.order.descending {
                 Direction::Desc
@@ -250,10 +253,29 @@ impl Ordered {
             }
         };
         query
-            .expr_as(column(self.order.column), Alias::new(Position::KEY))
-            .expr_as(column(self.id), Alias::new(Position::ID))
             .order_by_expr(column(self.order.column), direction())
             .order_by_expr(column(self.id), direction())
+    }
+
+    /// Orders a query, and has it give each row's position.
+    fn apply<'a>(&self, query: &'a mut SelectStatement) -> &'a mut SelectStatement {
+        query
+            .expr_as(column(self.order.column), Alias::new(Position::KEY))
+            .expr_as(column(self.id), Alias::new(Position::ID));
+        self.sort(query)
+    }
+
+    /// Puts the window, in its order, in the place of the list's table. Were the filter beside it, PostgreSQL might take what it thinks to
+    /// be few rows by another index, and sort them. An offset, even of nothing, keeps it out.
+    fn walk(&self, query: &mut SelectStatement) {
+        let table = Alias::new(self.id.0);
+        let mut window = query.clone();
+        window
+            .clear_selects()
+            .column((table.clone(), Asterisk))
+            .offset(0);
+        self.sort(&mut window);
+        query.from_clear().from_subquery(window, table);
     }
 
     /// The last row that may be looked at for a page; none if the list ends before. It is found on the index alone.

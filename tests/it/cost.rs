@@ -14,6 +14,7 @@ use entente::{
     },
     store::connect::Db,
 };
+use sea_orm::Statement;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -33,7 +34,7 @@ pub struct Statements(Arc<Counted>);
 struct Counted {
     /// Tasks with a lower number were there before the call.
     since: AtomicU64,
-    made: Mutex<Vec<String>>,
+    made: Mutex<Vec<Statement>>,
     /// All that were ever made.
     all: AtomicU64,
 }
@@ -54,7 +55,7 @@ impl Statements {
                 // The tests' own statements are made by no task.
                 if task().is_some_and(|id| id > counted.since.load(Ordering::SeqCst)) {
                     let mut made = counted.made.lock().unwrap();
-                    made.push(info.statement.sql.clone());
+                    made.push(info.statement.clone());
                 }
             });
         }
@@ -72,10 +73,15 @@ impl Statements {
         self.0.since.store(now, Ordering::SeqCst);
     }
 
-    /// What was done since the start; counts no more.
-    pub fn told(&self) -> Vec<String> {
+    /// What was done since the start, with its values; counts no more.
+    pub fn made(&self) -> Vec<Statement> {
         self.0.since.store(u64::MAX, Ordering::SeqCst);
         std::mem::take(&mut self.0.made.lock().unwrap())
+    }
+
+    /// What was done since the start; counts no more.
+    pub fn told(&self) -> Vec<String> {
+        self.made().into_iter().map(|made| made.sql).collect()
     }
 }
 

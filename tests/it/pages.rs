@@ -1,5 +1,9 @@
 //! Lists by page, etags, masks (COM-5 to COM-8).
 
+mod far;
+mod lists;
+mod names;
+
 use std::collections::BTreeSet;
 
 use entente::proto::directory::{
@@ -140,6 +144,10 @@ async fn token_is_bound_to_caller_parent_filter_and_order() {
             },
             ListUsersRequest {
                 order_by: "display_name".to_owned(),
+                ..good.clone()
+            },
+            ListUsersRequest {
+                show_deleted: true,
                 ..good.clone()
             },
             ListUsersRequest {
