@@ -1,22 +1,27 @@
-//! The directory: tenants, their users, groups and applications, and how they sign in.
+//! The directory: tenants, their users, groups and applications, personal identities, and how they sign in.
 //!
 //! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED` or `DELETED`:
 //! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days. An application is `ACTIVE`. A group is
-//! there or not, and so is a user in it. A session runs until it ends or expires.
+//! there or not, and so is a user in it. A session runs until it ends or expires. A personal identity is confirmed → active → closed.
 //!
 //! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had. A credential that
 //! somebody else set is temporary. A tenant never loses its last global admin, and who is in a group has what it gives
 //! (`access/grants.rs`). Groups have users of their own tenant only. What a local directory filled is changed there.
 
+pub(crate) mod address;
 pub mod application;
 pub mod candidate;
 pub(crate) mod credential;
 mod entity;
+mod export;
 pub mod group;
+pub mod identity;
 pub(crate) mod password;
+pub(crate) mod recovery;
 pub(crate) mod search;
 pub mod session;
 pub(crate) mod sign_in;
+pub(crate) mod sign_up;
 pub mod tenant;
 pub(crate) mod tokens;
 pub mod user;

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
+use sea_orm::{FromQueryResult, Value};
 use uuid::Uuid;
 
 use crate::{
@@ -94,28 +94,14 @@ impl Target {
     }
 }
 
-/// Guesses at one target at once take turns, so that none goes uncounted. SQLite's writers do so by themselves.
+/// Guesses at one target at once take turns, so that none goes uncounted.
 async fn take_turns(tx: &Tx, target: &Target) -> Result<()> {
-    let db = tx.db();
-    if db.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
     let keys = &tx.app().keys;
     let mac = match target {
         Target::User(user) => keys.mac(Purpose::Secret, &[b"guessed user", user.as_bytes()]),
         Target::Stranger(name) => keys.mac(Purpose::Secret, &[b"guessed name", name.as_bytes()]),
     };
-    let mut first = [0; 8];
-    first.copy_from_slice(&mac[..8]);
-    let values: [Value; 1] = [i64::from_be_bytes(first).into()];
-    let sql = "SELECT pg_advisory_xact_lock($1)";
-    db.execute_raw(Statement::from_sql_and_values(
-        DbBackend::Postgres,
-        sql,
-        values,
-    ))
-    .await?;
-    Ok(())
+    sql::take_turns(tx.db(), &mac).await
 }
 
 /// Reads what was counted: as many statements for whomever.

@@ -26,15 +26,36 @@ pub enum Template {
     RecoveryAddressChanged,
     /// To the contact of a new tenant.
     TenantCreated,
+    /// To the address with which somebody signs up.
+    IdentityConfirmation,
+    /// To the holder of an address with which somebody signs up, or to which somebody wants to change.
+    AddressInUse,
+    /// To the address to which a person wants to change.
+    EmailChange,
+    /// To the address that a person had.
+    EmailChanged,
+    /// To a person who closed the identity.
+    IdentityClosed,
+    /// To the recovery address of a person who forgot the password.
+    PasswordRecovery,
+    /// To a person whose password was set by a mailed link.
+    PasswordRecovered,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 11] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
         Self::TenantCreated,
+        Self::IdentityConfirmation,
+        Self::AddressInUse,
+        Self::EmailChange,
+        Self::EmailChanged,
+        Self::IdentityClosed,
+        Self::PasswordRecovery,
+        Self::PasswordRecovered,
     ];
 
     /// Its name, as in files and in lists.
@@ -45,6 +66,13 @@ impl Template {
             Self::RightsAsleep => "rights_asleep",
             Self::RecoveryAddressChanged => "recovery_address_changed",
             Self::TenantCreated => "tenant_created",
+            Self::IdentityConfirmation => "identity_confirmation",
+            Self::AddressInUse => "address_in_use",
+            Self::EmailChange => "email_change",
+            Self::EmailChanged => "email_changed",
+            Self::IdentityClosed => "identity_closed",
+            Self::PasswordRecovery => "password_recovery",
+            Self::PasswordRecovered => "password_recovered",
         }
     }
 }
@@ -60,6 +88,23 @@ pub async fn queue(
     object: Name,
     values: &[(&str, String)],
 ) -> Result<()> {
+    // The language of the person is not known yet; the one of the caller who causes the mail is the best guess.
+    let language = tx.caller().language;
+    queue_in(tx, language, template, to, object, values).await
+}
+
+/// Queues a mail in a language, where it isn't the caller's.
+///
+/// # Errors
+/// Those of the database.
+pub async fn queue_in(
+    tx: &mut Tx,
+    language: Language,
+    template: Template,
+    to: &str,
+    object: Name,
+    values: &[(&str, String)],
+) -> Result<()> {
     if to.is_empty() || tx.validate_only() {
         return Ok(());
     }
@@ -68,8 +113,6 @@ pub async fn queue(
     let values: BTreeMap<&str, &str> = values.iter().map(|(k, v)| (*k, v.as_str())).collect();
     let plain = serde_json::to_vec(&values).map_err(|e| Error::internal(e.to_string()))?;
     let sealed = app.keys.seal(&place(id), &plain)?;
-    // The language of the person is not known yet; the one of the caller who causes the mail is the best guess.
-    let language = tx.caller().language;
     let sql = "INSERT INTO mails (id, recipient, template, language, object, sealed_values, state, attempt_count, last_error, create_time, \
                next_attempt_time, version) VALUES ($1, $2, $3, $4, $5, $6, 1, 0, '', $7, $7, 1)";
     let values: [Value; 7] = [
@@ -88,12 +131,4 @@ pub async fn queue(
 /// Where a mail's values lie, which binds the seal.
 fn place(id: Uuid) -> String {
     format!("mails.sealed_values/{id}")
-}
-
-fn language_of(tag: &str) -> Language {
-    if tag == "fr" {
-        Language::French
-    } else {
-        Language::English
-    }
 }

@@ -19,7 +19,14 @@ const SOURCES: &[(&str, &str)] = sources![
     "password_reset",
     "rights_asleep",
     "recovery_address_changed",
-    "tenant_created"
+    "tenant_created",
+    "identity_confirmation",
+    "address_in_use",
+    "email_change",
+    "email_changed",
+    "identity_closed",
+    "password_recovery",
+    "password_recovered",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -114,6 +121,9 @@ mod tests {
             "scope",
             "domain",
             "origin",
+            "link",
+            "token",
+            "email",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

@@ -5,7 +5,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::{error::Result, keys::Mac};
 
 fn statement<C: ConnectionTrait>(
     db: &C,
@@ -65,6 +65,21 @@ pub async fn all<T: FromQueryResult + Send + Sync, C: ConnectionTrait>(
     Ok(T::find_by_statement(statement(db, sql, values))
         .all(db)
         .await?)
+}
+
+/// Transactions with the same key take turns here until they end. SQLite's writers do so by themselves.
+///
+/// # Errors
+/// Those of the database.
+pub async fn take_turns<C: ConnectionTrait>(db: &C, key: &Mac) -> Result<()> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
+    }
+    let mut first = [0; 8];
+    first.copy_from_slice(&key[..8]);
+    let values: [Value; 1] = [i64::from_be_bytes(first).into()];
+    execute(db, "SELECT pg_advisory_xact_lock($1)", values).await?;
+    Ok(())
 }
 
 /// A sub-query of the IDs in the JSON array that parameter `$n` holds (`ids`): one text for lists of every length.
