@@ -433,6 +433,7 @@ impl<'a> Generator<'a> {
                 .filter_map(|p| match scope_of_pattern(p) {
                     "tenant" => Some("entente.dev/Tenant"),
                     "account" => Some("entente.dev/Account"),
+                    "identity" => Some("entente.dev/Identity"),
                     "operator" => Some("entente.dev/Operator"),
                     _ => None,
                 })
@@ -920,6 +921,7 @@ fn scope_of_pattern(pattern: &str) -> &'static str {
     match pattern.split('/').next() {
         Some("tenants") => "tenant",
         Some("accounts") => "account",
+        Some("identities") => "identity",
         Some("operator") => "operator",
         _ => "proof",
     }

@@ -596,8 +596,11 @@ impl App {
             app: self.clone(),
             call: call.clone(),
         };
-        let prepared = prepare(&outside, proven, request).await?;
-        Ok(Ok((named, prepared)))
+        match prepare(&outside, proven, request).await {
+            Ok(prepared) => Ok(Ok((named, prepared))),
+            Err(error) if is_late_refusal(&error) => Err(self.refuse(call, &named, error).await),
+            Err(error) => Err(error),
+        }
     }
 
     /// Carries out a call that writes.
@@ -672,9 +675,7 @@ impl App {
                 }
                 Err(error) => {
                     let Some(needs) = error.again().map(<[ScopeKey]>::to_vec) else {
-                        let late = error.code() == tonic::Code::PermissionDenied
-                            || error.reason() == Reason::RightsAsleep;
-                        return Err(if late {
+                        return Err(if is_late_refusal(&error) {
                             self.refuse(call, &named, error).await
                         } else {
                             error
@@ -990,6 +991,11 @@ impl App {
         }
         error
     }
+}
+
+/// Whether a function, or its preparation, refused what the proof let through.
+fn is_late_refusal(error: &Error) -> bool {
+    error.code() == tonic::Code::PermissionDenied || error.reason() == Reason::RightsAsleep
 }
 
 /// Who did it and by what, for audit and events.

@@ -73,6 +73,7 @@ async fn make(tx: &mut Tx, email: &str) -> Result<Option<WayIn>> {
         domain_prefix: OPERATOR_PREFIX.to_owned(),
         display_name: "Operator".to_owned(),
         contact_email: email.to_owned(),
+        created_by_identity: None,
     };
     let admin = NewUser {
         user_name: ADMINISTRATOR.to_owned(),

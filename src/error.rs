@@ -444,6 +444,16 @@ impl Language {
         best.0
     }
 
+    /// The language of a tag that `tag` gave; English for any other.
+    #[must_use]
+    pub fn of_tag(tag: &str) -> Self {
+        if tag == Self::French.tag() {
+            Self::French
+        } else {
+            Self::English
+        }
+    }
+
     /// The BCP 47 tag.
     #[must_use]
     pub fn tag(self) -> &'static str {

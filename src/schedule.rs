@@ -43,6 +43,12 @@ const JOBS: &[Job] = &[
         run: |tx| Box::pin(number_events(tx)),
     },
     Job {
+        name: "mail-recovery-links",
+        every_us: SECOND_US / 4,
+        needed: Some("SELECT 1 AS one FROM recovery_requests LIMIT 1"),
+        run: |tx| Box::pin(crate::directory::recovery::mail_recovery_links(tx)),
+    },
+    Job {
         name: "purge-claims",
         every_us: 10 * MINUTE_US,
         needed: None,

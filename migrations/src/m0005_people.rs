@@ -170,6 +170,19 @@ const STATEMENTS: &[&str] = &[
     )",
     "CREATE UNIQUE INDEX links_of_subject ON links (kind, subject_id)",
     "CREATE INDEX links_by_expiry ON links (expire_time)",
+    // Names for which a way back was asked; worked off by a job, so that asking costs the same for every name.
+    "CREATE TABLE recovery_requests (
+        id {uuid} PRIMARY KEY,
+        sign_in_name {text} NOT NULL,
+        language {text} NOT NULL,
+        create_time bigint NOT NULL
+    )",
+    // Mails that strangers had sent, for each address and each network: a fixed number of rows, so that strangers can't fill the disk.
+    "CREATE TABLE mail_limits (
+        slot bigint PRIMARY KEY,
+        begin_time bigint NOT NULL,
+        mail_count bigint NOT NULL
+    )",
     // How far a tenant's synchronisation has come.
     "CREATE TABLE directory_syncs (
         tenant_id {uuid} PRIMARY KEY REFERENCES tenants (id),

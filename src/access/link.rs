@@ -75,6 +75,21 @@ pub async fn revoke(tx: &mut Tx, kind: LinkKind, subject: Uuid) -> Result<()> {
     Ok(())
 }
 
+/// Kills the links by which a person's credential or address would change: what was asked for under the old one is void.
+///
+/// # Errors
+/// Those of the database.
+pub async fn revoke_ways_in(tx: &mut Tx, person: Uuid) -> Result<()> {
+    let sql = "DELETE FROM links WHERE kind IN ($1, $2) AND subject_id = $3";
+    let values: [Value; 3] = [
+        (LinkKind::PasswordRecovery as i16).into(),
+        (LinkKind::EmailChange as i16).into(),
+        person.into(),
+    ];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
 #[derive(FromQueryResult)]
 struct Row {
     subject_id: Uuid,
@@ -107,6 +122,26 @@ pub(in crate::access) async fn find<C: ConnectionTrait>(
             scope: ScopeKey::from_parts(row.scope_kind, row.scope_id)?,
         })
     }))
+}
+
+/// The payload of a link that was proven, without using it up; for preparations. None if it was used meanwhile.
+///
+/// # Errors
+/// Those of the database.
+pub async fn payload<C: ConnectionTrait>(
+    db: &C,
+    keys: &Keys,
+    link: Link,
+) -> Result<Option<Zeroizing<Vec<u8>>>> {
+    let sql = "SELECT sealed_payload FROM links WHERE kind = $1 AND subject_id = $2";
+    let values: [Value; 2] = [(link.kind as i16).into(), link.subject.into()];
+    match sql::row(db, sql, values).await? {
+        Some(row) => {
+            let sealed: Vec<u8> = row.try_get("", "sealed_payload")?;
+            keys.open(&place(link), &sealed).map(Some)
+        }
+        None => Ok(None),
+    }
 }
 
 /// Uses a link up, and gives its payload. It was proven after its scope was locked, so two at once find it used.

@@ -275,7 +275,9 @@ pub async fn prove<R: Request>(
             },
             _ if caller.who.is_none() => false,
             // A service whose ceiling lists permissions does nothing else for a person that changes anything.
-            Demand::SignedIn | Demand::Oneself(_) if bounded && rule.kind != CallKind::Read => {
+            Demand::SignedIn | Demand::Oneself(_)
+                if bounded && !matches!(rule.kind, CallKind::Read | CallKind::StreamOut) =>
+            {
                 false
             }
             Demand::SignedIn | Demand::Oneself("@caller") => true,

@@ -11,10 +11,7 @@ pub mod event;
 mod wire;
 
 use prost::Message as _;
-use sea_orm::{
-    ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, Select, Statement,
-    Value,
-};
+use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, Select};
 
 use crate::{
     access::scope::Proof,
@@ -106,7 +103,7 @@ pub async fn list_audit_events(
     let scope = name.scope();
     let page = rd
         .list(&req, &LISTING, chain(scope), |row: entity::Model| {
-            wire::audit_event(scope, row.seq, &row.body)
+            store::audit::to_wire(scope, row.seq, &row.body)
         })
         .await?;
     Ok(ListAuditEventsResponse {
@@ -158,7 +155,7 @@ pub async fn export_audit_events(
     let rows = store::audit::after(rd.db(), scope, state.at, u64::from(MOST_EVENTS)).await?;
     let (mut events, mut cut) = (Vec::new(), Cut::default());
     for row in rows.iter().filter(|row| row.seq <= end) {
-        let event = wire::audit_event(scope, row.seq, &row.body);
+        let event = store::audit::to_wire(scope, row.seq, &row.body);
         if !cut.takes(event.encoded_len()) {
             break;
         }
@@ -198,13 +195,9 @@ fn parent_of(proof: &Proof, parent: &str) -> Result<Name> {
 /// How many events a parent's chain has, by its head.
 async fn chain_length(rd: &Read, parent: Name) -> Result<i64> {
     let scope = parent.scope();
-    let sql = "SELECT audit_count FROM heads WHERE scope_kind = $1 AND scope_id = $2";
-    let values: [Value; 2] = [scope.kind().into(), scope.id().into()];
-    let statement = Statement::from_sql_and_values(rd.db().get_database_backend(), sql, values);
-    match rd.db().query_one_raw(statement).await? {
-        Some(row) => Ok(row.try_get("", "audit_count")?),
-        None => Err(Error::not_found(parent.kind(), parent.to_string())),
-    }
+    store::audit::count(rd.db(), scope)
+        .await?
+        .ok_or_else(|| Error::not_found(parent.kind(), parent.to_string()))
 }
 
 /// The events of one chain.

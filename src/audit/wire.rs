@@ -1,13 +1,11 @@
 //! Audit events and domain events as messages.
 
-use prost::Message as _;
 use prost_types::Any;
-use uuid::Uuid;
 
 use crate::{
-    proto::audit::{AuditEvent, DomainEvent, VerifyAuditChainResponse},
+    proto::audit::{DomainEvent, VerifyAuditChainResponse},
     store::{
-        audit::{Body, Verdict},
+        audit::Verdict,
         outbox::{self, Row},
         scope_key::ScopeKey,
         time::timestamp,
@@ -16,41 +14,6 @@ use crate::{
 
 /// What stands before the type of a payload, as in all `Any` messages.
 const TYPE_URL: &str = "type.googleapis.com/";
-
-/// An audit event, from what its hash covers. One that was made unreadable keeps its name only; verification tells of it.
-pub(super) fn audit_event(scope: ScopeKey, seq: i64, body: &[u8]) -> AuditEvent {
-    let body = Body::decode(body).unwrap_or_else(|error| {
-        tracing::error!(%scope, seq, %error, "an audit event can't be read");
-        Body::default()
-    });
-    let Body {
-        create_time,
-        action,
-        actor,
-        via,
-        resources,
-        outcome,
-        changed_fields,
-        client_address,
-        trace_id,
-        count,
-        event_id,
-    } = body;
-    AuditEvent {
-        name: format!("{scope}/auditEvents/{seq}"),
-        event_id: Uuid::from_slice(&event_id).map_or_else(|_| String::new(), |id| id.to_string()),
-        create_time: timestamp(create_time).filter(|_| create_time != 0),
-        action,
-        actor,
-        via,
-        resources,
-        outcome,
-        changed_fields,
-        client_address,
-        trace_id,
-        count,
-    }
-}
 
 /// What a verification found.
 pub(super) fn verdict(verdict: Verdict) -> VerifyAuditChainResponse {
@@ -99,6 +62,9 @@ pub(super) fn domain_event(epoch: &str, scope: ScopeKey, row: Row) -> DomainEven
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+    use uuid::Uuid;
+
     use super::*;
 
     // proves COM-12
@@ -128,43 +94,5 @@ mod tests {
             "type.googleapis.com/entente.directory.v1.UserUpdated"
         );
         assert_eq!(payload.value, b"bytes");
-    }
-
-    #[test]
-    fn audit_events_show_what_the_hash_covers() {
-        let body = Body {
-            create_time: 2_000_001,
-            action: "a".to_owned(),
-            actor: "b".to_owned(),
-            via: "c".to_owned(),
-            resources: vec!["d".to_owned()],
-            outcome: "OK".to_owned(),
-            changed_fields: vec!["e".to_owned()],
-            client_address: "f".to_owned(),
-            trace_id: "g".to_owned(),
-            count: 3,
-            event_id: Uuid::from_u128(5).as_bytes().to_vec(),
-        };
-        let tenant = ScopeKey::Tenant(Uuid::from_u128(9));
-        let event = audit_event(tenant, 12, &body.encode_to_vec());
-        assert_eq!(event.name, format!("{tenant}/auditEvents/12"));
-        assert_eq!(event.event_id, Uuid::from_u128(5).to_string());
-        assert_eq!(
-            event.create_time,
-            Some(prost_types::Timestamp {
-                seconds: 2,
-                nanos: 1_000
-            })
-        );
-        assert_eq!(
-            (event.action.as_str(), event.count, event.outcome.as_str()),
-            ("a", 3, "OK")
-        );
-        let unreadable = audit_event(tenant, 13, b"\xff\xff");
-        let named = AuditEvent {
-            name: format!("{tenant}/auditEvents/13"),
-            ..AuditEvent::default()
-        };
-        assert_eq!(unreadable, named);
     }
 }

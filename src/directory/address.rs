@@ -1,18 +1,32 @@
-//! E-mail addresses as names: whose an address is (INV-5), and which can't be a personal identity's (IDN-1).
+//! E-mail addresses as names: whose an address is (INV-5), which can't be a personal identity's (IDN-1), and how often strangers may have
+//! a mail sent (PWD-4).
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use std::time::Duration;
+
+use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, Value};
 use uuid::Uuid;
 
 use super::{
     DELETED,
     entity::user::{Column, Entity, Model},
+    sign_in,
 };
 use crate::{
     app::{App, Tx},
+    env::{HOUR_US, Micros},
     error::{Error, Reason, Result},
     keys::Purpose,
     store::{list::fold, sql},
 };
+
+/// Mails of one kind that strangers have sent to one address, or for one name, within the window.
+const MAILS_A_TARGET: i64 = 5;
+/// Mails that one network has sent within the window.
+const MAILS_A_NETWORK: i64 = 60;
+/// Mails are counted for so long.
+const WINDOW_US: Micros = HOUR_US;
+/// Rows that count; half for targets, half for networks.
+const SLOTS: u64 = 1 << 17;
 
 /// Whether an address lies in a tenant's domain: who has it signs in there. That is told of the domain, never of the address.
 #[must_use]
@@ -60,4 +74,48 @@ pub async fn holder_of(tx: &Tx, email: &str) -> Result<Option<Model>> {
         .filter(Column::State.ne(DELETED))
         .one(tx.db())
         .await?)
+}
+
+#[derive(FromQueryResult)]
+struct Count {
+    begin_time: i64,
+    mail_count: i64,
+}
+
+/// Counts a mail that a stranger has sent, whether or not one goes out: two statements for every target.
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED`, `TOO_MANY_CALLS` with when to try again; those of the database.
+pub async fn count_mail(tx: &Tx, kind: &'static str, target: &str) -> Result<()> {
+    let network = sign_in::network(tx.caller().address);
+    let factor = i64::from(tx.app().config.limits_factor);
+    let target = slot(tx, 0, &[b"mails to", kind.as_bytes(), target.as_bytes()]);
+    let network = slot(tx, 1, &[b"mails from", network.as_bytes()]);
+    // The target first: two that count take the rows in one order.
+    for (slot, most) in [(target, MAILS_A_TARGET), (network, MAILS_A_NETWORK)] {
+        let sql = "INSERT INTO mail_limits (slot, begin_time, mail_count) VALUES ($1, $2, 1) ON CONFLICT (slot) DO UPDATE SET \
+                   mail_count = CASE WHEN mail_limits.begin_time <= $3 THEN 1 ELSE mail_limits.mail_count + 1 END, \
+                   begin_time = CASE WHEN mail_limits.begin_time <= $3 THEN excluded.begin_time ELSE mail_limits.begin_time END \
+                   RETURNING begin_time, mail_count";
+        let values: [Value; 3] = [slot.into(), tx.now().into(), (tx.now() - WINDOW_US).into()];
+        let count = sql::one::<Count, _>(tx.db(), sql, values)
+            .await?
+            .ok_or_else(|| Error::internal("a count of mails wasn't kept"))?;
+        if count.mail_count > most.saturating_mul(factor) {
+            let wait = u64::try_from(count.begin_time + WINDOW_US - tx.now()).unwrap_or(0);
+            return Err(
+                Error::exhausted(Reason::TooManyCalls, Some(Duration::from_micros(wait)))
+                    .with("method", tx.method()),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn slot(tx: &Tx, half: u64, parts: &[&[u8]]) -> i64 {
+    let mac = tx.app().keys.mac(Purpose::Secret, parts);
+    let mut first = [0; 8];
+    first.copy_from_slice(&mac[..8]);
+    let row = u64::from_be_bytes(first) % (SLOTS / 2) + half * (SLOTS / 2);
+    i64::try_from(row).unwrap_or(0)
 }

@@ -6,6 +6,7 @@ use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use crate::{
+    access::link,
     app::{App, Tx},
     env::{Env, HOUR_US, Micros},
     error::Result,
@@ -72,7 +73,7 @@ pub fn is_outdated(stored: &str) -> bool {
     !stored.starts_with(MADE) && crate::hash::Hasher::is_outdated(stored)
 }
 
-/// Sets a user's credential; failures and locks are forgotten.
+/// Sets a user's credential; failures and locks are forgotten, and links mailed before are void.
 ///
 /// # Errors
 /// Those of the database.
@@ -92,7 +93,7 @@ pub async fn set(tx: &mut Tx, user: Uuid, hash: &str, temporary: bool) -> Result
     sql::execute(tx.db(), sql, values).await?;
     let sql = "UPDATE sign_in_networks SET failed = 0, locked_until = 0 WHERE user_id = $1 AND failed > 0";
     sql::execute(tx.db(), sql, [user.into()]).await?;
-    Ok(())
+    link::revoke_ways_in(tx, user).await
 }
 
 /// Makes a temporary password for a user; gives it, to be shown once.

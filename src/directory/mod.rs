@@ -3,7 +3,7 @@
 //! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED`, `DELETED` or, as a guest to be, `INVITED`:
 //! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days; invite → invited; invited → active by
 //! accepting, → deleted. An invitation is `PENDING`, `ACCEPTED`, `REVOKED` or, by time, `EXPIRED`. An application is `ACTIVE`. A group is
-//! there or not, and so is a user in it. A session runs until it ends or expires.
+//! there or not, and so is a user in it. A session runs until it ends or expires. A personal identity is confirmed → active → closed.
 //!
 //! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had. A credential that
 //! somebody else set is temporary. An address has one credential, and a guest none of its own. A tenant never loses its last global admin,
@@ -15,13 +15,16 @@ pub mod application;
 pub mod candidate;
 pub(crate) mod credential;
 mod entity;
+mod export;
 pub mod group;
 pub mod identity;
 pub mod invitation;
 pub(crate) mod password;
+pub(crate) mod recovery;
 pub(crate) mod search;
 pub mod session;
 pub(crate) mod sign_in;
+pub(crate) mod sign_up;
 pub mod tenant;
 pub(crate) mod tokens;
 pub mod user;

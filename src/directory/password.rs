@@ -16,8 +16,10 @@ pub fn fault(password: &str, user_name: &str) -> Option<&'static str> {
         return Some("takes 256 characters at most");
     }
     let lower = password.to_lowercase();
+    // Of an address, what stands before the `@`.
     let name = user_name.to_lowercase();
-    if name.chars().count() >= 3 && lower.contains(&name) {
+    let name = name.split('@').next().unwrap_or_default();
+    if name.chars().count() >= 3 && lower.contains(name) {
         return Some("must not contain the user name");
     }
     // Lists of leaked passwords, words, names, dates and rows of keys, and what people do to them; and one common word with digits and
@@ -65,6 +67,7 @@ mod tests {
         ] {
             assert_eq!(fault(good, "ann.smith"), None, "{good}");
         }
+        assert!(fault("ann.smith-blue-gate-9", "ann.smith@mail.example").is_some());
         assert!(
             fault(&"x9K".repeat(100), "a").is_some(),
             "300 characters are too many"

@@ -7,6 +7,10 @@ use sea_orm::{
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
+pub(crate) use super::recovery::check_complete_password_recovery;
+pub use super::recovery::{
+    complete_password_recovery, prepare_complete_password_recovery, start_password_recovery,
+};
 use super::{
     ACTIVE, credential,
     entity::{

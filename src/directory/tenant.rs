@@ -2,6 +2,7 @@
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
+    Value,
 };
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use crate::{
         grants::{self, GLOBAL_ADMIN},
         principal::{Kind, Principal},
         roles::Permission,
-        scope::{OperatorScope, Proof, TenantScope},
+        scope::{Proof, TenantScope},
     },
     app::{Outside, Read, Tx},
     check::Violations,
@@ -32,7 +33,7 @@ use crate::{
         list::{Listing, fold},
         outbox::Event,
         scope_key::ScopeKey,
-        update,
+        sql, update,
     },
 };
 
@@ -85,48 +86,81 @@ pub(crate) fn check_create_tenant(req: &CreateTenantRequest, v: &mut Violations)
     wire::check_first_admin(req.first_admin.as_ref(), v);
 }
 
+/// The personal identity that makes a tenant for itself; None if the operator makes it.
+///
+/// # Errors
+/// `PERMISSION_DENIED` for everybody else.
+fn maker(proof: &Proof) -> Result<Option<Uuid>> {
+    if proof.by_operator() {
+        return Ok(None);
+    }
+    let caller = proof.caller()?.principal();
+    if caller.kind == Kind::Identity {
+        Ok(Some(caller.id))
+    } else {
+        Err(Error::denied(Permission::TenantsCreate.name()))
+    }
+}
+
 /// Hashes outside of the transaction.
 ///
 /// # Errors
-/// As `hash_first_password`.
+/// `PERMISSION_DENIED` for whoever may not make tenants; as `hash_first_password`.
 pub async fn prepare_create_tenant(
     outside: &Outside,
-    _proof: Proof,
+    proof: Proof,
     req: &CreateTenantRequest,
 ) -> Result<Option<String>> {
+    maker(&proof)?;
     hash_first_password(outside, req.first_admin.as_ref()).await
 }
 
 /// Makes a tenant with its first global admin, in one transaction.
 ///
 /// # Errors
-/// `DOMAIN_TAKEN`.
+/// `DOMAIN_TAKEN`; `TENANT_LIMIT` for a personal identity that has a tenant without an account.
 pub async fn create_tenant(
     tx: &mut Tx,
-    _scope: OperatorScope,
+    proof: Proof,
     req: CreateTenantRequest,
     hash: Option<String>,
 ) -> Result<CreateTenantResponse> {
+    let maker = maker(&proof)?;
     let CreateTenantRequest {
         tenant,
         first_admin,
         request_id: _,
         validate_only: _,
     } = req;
-    let made = make(
-        tx,
-        wire::new_tenant(tenant)?,
-        wire::first_admin(first_admin)?.0,
-        hash,
-        grants::By::Caller,
-    )
-    .await?;
+    let mut new = wire::new_tenant(tenant)?;
+    let admin = wire::first_admin(first_admin)?.0;
+    if let Some(identity) = maker {
+        one_at_a_time(tx, identity).await?;
+        new.created_by_identity = Some(identity);
+    }
+    let made = make(tx, new, admin, hash, grants::By::Caller).await?;
     Ok(CreateTenantResponse {
         tenant: Some(made.tenant),
         first_admin: Some(made.first_admin),
         temporary_password: made.temporary_password,
         secret_omitted: false,
     })
+}
+
+/// A personal identity has one tenant without an account at a time; one that it deleted counts while it can be had back. The identity is
+/// locked.
+async fn one_at_a_time(tx: &Tx, identity: Uuid) -> Result<()> {
+    let sql = "SELECT t.id FROM tenants t WHERE t.created_by_identity = $1 AND (t.state = 1 OR t.purge_time > $2) \
+               AND NOT EXISTS (SELECT 1 FROM associations a WHERE a.tenant_id = t.id) LIMIT 1";
+    let values: [Value; 2] = [identity.into(), tx.now().into()];
+    match sql::row(tx.db(), sql, values).await? {
+        Some(row) => {
+            let id: Uuid = row.try_get("", "id")?;
+            Err(Error::precondition(Reason::TenantLimit)
+                .with("tenant", Name::Tenant(id).to_string()))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A tenant just made.
@@ -167,7 +201,7 @@ pub async fn make(
         state: ACTIVE,
         synchronized: false,
         sync_agent_id: None,
-        created_by_identity: None,
+        created_by_identity: new.created_by_identity,
         delete_time: None,
         purge_time: None,
         first_use_time: None,

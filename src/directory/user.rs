@@ -8,7 +8,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, DELETED, DISABLED, GUEST, INVITED, credential,
+    ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, credential,
     entity::user::{self, Column, Entity, Model},
     group, search, tenant, user_change,
     wire::{self, NewUser},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     access::{
         grants::{self, GLOBAL_ADMIN},
+        link,
         roles::{self, Permission, TENANT_ROLES},
         scope::{CallerScope, Proof, Reach, TenantScope},
     },
@@ -323,6 +324,8 @@ async fn store_names(tx: &mut Tx, old: &Model, new: &NewUser) -> Result<Model> {
 
 /// The recovery address is a credential: whoever sets another's puts rights to sleep; the old address is told.
 async fn after_recovery_change(tx: &mut Tx, old: &Model, new: &Model) -> Result<()> {
+    // Whoever reads the old mailbox only has no way in any more.
+    link::revoke_ways_in(tx, new.id).await?;
     let prefix = tenant::by_id(tx.db(), new.tenant_id).await?.domain_prefix;
     let sign_in_name = format!("{}@{}", new.user_name, wire::domain(tx.app(), &prefix));
     let values = [
@@ -370,6 +373,7 @@ async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
     let shut_out = grants::ShutOut::before(tx, &held).await?;
     let row = change_state(tx, old, DISABLED, "entente.directory.v1.UserDisabled").await?;
     credential::end_sessions(tx, old.id, None).await?;
+    link::revoke_ways_in(tx, old.id).await?;
     shut_out.done(tx).await?;
     Ok(row)
 }
@@ -903,9 +907,12 @@ pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
         ] {
             sql::execute(tx.db(), sql, [user.id.into()]).await?;
         }
-        tx.emit(
-            Event::new("entente.directory.v1.UserPurged", user_change::name(user)).touches(user.id),
-        );
+        let kind = if user.kind == IDENTITY {
+            "entente.directory.v1.IdentityPurged"
+        } else {
+            "entente.directory.v1.UserPurged"
+        };
+        tx.emit(Event::new(kind, user_change::name(user)).touches(user.id));
     }
     Ok(due.len() as u64)
 }

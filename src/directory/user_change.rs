@@ -12,6 +12,7 @@ use super::{
 use crate::{
     access::{
         grants::{self, ASLEEP_US, Grant},
+        link,
         principal::{Kind, Principal},
         roles::{self, TENANT_ROLES},
     },
@@ -251,6 +252,7 @@ pub async fn take_everything(tx: &mut Tx, user: &Model, state: i64) -> Result<Lo
     losses.session_count = credential::end_sessions(tx, user.id, None).await?;
     let sql = "DELETE FROM credentials WHERE user_id = $1";
     sql::execute(tx.db(), sql, [user.id.into()]).await?;
+    link::revoke_ways_in(tx, user.id).await?;
     shut_out.done(tx).await?;
     Ok(losses)
 }

@@ -12,15 +12,15 @@ use crate::{
     app::App,
     check::{self, MOST_ITEMS_NAMED, Violations},
     directory::{
-        GUEST,
+        ACTIVE, DELETED, DISABLED, GUEST,
         entity::{application, application_key, group, invitation, session, tenant, user},
         password,
     },
     error::{Error, Reason, Result},
     names::Name,
     proto::directory::{
-        Application, CreateUserRequest, FirstAdmin, Group, GroupMember, Invitation,
-        InviteUsersRequest, Key, NewMembership, Session, Tenant, User,
+        Application, CreateUserRequest, FirstAdmin, Group, GroupMember, Identity, IdentityState,
+        Invitation, InviteUsersRequest, Key, NewMembership, Session, Tenant, User,
     },
     store::{list::fold, time::timestamp, update::etag},
 };
@@ -209,6 +209,52 @@ pub fn group_member(app: &App, row: &InGroup, prefix: &str) -> GroupMember {
         kind: i32::try_from(*kind).unwrap_or(0),
         state: i32::try_from(*state).unwrap_or(0),
         create_time: timestamp(*create_time),
+    }
+}
+
+/// A personal identity for the wire.
+pub fn identity(row: &user::Model) -> Identity {
+    let user::Model {
+        id,
+        tenant_id: _,
+        user_name,
+        user_name_fold: _,
+        given_name,
+        family_name,
+        display_name,
+        display_name_fold: _,
+        recovery_email: _,
+        kind: _,
+        state,
+        created_through_account: _,
+        rights_asleep_until: _,
+        create_time,
+        update_time,
+        delete_time,
+        purge_time,
+        home_id: _,
+        home_tenant_id: _,
+        external_id: _,
+        version,
+    } = row;
+    let state = match *state {
+        ACTIVE => IdentityState::Active,
+        DISABLED => IdentityState::Disabled,
+        DELETED => IdentityState::Closed,
+        _ => IdentityState::Unspecified,
+    };
+    Identity {
+        name: Name::Identity(*id).to_string(),
+        email: user_name.clone(),
+        given_name: given_name.clone(),
+        family_name: family_name.clone(),
+        display_name: display_name.clone(),
+        state: state.into(),
+        create_time: timestamp(*create_time),
+        update_time: timestamp(*update_time),
+        close_time: delete_time.and_then(timestamp),
+        purge_time: purge_time.and_then(timestamp),
+        etag: etag(*version),
     }
 }
 
@@ -427,6 +473,8 @@ pub struct NewTenant {
     pub domain_prefix: String,
     pub display_name: String,
     pub contact_email: String,
+    /// The personal identity that makes it, if one does.
+    pub created_by_identity: Option<Uuid>,
 }
 
 /// The tenant of a creation.
@@ -449,6 +497,7 @@ pub fn new_tenant(tenant: Option<Tenant>) -> Result<NewTenant> {
         domain_prefix: fold(&domain_prefix),
         display_name,
         contact_email,
+        created_by_identity: None,
     })
 }
 

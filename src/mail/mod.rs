@@ -32,11 +32,25 @@ pub enum Template {
     RightsWithheld,
     /// To the inviter of that guest.
     RightsWithheldInviter,
+    /// To the address with which somebody signs up.
+    IdentityConfirmation,
+    /// To the holder of an address with which somebody signs up, or to which somebody wants to change.
+    AddressInUse,
+    /// To the address to which a person wants to change.
+    EmailChange,
+    /// To the address that a person had.
+    EmailChanged,
+    /// To a person who closed the identity.
+    IdentityClosed,
+    /// To the recovery address of a person who forgot the password.
+    PasswordRecovery,
+    /// To a person whose password was set by a mailed link.
+    PasswordRecovered,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 14] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -44,6 +58,13 @@ impl Template {
         Self::Invitation,
         Self::RightsWithheld,
         Self::RightsWithheldInviter,
+        Self::IdentityConfirmation,
+        Self::AddressInUse,
+        Self::EmailChange,
+        Self::EmailChanged,
+        Self::IdentityClosed,
+        Self::PasswordRecovery,
+        Self::PasswordRecovered,
     ];
 
     /// Its name, as in files and in lists.
@@ -57,6 +78,13 @@ impl Template {
             Self::Invitation => "invitation",
             Self::RightsWithheld => "rights_withheld",
             Self::RightsWithheldInviter => "rights_withheld_inviter",
+            Self::IdentityConfirmation => "identity_confirmation",
+            Self::AddressInUse => "address_in_use",
+            Self::EmailChange => "email_change",
+            Self::EmailChanged => "email_changed",
+            Self::IdentityClosed => "identity_closed",
+            Self::PasswordRecovery => "password_recovery",
+            Self::PasswordRecovered => "password_recovered",
         }
     }
 }
@@ -73,11 +101,12 @@ pub async fn queue(
     object: Name,
     values: &[(&str, String)],
 ) -> Result<()> {
+    // The language of the person is not known yet; the one of the caller who causes the mail is the best guess.
     let language = tx.caller().language;
     queue_in(tx, language, template, to, object, values).await
 }
 
-/// Queues a mail in a language that was remembered.
+/// Queues a mail in a language, where it isn't the caller's.
 ///
 /// # Errors
 /// Those of the database.

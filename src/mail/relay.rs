@@ -13,11 +13,11 @@ use lettre::{
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
-use super::{language_of, place, render::render};
+use super::{place, render::render};
 use crate::{
     app::App,
     env::{HOUR_US, MINUTE_US, MailTransport, Micros, SECOND_US},
-    error::{Error, Result},
+    error::{Error, Language, Result},
     store::sql,
 };
 
@@ -137,7 +137,7 @@ async fn done(app: &App, mail: &Due, lease: Uuid, outcome: Result<()>) -> Result
 fn hand_over(app: &App, mail: &Due) -> Result<()> {
     let plain = app.keys.open(&place(mail.id), &mail.sealed_values)?;
     let values = serde_json::from_slice(&plain).map_err(|e| Error::internal(e.to_string()))?;
-    let rendered = render(&mail.template, language_of(&mail.language), &values)?;
+    let rendered = render(&mail.template, Language::of_tag(&mail.language), &values)?;
     let fault = |e: &dyn std::fmt::Display| Error::internal(format!("mail {}: {e}", mail.id));
     let to: Mailbox = mail
         .recipient

@@ -23,6 +23,13 @@ const SOURCES: &[(&str, &str)] = sources![
     "invitation",
     "rights_withheld",
     "rights_withheld_inviter",
+    "identity_confirmation",
+    "address_in_use",
+    "email_change",
+    "email_changed",
+    "identity_closed",
+    "password_recovery",
+    "password_recovered",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -120,6 +127,7 @@ mod tests {
             "link",
             "token",
             "rights",
+            "email",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

@@ -8,6 +8,8 @@ use super::{scope_key::ScopeKey, sql};
 use crate::{
     error::Result,
     keys::{Keys, Purpose},
+    proto::audit::AuditEvent,
+    store::time::timestamp,
 };
 
 /// What the hash of an event covers, as stored.
@@ -141,6 +143,42 @@ pub async fn after<C: ConnectionTrait>(
     sql::all::<Row, _>(db, sql, values).await
 }
 
+/// An audit event, from what its hash covers. One that was made unreadable keeps its name only; verification tells of it.
+#[must_use]
+pub fn to_wire(scope: ScopeKey, seq: i64, body: &[u8]) -> AuditEvent {
+    let body = Body::decode(body).unwrap_or_else(|error| {
+        tracing::error!(%scope, seq, %error, "an audit event can't be read");
+        Body::default()
+    });
+    let Body {
+        create_time,
+        action,
+        actor,
+        via,
+        resources,
+        outcome,
+        changed_fields,
+        client_address,
+        trace_id,
+        count,
+        event_id,
+    } = body;
+    AuditEvent {
+        name: format!("{scope}/auditEvents/{seq}"),
+        event_id: Uuid::from_slice(&event_id).map_or_else(|_| String::new(), |id| id.to_string()),
+        create_time: timestamp(create_time).filter(|_| create_time != 0),
+        action,
+        actor,
+        via,
+        resources,
+        outcome,
+        changed_fields,
+        client_address,
+        trace_id,
+        count,
+    }
+}
+
 /// What a verification found.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -252,6 +290,14 @@ pub async fn verify<C: ConnectionTrait>(
     Ok(verdict)
 }
 
+/// How many events a chain has, by its head; None if there is no such scope.
+///
+/// # Errors
+/// Those of the database.
+pub async fn count<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<Option<i64>> {
+    Ok(head(db, scope).await?.map(|(count, _)| count))
+}
+
 async fn head<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<Option<(i64, Vec<u8>)>> {
     let sql = "SELECT audit_count, audit_hash FROM heads WHERE scope_kind = $1 AND scope_id = $2";
     let row = sql::row(db, sql, [scope.kind().into(), scope.id().into()]).await?;
@@ -328,4 +374,47 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         .step_by(2)
         .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audit_events_show_what_the_hash_covers() {
+        let body = Body {
+            create_time: 2_000_001,
+            action: "a".to_owned(),
+            actor: "b".to_owned(),
+            via: "c".to_owned(),
+            resources: vec!["d".to_owned()],
+            outcome: "OK".to_owned(),
+            changed_fields: vec!["e".to_owned()],
+            client_address: "f".to_owned(),
+            trace_id: "g".to_owned(),
+            count: 3,
+            event_id: Uuid::from_u128(5).as_bytes().to_vec(),
+        };
+        let tenant = ScopeKey::Tenant(Uuid::from_u128(9));
+        let event = to_wire(tenant, 12, &body.encode_to_vec());
+        assert_eq!(event.name, format!("{tenant}/auditEvents/12"));
+        assert_eq!(event.event_id, Uuid::from_u128(5).to_string());
+        assert_eq!(
+            event.create_time,
+            Some(prost_types::Timestamp {
+                seconds: 2,
+                nanos: 1_000
+            })
+        );
+        assert_eq!(
+            (event.action.as_str(), event.count, event.outcome.as_str()),
+            ("a", 3, "OK")
+        );
+        let unreadable = to_wire(tenant, 13, b"\xff\xff");
+        let named = AuditEvent {
+            name: format!("{tenant}/auditEvents/13"),
+            ..AuditEvent::default()
+        };
+        assert_eq!(unreadable, named);
+    }
 }

@@ -28,6 +28,7 @@ use crate::{
         request_id, rights,
     },
     invitations::{addresses, invited, with_account},
+    people::identity,
 };
 
 /// Kinds of callers, by the heading of their column.
@@ -62,6 +63,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("support", "OPERATOR_SUPPORT"),
     ("service", "application with OPERATOR_SERVICE"),
     ("app", "application of the tenant without rights"),
+    ("identity", "personal identity"),
     ("temp", "user with a temporary password"),
     (
         "behalf",
@@ -96,6 +98,10 @@ pub fn claim(token: &str, claim: &str) -> String {
 }
 
 fn session_of(token: &str) -> String {
+    if claim(token, "knd") == "identity" {
+        let (id, session) = (claim(token, "sub"), claim(token, "sid"));
+        return format!("identities/{id}/sessions/{session}");
+    }
     format!(
         "tenants/{}/users/{}/sessions/{}",
         claim(token, "tid"),
@@ -394,6 +400,9 @@ pub async fn world(site: &Site) -> World {
         addresses(&contoso.name, &["guest@target.example"]),
     )
     .await;
+    let ida = identity(site, "ida@new.example").await;
+    callers.insert("identity", ida.caller);
+    let other_identity = identity(site, "other@new.example").await;
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
         .with("entente.dev/Group", &team)
         .with("group with rights", &rich)
@@ -403,6 +412,7 @@ pub async fn world(site: &Site) -> World {
         .with("WakeRights.name", &sleeper.name)
         .with("entente.dev/Invitation", &invitation.name)
         .with("AcceptInvitation.token", &token)
+        .with("entente.dev/Identity", &other_identity.name)
         .with(
             "tenant_admin_token",
             second.admin.caller.token.as_deref().unwrap(),
@@ -429,6 +439,10 @@ pub async fn world(site: &Site) -> World {
     .with(
         "entente.dev/Group",
         crate::groups::group(&fabrikam, "Theirs", &[&fabrikam.admin], None).await,
+    )
+    .with(
+        "entente.dev/Identity",
+        format!("identities/{}", request_id()),
     )
     .with(
         "tenant_admin_token",
@@ -500,11 +514,16 @@ fn rows(world: &World) -> Vec<Row> {
                 && dynamic::takes(p.field()).format == 7
         });
         if let Some(place) = scopes {
-            for (about, name) in [
+            let mut all = vec![
                 ("tenant", &world.names.0["entente.dev/Tenant"]),
                 ("account", &world.names.0["entente.dev/Account"]),
-                (OPERATOR, &OPERATOR.to_owned()),
-            ] {
+            ];
+            if dynamic::reference_of(place.field()).is_some_and(|k| k.starts_with("child of")) {
+                all.push(("identity", &world.names.0["entente.dev/Identity"]));
+            }
+            let operator = OPERATOR.to_owned();
+            all.push((OPERATOR, &operator));
+            for (about, name) in all {
                 add(about, What::Names(vec![(place.path.clone(), name.clone())]));
             }
         } else {
@@ -589,10 +608,21 @@ pub fn oneself(
         .into_iter()
         .find(|p| p.path == field)?;
     let (tenant, id) = (claim(token, "tid"), claim(token, "sub"));
-    let user = claim(token, "knd") == "user";
+    let (user, identity) = (
+        claim(token, "knd") == "user",
+        claim(token, "knd") == "identity",
+    );
+    let also = dynamic::takes(place.field()).also_names;
     match dynamic::reference_of(place.field())?.as_str() {
+        "entente.dev/Identity" | "child of entente.dev/AuditEvent" if identity => {
+            Some(format!("identities/{id}"))
+        }
+        _ if identity && also == "entente.dev/Identity" => Some(format!("identities/{id}")),
+        "entente.dev/Session" if identity => Some(session_of(token)),
         "entente.dev/User" if user => Some(format!("tenants/{tenant}/users/{id}")),
-        "entente.dev/Application" if !user => Some(format!("tenants/{tenant}/applications/{id}")),
+        "entente.dev/Application" if !user && !identity => {
+            Some(format!("tenants/{tenant}/applications/{id}"))
+        }
         "entente.dev/Session" if user => Some(session_of(token)),
         "entente.dev/Member" => Some(format!(
             "{}/members/{id}",

@@ -57,6 +57,7 @@ pub async fn admitted<'a>(
         ("global", &world.names),
         ("member", &world.names),
         ("agent", &world.names),
+        ("identity", &world.names),
     ] {
         let caller = &world.callers[column];
         let mut names = names_for(method, names);

@@ -190,6 +190,7 @@ async fn strangers_hear_the_same_of_what_exists_and_what_does_not_at_the_same_co
                     ("elsewhere", true),
                     ("app", true),
                     ("temp", true),
+                    ("identity", true),
                 ] {
                     let fake = unreal(&real, within);
                     // Once all else is the caller's own, once all else is the tenant's.

@@ -70,6 +70,7 @@ fn occasion(
         "WakeRights" => ("agent", Vec::new()),
         "AssignOperatorRoles" | "RemoveOperatorRoles" => ("opadmin", Vec::new()),
         "RemoveTenant" => ("manager", Vec::new()),
+        "CreateTenant" => ("identity", Vec::new()),
         other => panic!("say here who calls {other} so that it makes its late demand"),
     }
 }

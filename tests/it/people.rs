@@ -4,14 +4,15 @@
 use entente::{
     proto::{
         directory::{
-            Application, AssignDirectoryRolesRequest, CreateApplicationRequest, CreateKeyRequest,
-            CreateKeyResponse, DeleteUserRequest, DeleteUserResponse, DirectoryRole,
-            DisableUserRequest, EnableUserRequest, GetUserRequest, KeyCredential,
-            ListSessionsRequest, ListUsersRequest, PasswordCredential, RefreshSessionRequest,
-            ReplaceGlobalAdminRequest, ReplaceGlobalAdminResponse, ResetPasswordRequest,
-            ResetPasswordResponse, Session, SignInRequest, TokenSet, UndeleteUserRequest,
-            UndeleteUserResponse, UpdateOwnContactRequest, UpdateUserRequest, User,
-            WakeRightsRequest, WhoAmIRequest, WhoAmIResponse, sign_in_request::Credential,
+            Application, AssignDirectoryRolesRequest, CompletePasswordRecoveryRequest,
+            ConfirmIdentityRequest, CreateApplicationRequest, CreateKeyRequest, CreateKeyResponse,
+            DeleteUserRequest, DeleteUserResponse, DirectoryRole, DisableUserRequest,
+            EnableUserRequest, GetUserRequest, Identity, KeyCredential, ListSessionsRequest,
+            ListUsersRequest, PasswordCredential, RefreshSessionRequest, ReplaceGlobalAdminRequest,
+            ReplaceGlobalAdminResponse, ResetPasswordRequest, ResetPasswordResponse, Session,
+            SignInRequest, SignUpRequest, StartPasswordRecoveryRequest, TokenSet,
+            UndeleteUserRequest, UndeleteUserResponse, UpdateOwnContactRequest, UpdateUserRequest,
+            User, WakeRightsRequest, WhoAmIRequest, WhoAmIResponse, sign_in_request::Credential,
         },
         operator::{AssignOperatorRolesRequest, OperatorRole},
     },
@@ -382,15 +383,15 @@ pub struct Letter {
 pub async fn letters(site: &Site) -> Vec<Letter> {
     eventually(async || {
         schedule::settle(&site.app).await.unwrap();
-        let waiting = "SELECT COUNT(*) AS n FROM mails WHERE state = 1";
+        let waiting = "SELECT (SELECT COUNT(*) FROM mails WHERE state = 1) + (SELECT COUNT(*) FROM recovery_requests) AS n";
         number(site, waiting, []).await == 0
     })
     .await;
     let Ok(folder) = std::fs::read_dir(site.folder.join("mails")) else {
         return Vec::new();
     };
-    // Named by their IDs, so in the order in which they were queued.
     let mut files: Vec<_> = folder.flatten().map(|f| f.path()).collect();
+    // Their names are in the order in which they were queued.
     files.sort();
     files
         .into_iter()
@@ -405,6 +406,94 @@ pub async fn letters(site: &Site) -> Vec<Letter> {
             }
         })
         .collect()
+}
+
+/// The token in the newest mail to an address; None if it shows none.
+pub async fn mailed_token(site: &Site, to: &str) -> Option<String> {
+    let letters = letters(site).await;
+    let newest = letters.iter().rfind(|l| l.to == to)?;
+    let (_, rest) = newest.text.split_once("entl_")?;
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
+    Some(format!("entl_{}", &rest[..end.unwrap_or(rest.len())]))
+}
+
+/// The request of a personal identity.
+pub fn new_identity(email: &str) -> SignUpRequest {
+    SignUpRequest {
+        email: email.to_owned(),
+        given_name: "Ida".to_owned(),
+        family_name: "Noor".to_owned(),
+        password: PASSWORD.to_owned(),
+        ..SignUpRequest::default()
+    }
+}
+
+/// Confirms a sign-up by the token of its mail.
+pub async fn confirm(site: &Site, token: &str, password: &str) -> Result<Identity, Status> {
+    let request = ConfirmIdentityRequest {
+        token: token.to_owned(),
+        password: password.to_owned(),
+        ..ConfirmIdentityRequest::default()
+    };
+    let done = site.nobody().identities().confirm_identity(request).await;
+    done.map(Response::into_inner)
+}
+
+/// A personal identity, signed in.
+pub async fn identity(site: &Site, email: &str) -> Person {
+    let request = new_identity(email);
+    site.nobody().identities().sign_up(request).await.unwrap();
+    let token = mailed_token(site, email).await.unwrap();
+    let made = confirm(site, &token, PASSWORD).await.unwrap();
+    Person {
+        name: made.name,
+        sign_in_name: made.email.clone(),
+        caller: site.sign_in(&made.email, PASSWORD).await,
+    }
+}
+
+/// Asks for a way back for somebody.
+pub async fn ask_recovery(site: &Site, sign_in_name: &str) -> Result<(), Status> {
+    let request = StartPasswordRecoveryRequest {
+        sign_in_name: sign_in_name.to_owned(),
+        ..StartPasswordRecoveryRequest::default()
+    };
+    let nobody = site.nobody();
+    let asked = nobody.sessions().start_password_recovery(request).await;
+    asked.map(drop)
+}
+
+/// Sets a new password by the token of a mail; gives how many sessions ended.
+pub async fn recover(site: &Site, token: &str, new_password: &str) -> Result<i32, Status> {
+    let request = CompletePasswordRecoveryRequest {
+        token: token.to_owned(),
+        new_password: new_password.to_owned(),
+        ..CompletePasswordRecoveryRequest::default()
+    };
+    let nobody = site.nobody();
+    let done = nobody.sessions().complete_password_recovery(request).await;
+    done.map(|r| r.into_inner().ended_session_count)
+}
+
+/// A guest of a tenant who signs in as somebody from elsewhere; gives its name.
+pub async fn guest(site: &Site, tenant: &str, home: &Person) -> String {
+    let made: Uuid = crate::harness::request_id().parse().unwrap();
+    let home_tenant = match home.name.split('/').collect::<Vec<_>>()[..] {
+        ["tenants", tenant, ..] => tenant.parse().unwrap(),
+        _ => Uuid::nil(),
+    };
+    let sql = "INSERT INTO users (id, tenant_id, user_name, user_name_fold, given_name, family_name, display_name, display_name_fold, \
+               recovery_email, kind, state, create_time, update_time, home_id, home_tenant_id, external_id, version) \
+               VALUES ($1, $2, $3, $3, 'Gwen', 'Ash', 'Gwen Ash', 'gwen ash', '', 2, 1, 0, 0, $4, $5, '', 1)";
+    let values: [Value; 5] = [
+        made.into(),
+        id(tenant).into(),
+        home.sign_in_name.clone().into(),
+        id(&home.name).into(),
+        home_tenant.into(),
+    ];
+    change(site, sql, values).await;
+    format!("{tenant}/users/{made}")
 }
 
 /// Waits until something holds that the scheduler brings about.
