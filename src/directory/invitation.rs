@@ -520,20 +520,20 @@ enum Way {
     Tie(Box<users::Model>),
     /// Nobody holds it yet: a personal identity is made.
     Make,
+    /// Not by this caller.
+    Refused(Error),
 }
 
-/// An invitation whose token was proven, with its tenant. What can't be accepted any more answers like a token that is unknown.
-async fn open<C: ConnectionTrait>(db: &C, link: Link) -> Result<(Model, tenants::Model)> {
+/// An invitation whose token was proven, with its tenant; none if it can't be accepted any more.
+async fn open<C: ConnectionTrait>(db: &C, link: Link) -> Result<Option<(Model, tenants::Model)>> {
     let row = Entity::find_by_id(link.subject).one(db).await?;
-    let row = row
-        .filter(|r| r.state == PENDING && ScopeKey::Tenant(r.tenant_id) == link.scope)
-        .ok_or_else(link::invalid)?;
+    let Some(row) =
+        row.filter(|r| r.state == PENDING && ScopeKey::Tenant(r.tenant_id) == link.scope)
+    else {
+        return Ok(None);
+    };
     let tenant = tenant::by_id(db, row.tenant_id).await?;
-    if tenant.state == ACTIVE {
-        Ok((row, tenant))
-    } else {
-        Err(link::invalid())
-    }
+    Ok((tenant.state == ACTIVE).then_some((row, tenant)))
 }
 
 /// Who the caller has to be (INV-5): whose credential the address has, which is one at most.
@@ -543,18 +543,18 @@ async fn way<C: ConnectionTrait>(
     row: &Model,
     caller: Option<Principal>,
 ) -> Result<Way> {
-    match holder(db, app, &row.email).await? {
+    Ok(match holder(db, app, &row.email).await? {
         None if address::is_work_address(app, &row.email) => {
-            Err(Error::precondition(Reason::WorkAddress))
+            Way::Refused(Error::precondition(Reason::WorkAddress))
         }
-        None => Ok(Way::Make),
+        None => Way::Make,
         Some(user) if caller != Some(user_change::principal(&user)) => {
-            Err(Error::precondition(Reason::SignInAsHolder))
+            Way::Refused(Error::precondition(Reason::SignInAsHolder))
         }
         // Made in the tenant itself after the invitation was sent.
-        Some(user) if user.tenant_id == row.tenant_id => Err(here_already()),
-        Some(user) => Ok(Way::Tie(Box::new(user))),
-    }
+        Some(user) if user.tenant_id == row.tenant_id => Way::Refused(here_already()),
+        Some(user) => Way::Tie(Box::new(user)),
+    })
 }
 
 /// Who signs in with an address: the user of a tenant whose sign-in name it is, or the personal identity of that address.
@@ -578,10 +578,11 @@ fn here_already() -> Error {
     )
 }
 
-/// Finds out how the invitation can be accepted, and hashes the password if an identity is to be made.
+/// Finds out how the invitation can be accepted, and hashes the password if an identity is to be made. What is refused is left to the
+/// transaction: the very same call may have accepted meanwhile, and then its answer is given.
 ///
 /// # Errors
-/// `LINK_INVALID`, `SIGN_IN_AS_HOLDER`, `WORK_ADDRESS`, `USER_EXISTS`; `INVALID_ARGUMENT` for names and password; `OVERLOADED`.
+/// `INVALID_ARGUMENT` for names and password; `OVERLOADED`.
 pub async fn prepare_accept_invitation(
     outside: &Outside,
     proof: Proof,
@@ -591,22 +592,25 @@ pub async fn prepare_accept_invitation(
     let (link, caller) = (scope.link(), scope.caller().map(|c| c.principal()));
     let app = outside.app();
     let of = app.clone();
-    let (email, way) = app
+    let found = app
         .look(move |snapshot| {
             Box::pin(async move {
-                let (row, _) = open(snapshot.db(), link).await?;
+                let Some((row, _)) = open(snapshot.db(), link).await? else {
+                    return Ok(None);
+                };
                 let way = way(snapshot.db(), &of, &row, caller).await?;
-                Ok((row.email, way))
+                Ok(Some((row.email, way)))
             })
         })
         .await?;
-    match way {
-        Way::Tie(_) if req.password.is_empty() => Ok(None),
-        Way::Tie(_) => Err(Error::field(
+    match found {
+        None | Some((_, Way::Refused(_))) => Ok(None),
+        Some((_, Way::Tie(_))) if req.password.is_empty() => Ok(None),
+        Some((_, Way::Tie(_))) => Err(Error::field(
             "password",
             "must be empty: the address has a credential, which the caller is signed in with",
         )),
-        Way::Make => {
+        Some((email, Way::Make)) => {
             check_new_person(req, &email)?;
             Ok(Some(app.hasher.hash(&req.password, &app.env).await?))
         }
@@ -640,7 +644,7 @@ fn check_new_person(req: &AcceptInvitationRequest, email: &str) -> Result<()> {
 /// leaves the token good.
 ///
 /// # Errors
-/// As the preparation; `CONFLICT` if the address got or lost its holder meanwhile.
+/// `LINK_INVALID`, `SIGN_IN_AS_HOLDER`, `WORK_ADDRESS`, `USER_EXISTS`; `CONFLICT` if the address lost its holder meanwhile.
 pub async fn accept_invitation(
     tx: &mut Tx,
     scope: TokenScope,
@@ -650,12 +654,13 @@ pub async fn accept_invitation(
     let app = tx.app().clone();
     let link = scope.link();
     let caller = scope.caller().map(|c| c.principal());
-    let (row, tenant) = open(tx.db(), link).await?;
+    let (row, tenant) = open(tx.db(), link).await?.ok_or_else(link::invalid)?;
     // Before the scope of an identity that is made here, in the order of locking.
     tx.lock(row.account_id.map(ScopeKey::Account)).await?;
     link::redeem(tx, link).await?;
     let home = match way(tx.db(), &app, &row, caller).await? {
         Way::Tie(user) => *user,
+        Way::Refused(error) => return Err(error),
         Way::Make => {
             let hash = hash.ok_or_else(|| Error::aborted(Reason::Conflict))?;
             let new = NewIdentity {

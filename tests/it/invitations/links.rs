@@ -178,23 +178,30 @@ async fn thirty_two_acceptances_at_once_tie_one_guest_and_give_one_membership() 
 #[tokio::test]
 async fn thirty_two_at_once_with_one_request_id_have_one_effect_and_equal_answers() {
     both(async |site| {
-        let (_, fred, _, token) = at_home(&site).await;
-        let request = AcceptInvitationRequest {
-            request_id: request_id(),
-            ..with_token(&token)
-        };
-        let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..32 {
-            let (caller, request) = (fred.caller.clone(), request.clone());
-            tasks.spawn(async move { caller.invitations().accept_invitation(request).await });
+        let (contoso, fred, _, token) = at_home(&site).await;
+        let new = addresses(&contoso.name, &["gwen@mail.example"]);
+        let (_, token_of_new) = invited(&site, &contoso.admin.caller, new).await;
+        for (caller, request) in [
+            (fred.caller, with_token(&token)),
+            (site.nobody(), as_new(&token_of_new)),
+        ] {
+            let request = AcceptInvitationRequest {
+                request_id: request_id(),
+                ..request
+            };
+            let mut tasks = tokio::task::JoinSet::new();
+            for _ in 0..32 {
+                let (caller, request) = (caller.clone(), request.clone());
+                tasks.spawn(async move { caller.invitations().accept_invitation(request).await });
+            }
+            let answers = tasks.join_all().await;
+            let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+            assert_eq!(answers.iter().filter(|a| !replayed(a)).count(), 1);
+            let answers: Vec<_> = answers.into_iter().map(Response::into_inner).collect();
+            assert!(answers.iter().all(|a| *a == answers[0]));
         }
-        let answers = tasks.join_all().await;
-        let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
-        assert_eq!(answers.iter().filter(|a| !replayed(a)).count(), 1);
-        let answers: Vec<_> = answers.into_iter().map(Response::into_inner).collect();
-        assert!(answers.iter().all(|a| *a == answers[0]));
         let tied = "SELECT COUNT(*) AS n FROM users WHERE home_id IS NOT NULL";
-        assert_eq!(count(&site.app, tied).await, 1);
+        assert_eq!(count(&site.app, tied).await, 2);
     })
     .await;
 }
