@@ -1,13 +1,14 @@
 //! The directory: tenants, their users and applications, and how they sign in.
 //!
 //! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED` or `DELETED`:
-//! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days. An application is `ACTIVE`. A session
-//! runs until it ends or expires.
+//! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days. An application is `ACTIVE` until it is
+//! deleted, which is for good. A session runs until it ends or expires.
 //!
 //! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had. A credential that
 //! somebody else set is temporary. A tenant never loses its last global admin (`access/grants.rs`).
 
 pub mod application;
+pub(crate) mod application_key;
 pub(crate) mod credential;
 mod entity;
 pub(crate) mod password;

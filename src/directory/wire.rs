@@ -169,6 +169,7 @@ pub fn key(tenant_id: uuid::Uuid, row: &application_key::Model) -> Key {
         hint,
         create_time,
         expire_time,
+        reminder_time: _,
         version,
     } = row;
     Key {

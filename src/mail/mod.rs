@@ -26,15 +26,18 @@ pub enum Template {
     RecoveryAddressChanged,
     /// To the contact of a new tenant.
     TenantCreated,
+    /// To those who run a tenant in which a key is about to expire.
+    KeyExpiring,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
         Self::TenantCreated,
+        Self::KeyExpiring,
     ];
 
     /// Its name, as in files and in lists.
@@ -45,6 +48,7 @@ impl Template {
             Self::RightsAsleep => "rights_asleep",
             Self::RecoveryAddressChanged => "recovery_address_changed",
             Self::TenantCreated => "tenant_created",
+            Self::KeyExpiring => "key_expiring",
         }
     }
 }

@@ -19,7 +19,8 @@ const SOURCES: &[(&str, &str)] = sources![
     "password_reset",
     "rights_asleep",
     "recovery_address_changed",
-    "tenant_created"
+    "tenant_created",
+    "key_expiring"
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -114,6 +115,8 @@ mod tests {
             "scope",
             "domain",
             "origin",
+            "application",
+            "hint",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

@@ -7,6 +7,7 @@
 mod associations;
 mod groups;
 mod last;
+mod passing;
 mod standing;
 
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
@@ -16,6 +17,7 @@ pub use self::{
     associations::{associate, association_count, dissociate, is_associated, rename_tenant},
     groups::{empty_group, give_by_groups, groups_of, join_group, leave_all_groups, leave_group},
     last::{Last, ShutOut, somebody_holds},
+    passing::demand_all_held_by,
     standing::{
         ACTIVE, Held, Source, Standing, asleep, held, home_principal, sleeping, standing, state,
     },
