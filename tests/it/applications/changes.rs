@@ -13,7 +13,7 @@ use super::{
     only, update,
 };
 use crate::{
-    harness::{Site, both, fields, membership, refused, request_id},
+    harness::{both, fields, membership, refused, request_id},
     people::{
         People as _, Service, application, change, events, id, mask, operator_tenant, second_admin,
     },
