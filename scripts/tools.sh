@@ -3,7 +3,8 @@
 # each thing only where it is missing. Says one line for each thing it
 # installs, and nothing when all is there.
 #
-#   scripts/tools.sh test    # C toolchain, PostgreSQL server, grpcurl
+#   scripts/tools.sh test    # C toolchain, PostgreSQL server, grpcurl; for the
+#                            # examples Python with its packages, Go, buf
 #   scripts/tools.sh lint    # rustfmt, clippy, buf, cargo-deny
 #
 # What isn't a Debian package goes into a folder that clones share:
@@ -17,10 +18,15 @@ readonly GRPCURL_VERSION=1.9.4
 # The last one that Go 1.19 builds, which is what Debian 12 packages.
 readonly GRPCURL_VERSION_OLD_GO=1.8.9
 readonly BUF_VERSION=1.75.0
+# What examples/go/go.mod asks for; both are built by Go 1.19 too.
+readonly PROTOC_GEN_GO_VERSION=1.33.0
+readonly PROTOC_GEN_GO_GRPC_VERSION=1.5.1
+readonly GO_OLDEST=1.19
 readonly CARGO_DENY_VERSION=0.20.2
 readonly CARGO_DENY_OLDEST=0.18.0
 readonly POSTGRES_OLDEST=15
 
+root="$(cd "$(dirname "$0")/.." && pwd)"
 tools="${ENTENTE_TOOLS_DIR:-${HOME:?set HOME or ENTENTE_TOOLS_DIR}/.cache/entente-tools}"
 own_bin="$tools/bin"
 PATH="$own_bin:$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
@@ -139,12 +145,18 @@ go_version() {
   go env GOVERSION | sed -E 's/^go([0-9.]+).*/\1/'
 }
 
+golang() {
+  have go || apt_install golang-go
+  at_least "$(go_version)" "$GO_OLDEST" ||
+    die "found Go $(go_version), but the examples need $GO_OLDEST or newer"
+}
+
 grpcurl() {
   local at
   at="$(type -P grpcurl || true)"
   [ -n "$at" ] && [ "$at" != "$own_bin/grpcurl" ] && return
 
-  have go || apt_install golang-go
+  golang
   # From 1.21 on, Go fetches the newer Go that a module asks for.
   local version="$GRPCURL_VERSION"
   at_least "$(go_version)" 1.21 || version="$GRPCURL_VERSION_OLD_GO"
@@ -166,6 +178,32 @@ buf() {
   ln -sfn ../node/node_modules/.bin/buf "$own_bin/buf"
   "$own_bin/buf" --version >/dev/null 2>&1 || die "the buf that npm installed does not start"
   record_version buf "$BUF_VERSION"
+}
+
+# go_plugin NAME MODULE VERSION: a plugin of protoc's and buf's that writes Go.
+go_plugin() {
+  [ -x "$own_bin/$1" ] && [ "$(installed_version "$1")" = "$3" ] && return
+  golang
+
+  echo "installing $1 $3"
+  quietly env GOBIN="$own_bin" GOFLAGS= GOTOOLCHAIN=auto CGO_ENABLED=0 \
+    go install "$2/$1@v$3"
+  record_version "$1" "$3"
+}
+
+# The packages of the Python example, in an environment of their own.
+python_packages() {
+  have python3 || apt_install python3 python3-venv
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+  local wanted="$root/examples/python/requirements.txt" version
+  version="$(python3 --version) $(sha256sum <"$wanted" | cut -c 1-16)"
+  [ -x "$tools/python/bin/python" ] && [ "$(installed_version python)" = "$version" ] && return
+
+  echo "installing the packages of examples/python"
+  rm -rf "$tools/python"
+  quietly python3 -m venv "$tools/python"
+  quietly "$tools/python/bin/pip" install --disable-pip-version-check --only-binary :all: -r "$wanted"
+  record_version python "$version"
 }
 
 cargo_deny() {
@@ -203,6 +241,11 @@ for group in "$@"; do
     test)
       postgres
       grpcurl
+      golang
+      go_plugin protoc-gen-go google.golang.org/protobuf/cmd "$PROTOC_GEN_GO_VERSION"
+      go_plugin protoc-gen-go-grpc google.golang.org/grpc/cmd "$PROTOC_GEN_GO_GRPC_VERSION"
+      buf
+      python_packages
       ;;
     lint)
       rust_components

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     access::{link, refusals, token},
     app::{App, Tx},
+    directory::application_key,
     env::{DAY_US, HOUR_US, MINUTE_US, Micros, SECOND_US},
     error::Result,
     mail::relay,
@@ -89,6 +90,26 @@ const JOBS: &[Job] = &[
         every_us: 10 * MINUTE_US,
         needed: None,
         run: |tx| Box::pin(link::sweep(tx)),
+    },
+    Job {
+        name: "tell-of-expiring-keys",
+        every_us: 10 * MINUTE_US,
+        needed: None,
+        run: |tx| Box::pin(tell_of_expiring_keys(tx)),
+    },
+    Job {
+        name: "purge-keys",
+        every_us: HOUR_US,
+        needed: None,
+        run: |tx| {
+            Box::pin(purge(
+                tx,
+                "application_keys",
+                "id",
+                "expire_time",
+                30 * DAY_US,
+            ))
+        },
     },
     Job {
         name: "purge-networks",
@@ -281,6 +302,17 @@ async fn purge_looks(tx: &mut Tx) -> Result<u64> {
     let hour = tx.now() / HOUR_US - 24;
     sql::execute(tx.db(), sql, [hour.into()]).await?;
     Ok(0)
+}
+
+/// Each key is a mail to every admin, so a transaction takes fewer of them.
+async fn tell_of_expiring_keys(tx: &mut Tx) -> Result<u64> {
+    const KEYS_A_TURN: i64 = 50;
+    let due = application_key::tell_of_expiring_keys(tx, KEYS_A_TURN).await?;
+    Ok(if due < KEYS_A_TURN {
+        0
+    } else {
+        CHUNK.unsigned_abs()
+    })
 }
 
 /// Networks that are neither known nor locked any more: strangers must not fill the disk.

@@ -44,6 +44,12 @@ const STATEMENTS: &[&str] = &[
     "CREATE UNIQUE INDEX users_external_id ON users (tenant_id, external_id) WHERE external_id <> '' AND state <> 3",
     "ALTER TABLE applications ADD COLUMN external_id {text} NOT NULL DEFAULT ''",
     "CREATE UNIQUE INDEX applications_external_id ON applications (tenant_id, external_id) WHERE external_id <> ''",
+    // When people are told next that a key is about to expire; none when all mails were sent. For keys that are there already the first
+    // that is due stands for those that were missed.
+    "ALTER TABLE application_keys ADD COLUMN reminder_time bigint",
+    "UPDATE application_keys SET reminder_time = expire_time - 2592000000000",
+    "CREATE INDEX application_keys_by_reminder ON application_keys (reminder_time) WHERE reminder_time IS NOT NULL",
+    "CREATE INDEX application_keys_by_expiry ON application_keys (expire_time)",
     // The person whose credential opened a guest's session.
     "ALTER TABLE sessions ADD COLUMN home_id {uuid}",
     "CREATE INDEX sessions_of_home ON sessions (home_id) WHERE home_id IS NOT NULL",

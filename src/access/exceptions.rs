@@ -1,6 +1,8 @@
 //! Who may give what they lack: the only exceptions to ROL-7, as data. The kernel looks them up; a test holds them against
 //! `docs/rules/0-permissions.md`, and the model test reads them.
 
+use super::roles::Permission;
+
 /// An exception: the method, and the roles that it gives although the caller may lack them.
 #[derive(Debug)]
 pub struct Exception {
@@ -62,6 +64,27 @@ pub const EXCEPTIONS: &[Exception] = &[
     },
 ];
 
+/// What stands for holding something oneself, where what an application holds is passed on with its keys.
+#[derive(Debug)]
+pub struct StandIn {
+    /// The role or single permission that the application holds.
+    pub holds: &'static str,
+    /// What the caller needs instead, on the same scope.
+    pub instead: Permission,
+}
+
+/// What no person can hold is passed on by those who may give it.
+pub const STAND_INS: &[StandIn] = &[
+    StandIn {
+        holds: "OPERATOR_SERVICE",
+        instead: Permission::StaffManage,
+    },
+    StandIn {
+        holds: "directory.sync",
+        instead: Permission::SyncManage,
+    },
+];
+
 /// The exception of a method (`package.Service/Method`) for a role, if there is one.
 #[must_use]
 pub fn of(method: &str, role: &str) -> Option<&'static Exception> {
@@ -97,6 +120,21 @@ mod tests {
                     exception.method
                 );
             }
+        }
+    }
+
+    // proves ROL-7, APP-4
+    #[test]
+    fn stand_ins_are_those_of_the_rules() {
+        let text = include_str!("../../docs/rules/0-permissions.md");
+        let (_, table) = text.split_once("## Who may give what they lack").unwrap();
+        for stand_in in STAND_INS {
+            let row = table
+                .lines()
+                .find(|l| l.contains(stand_in.holds) && l.contains("keys"))
+                .unwrap_or_else(|| panic!("{} is no exception in the rules", stand_in.holds));
+            let who = row.split('|').nth(3).unwrap();
+            assert_eq!(who.trim(), stand_in.instead.name());
         }
     }
 

@@ -1,60 +1,41 @@
-//! ApplicationService: programs of a tenant, and the keys they sign in with (APP-2 to APP-4).
+//! ApplicationService: programs of a tenant (APP-2, APP-3, APP-5). Their keys are in `application_key`.
 
-use aws_lc_rs::digest;
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, ModelTrait, PaginatorTrait,
-    QueryFilter, Value,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, ModelTrait,
+    QueryFilter, Set,
 };
 use uuid::Uuid;
 
+pub(crate) use super::application_key::check_list_keys;
+pub use super::application_key::{create_key, delete_key, list_keys};
 use super::{
-    ACTIVE,
-    entity::{
-        application::{self, Column, Entity, Model},
-        application_key as keys,
-    },
-    search, user_change, wire,
+    ACTIVE, application_key,
+    entity::application::{self, Column, Entity, Model},
+    search, tenant, user_change, wire,
 };
 use crate::{
     access::{
-        grants::{self, OPERATOR_SERVICE},
+        grants,
         principal::{Kind, Principal},
-        roles::Permission,
         scope::{Proof, Reach, TenantScope},
     },
-    app::{App, Read, Tx},
-    check::Violations,
-    env::{DAY_US, Micros},
+    app::{Read, Tx},
+    check::{MOST_ITEMS_NAMED, Violations},
     error::{Error, Reason, Result},
-    keys::Purpose,
     names::Name,
     proto::directory::{
-        Application, CreateApplicationRequest, CreateKeyRequest, CreateKeyResponse,
-        DeleteKeyRequest, DeleteKeyResponse, GetApplicationRequest, ListApplicationsRequest,
-        ListApplicationsResponse, ListKeysRequest, ListKeysResponse, Losses,
+        Application, CreateApplicationRequest, DeleteApplicationsRequest,
+        DeleteApplicationsResponse, GetApplicationRequest, ListApplicationsRequest,
+        ListApplicationsResponse, Losses, LostMembership, UpdateApplicationRequest,
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
         list::{Listing, fold},
         outbox::Event,
         scope_key::ScopeKey,
-        sql,
-        time::{self, micros},
-        update,
+        sql, update,
     },
 };
-
-/// Keys that an application has at most.
-const MOST_KEYS: u64 = 10;
-/// The shortest, the usual and the longest lifetime of a key; months of 365/12 days.
-const SHORTEST_US: Micros = DAY_US;
-const USUAL_US: Micros = 365 * DAY_US;
-const LONGEST_US: Micros = 730 * DAY_US;
-/// Callers' clocks are off by a little.
-const CLOCK_SLACK_US: Micros = 5 * 60 * 1_000_000;
-/// The beginning of every key, by which secret scanners know it.
-const KEY_PREFIX: &str = "entk_";
 
 const LISTING: Listing = Listing {
     fields: &[
@@ -76,26 +57,6 @@ const LISTING: Listing = Listing {
     id: ("applications", "id"),
 };
 
-const KEY_LISTING: Listing = Listing {
-    fields: &[
-        Field::new(
-            "create_time",
-            ("application_keys", "create_time"),
-            FilterKind::TIME,
-        ),
-        Field::new(
-            "expire_time",
-            ("application_keys", "expire_time"),
-            FilterKind::TIME,
-        ),
-    ],
-    orders: &[OrderField::new(
-        "create_time",
-        ("application_keys", "create_time"),
-    )],
-    id: ("application_keys", "id"),
-};
-
 pub(crate) fn check_create_application(req: &CreateApplicationRequest, v: &mut Violations) {
     wire::check_memberships(&req.memberships, v);
 }
@@ -103,7 +64,7 @@ pub(crate) fn check_create_application(req: &CreateApplicationRequest, v: &mut V
 /// Makes an application, with memberships.
 ///
 /// # Errors
-/// `URI_TAKEN`, and those of giving.
+/// `URI_TAKEN`, `DIRECTORY_SYNCHRONIZED`, and those of giving.
 pub async fn create_application(
     tx: &mut Tx,
     tenant: TenantScope,
@@ -128,6 +89,7 @@ pub async fn create_application(
         etag: _,
         synchronized: _,
     } = application.ok_or_else(|| Error::field("application", "is required"))?;
+    tenant::refuse_synchronized(tx.db(), tenant.id()).await?;
     let now = tx.now();
     let row = Model {
         id: tx.id(),
@@ -161,12 +123,7 @@ pub async fn create_application(
         )
         .touches(row.id),
     );
-    let principal = Principal {
-        kind: Kind::Application,
-        id: row.id,
-        tenant: row.tenant_id,
-    };
-    user_change::join_accounts(tx, principal, &memberships).await?;
+    user_change::join_accounts(tx, principal(&row), &memberships).await?;
     Ok(wire::application(&row))
 }
 
@@ -207,215 +164,166 @@ pub async fn list_applications(
     })
 }
 
-/// Makes a key. Whoever has it can be the application, so all that the application holds is demanded (ROL-7, APP-4).
+/// Changes names and URIs. Whoever sets the reply URL can have sign-ins led elsewhere, so all that the application holds is demanded.
 ///
 /// # Errors
-/// `TOO_MANY_KEYS`, `INVALID_ARGUMENT` for a bad lifetime, `CANNOT_GRANT_WHAT_YOU_LACK`.
-pub async fn create_key(
+/// `URI_TAKEN`, `ETAG_MISMATCH`, `DIRECTORY_SYNCHRONIZED`, `CANNOT_GRANT_WHAT_YOU_LACK`.
+pub async fn update_application(
     tx: &mut Tx,
     scope: TenantScope,
-    req: CreateKeyRequest,
-) -> Result<CreateKeyResponse> {
-    let CreateKeyRequest {
-        parent,
-        key,
-        request_id: _,
-        validate_only: _,
-    } = req;
-    let application = find(tx.db(), scope, &parent).await?;
-    demand_all_it_holds(tx, application.id).await?;
-    let now = tx.now();
-    let expire_time = match key.and_then(|k| k.expire_time) {
-        None => now + USUAL_US,
-        Some(at) => {
-            let at = micros(&at);
-            if at < now + SHORTEST_US - CLOCK_SLACK_US || at > now + LONGEST_US + CLOCK_SLACK_US {
-                return Err(Error::field(
-                    "key.expire_time",
-                    "must lie 1 day to 24 months from now",
-                ));
-            }
-            at
-        }
-    };
-    let live = keys::Entity::find()
-        .filter(keys::Column::ApplicationId.eq(application.id))
-        .filter(keys::Column::ExpireTime.gt(now))
-        .count(tx.db())
-        .await?;
-    if live >= MOST_KEYS {
-        return Err(Error::precondition(Reason::TooManyKeys).with("most", MOST_KEYS.to_string()));
-    }
-    let app = tx.app().clone();
-    let secret = new_secret(&app);
-    let row = keys::Model {
-        id: tx.id(),
-        application_id: application.id,
-        hash: key_hash(&app, application.id, &secret),
-        hint: secret.chars().take(KEY_PREFIX.len() + 4).collect(),
-        create_time: now,
-        expire_time,
-        version: 1,
-    };
-    tx.insert(row.clone()).await?;
-    tx.emit(
-        Event::new(
-            "entente.directory.v1.KeyCreated",
-            Name::Key(application.tenant_id, application.id, row.id),
-        )
-        .change("hint", serde_json::Value::Null, row.hint.clone())
-        .change(
-            "expire_time",
-            serde_json::Value::Null,
-            time::json(row.expire_time),
-        )
-        .touches(application.id),
-    );
-    Ok(CreateKeyResponse {
-        key: Some(wire::key(application.tenant_id, &row)),
-        secret,
-        secret_omitted: false,
-    })
-}
-
-async fn demand_all_it_holds(tx: &mut Tx, application: Uuid) -> Result<()> {
-    let held = grants::all_of(tx.db(), application).await?;
-    tx.lock(held.iter().map(|(scope, _)| *scope)).await?;
-    let mut lacking = Vec::new();
-    for (scope, grant) in held {
-        if scope == ScopeKey::Operator && grant.roles == OPERATOR_SERVICE {
-            // The table's exception: keys of internal services are made by those who manage the staff.
-            tx.demand(Permission::StaffManage, Name::Operator).await?;
-            continue;
-        }
-        let mine = tx.caller_permissions(scope).await?;
-        let missing = user_change::permissions(scope, &grant).without(mine);
-        lacking.extend(
-            missing
-                .names()
-                .into_iter()
-                .map(|p| format!("{p} on {scope}")),
-        );
-    }
-    if lacking.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", ")))
-    }
-}
-
-/// `entk_`, 43 characters of 256 random bits, and 6 of a checksum, so that scanners know a real one.
-fn new_secret(app: &App) -> String {
-    let body = BASE64_URL_SAFE_NO_PAD.encode(app.env.bytes::<32>());
-    format!("{KEY_PREFIX}{body}{}", checksum(&body))
-}
-
-fn checksum(body: &str) -> String {
-    let hash = digest::digest(&digest::SHA256, body.as_bytes());
-    BASE64_URL_SAFE_NO_PAD
-        .encode(hash.as_ref())
-        .chars()
-        .take(6)
-        .collect()
-}
-
-fn is_well_formed(secret: &str) -> bool {
-    secret
-        .strip_prefix(KEY_PREFIX)
-        .and_then(|rest| rest.split_at_checked(43))
-        .is_some_and(|(body, sum)| sum == checksum(body))
-}
-
-fn key_hash(app: &App, application: Uuid, secret: &str) -> Vec<u8> {
-    app.keys
-        .mac(
-            Purpose::Secret,
-            &[
-                b"application key",
-                application.as_bytes(),
-                secret.as_bytes(),
-            ],
-        )
-        .to_vec()
-}
-
-pub(crate) fn check_list_keys(req: &ListKeysRequest, v: &mut Violations) {
-    KEY_LISTING.check(req, v);
-}
-
-/// Lists keys, without secrets.
-///
-/// # Errors
-/// `NOT_FOUND`; `INVALID_ARGUMENT` for a bad page, filter or order.
-pub async fn list_keys(
-    rd: &Read,
-    scope: TenantScope,
-    req: ListKeysRequest,
-) -> Result<ListKeysResponse> {
-    let application = find(rd.db(), scope, &req.parent).await?;
-    let select = keys::Entity::find().filter(keys::Column::ApplicationId.eq(application.id));
-    let page = rd
-        .list(&req, &KEY_LISTING, select, |row: keys::Model| {
-            wire::key(application.tenant_id, &row)
-        })
-        .await?;
-    Ok(ListKeysResponse {
-        keys: page.items,
-        next_page_token: page.next_page_token,
-    })
-}
-
-/// Deletes a key; tokens that came from it end at once, since each call asks for it.
-///
-/// # Errors
-/// `NOT_FOUND`, `ETAG_MISMATCH`.
-pub async fn delete_key(
-    tx: &mut Tx,
-    scope: TenantScope,
-    req: DeleteKeyRequest,
-) -> Result<DeleteKeyResponse> {
-    let DeleteKeyRequest {
-        name,
+    req: UpdateApplicationRequest,
+) -> Result<Application> {
+    let UpdateApplicationRequest {
+        application,
+        update_mask,
         etag,
         request_id: _,
         validate_only: _,
     } = req;
-    let not_found = || Error::not_found("entente.dev/Key", name.clone());
-    let Some(Name::Key(tenant_id, application_id, id)) = Name::parse(&name) else {
-        return Err(not_found());
-    };
-    let application = application::find(tx.db(), scope, application_id)
-        .await?
-        .ok_or_else(not_found)?;
-    let row = keys::Entity::find_by_id(id)
-        .filter(keys::Column::ApplicationId.eq(application.id))
-        .one(tx.db())
-        .await?
-        .ok_or_else(not_found)?;
-    update::check_etag(&etag, row.version)?;
-    let resource = wire::key(tenant_id, &row);
-    let expire_time = time::json(row.expire_time);
-    row.delete(tx.db()).await?;
-    tx.emit(
-        Event::new(
-            "entente.directory.v1.KeyDeleted",
-            Name::Key(tenant_id, application.id, id),
-        )
-        .change("hint", resource.hint.clone(), serde_json::Value::Null)
-        .change("expire_time", expire_time, serde_json::Value::Null)
-        .touches(application.id),
-    );
-    let losses = Losses {
-        key_count: 1,
-        ..Losses::default()
-    };
-    Ok(DeleteKeyResponse {
-        resources: vec![resource],
+    let new = application.ok_or_else(|| Error::field("application", "is required"))?;
+    let fields = update::fields(update_mask.as_ref(), &new);
+    let old = find(tx.db(), scope, &new.name).await?;
+    update::check_etag(&etag, old.version)?;
+    refuse_synchronized(&old)?;
+    grants::demand_all_held_by(tx, &[old.id]).await?;
+    let mut event = Event::new("entente.directory.v1.ApplicationUpdated", name(&old));
+    let mut row = old.clone().into_active_model();
+    for field in fields {
+        let (before, after) = match field {
+            "display_name" => {
+                row.display_name = Set(new.display_name.clone());
+                row.display_name_fold = Set(fold(&new.display_name));
+                (&old.display_name, &new.display_name)
+            }
+            "reply_url" => {
+                row.reply_url = Set(new.reply_url.clone());
+                (&old.reply_url, &new.reply_url)
+            }
+            "application_id_uri" => {
+                row.application_id_uri = Set(new.application_id_uri.clone());
+                (&old.application_id_uri, &new.application_id_uri)
+            }
+            other => {
+                return Err(Error::internal(format!(
+                    "{other} is mutable, but nobody changes it"
+                )));
+            }
+        };
+        event = event.change(field, before.clone(), after.clone());
+    }
+    row.update_time = Set(tx.now());
+    row.version = Set(old.version + 1);
+    let row = row.update(tx.db()).await?;
+    if row.display_name_fold != old.display_name_fold {
+        grants::rename(tx, row.id, &row.display_name_fold).await?;
+    }
+    tx.emit(event);
+    Ok(wire::application(&row))
+}
+
+pub(crate) fn check_delete_applications(req: &DeleteApplicationsRequest, v: &mut Violations) {
+    for (i, name) in req.names.iter().enumerate().take(MOST_ITEMS_NAMED) {
+        if req.names[..i].contains(name) {
+            v.also(format!("names[{i}]"), "stands in the list before");
+        }
+    }
+}
+
+/// Deletes applications for good, all or nothing: their keys, and what they hold on accounts and the operator, go with them (APP-5).
+///
+/// # Errors
+/// `NOT_FOUND`, `DIRECTORY_SYNCHRONIZED`, `CANNOT_GRANT_WHAT_YOU_LACK`.
+pub async fn delete_applications(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: DeleteApplicationsRequest,
+) -> Result<DeleteApplicationsResponse> {
+    let DeleteApplicationsRequest {
+        parent: _,
+        names,
+        request_id: _,
+        validate_only: _,
+    } = req;
+    let mut rows: Vec<Model> = Vec::with_capacity(names.len());
+    for name in &names {
+        let row = find(tx.db(), scope, name).await?;
+        refuse_synchronized(&row)?;
+        rows.push(row);
+    }
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    grants::demand_all_held_by(tx, &ids).await?;
+    let mut losses = Losses::default();
+    for row in &rows {
+        delete(tx, row, &mut losses).await?;
+    }
+    Ok(DeleteApplicationsResponse {
+        resources: rows.iter().map(wire::application).collect(),
         losses: Some(losses),
     })
 }
 
-async fn find<C: ConnectionTrait>(db: &C, reach: impl Into<Reach>, name: &str) -> Result<Model> {
+/// Deletes one, with all that it has; adds what was lost. Its tokens end with the row, since each call asks for it. Whoever may is the
+/// caller's business.
+async fn delete(tx: &mut Tx, row: &Model, losses: &mut Losses) -> Result<()> {
+    let none = || serde_json::Value::Null;
+    let mut event = Event::new("entente.directory.v1.ApplicationDeleted", name(row))
+        .change("display_name", row.display_name.clone(), none())
+        .change("reply_url", row.reply_url.clone(), none())
+        .change("application_id_uri", row.application_id_uri.clone(), none())
+        .touches(row.id);
+    for (scope, grant) in grants::all_of(tx.db(), row.id).await? {
+        grants::remove_anyway(tx, scope, row.id).await?;
+        match scope {
+            ScopeKey::Account(account) => {
+                let held = grants::Set::of_grant(&grant);
+                losses.memberships.push(LostMembership {
+                    member: Name::Member(account, row.id).to_string(),
+                    rights: Some(held.to_rights()),
+                });
+                tx.emit(user_change::member_removed(account, row.id, held));
+            }
+            // An internal service that is gone is news to the operator.
+            other => event = event.also_in(other),
+        }
+    }
+    losses.key_count += application_key::delete_all(tx, row.id).await?;
+    let sql = "UPDATE tenants SET sync_agent_id = NULL WHERE sync_agent_id = $1";
+    sql::execute(tx.db(), sql, [row.id.into()]).await?;
+    row.clone().delete(tx.db()).await?;
+    tx.emit(event);
+    Ok(())
+}
+
+/// Refuses to change here what the local directory has to change (TEN-5).
+fn refuse_synchronized(row: &Model) -> Result<()> {
+    if row.external_id.is_empty() {
+        return Ok(());
+    }
+    Err(Error::precondition(Reason::DirectorySynchronized)
+        .with("application", name(row).to_string()))
+}
+
+fn principal(row: &Model) -> Principal {
+    Principal {
+        kind: Kind::Application,
+        id: row.id,
+        tenant: row.tenant_id,
+    }
+}
+
+fn name(row: &Model) -> Name {
+    Name::Application(row.tenant_id, row.id)
+}
+
+/// The application of a name that a proof reaches.
+///
+/// # Errors
+/// `NOT_FOUND`.
+pub(super) async fn find<C: ConnectionTrait>(
+    db: &C,
+    reach: impl Into<Reach>,
+    name: &str,
+) -> Result<Model> {
     let not_found = || Error::not_found("entente.dev/Application", name);
     match Name::parse(name) {
         Some(Name::Application(_, id)) => application::find(db, reach, id)
@@ -423,37 +331,6 @@ async fn find<C: ConnectionTrait>(db: &C, reach: impl Into<Reach>, name: &str) -
             .ok_or_else(not_found),
         _ => Err(not_found()),
     }
-}
-
-/// A key that signs in.
-#[derive(FromQueryResult)]
-pub struct GoodKey {
-    /// Its application's tenant.
-    pub tenant_id: Uuid,
-    /// Its ID.
-    pub key_id: Uuid,
-    /// When it ends.
-    pub expire_time: i64,
-}
-
-/// The key of an application whose secret this is, if it may sign in.
-///
-/// # Errors
-/// Those of the database.
-pub(super) async fn find_key(tx: &Tx, application: Uuid, secret: &str) -> Result<Option<GoodKey>> {
-    if !is_well_formed(secret) {
-        return Ok(None);
-    }
-    let hash = key_hash(tx.app(), application, secret);
-    let sql = "SELECT a.tenant_id, k.id AS key_id, k.expire_time FROM application_keys k JOIN applications a ON a.id = k.application_id \
-               JOIN tenants t ON t.id = a.tenant_id WHERE k.application_id = $1 AND k.hash = $2 AND k.expire_time > $3 \
-               AND a.state = 1 AND t.state = 1";
-    let values: [Value; 3] = [
-        application.into(),
-        Value::Bytes(Some(hash)),
-        tx.now().into(),
-    ];
-    sql::one::<GoodKey, _>(tx.db(), sql, values).await
 }
 
 /// What other slices know of an application.

@@ -2,7 +2,8 @@
 //!
 //! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED`, `DELETED` or, as a guest to be, `INVITED`:
 //! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days; invite → invited; invited → active by
-//! accepting, → deleted. An invitation is `PENDING`, `ACCEPTED`, `REVOKED` or, by time, `EXPIRED`. An application is `ACTIVE`. A group is
+//! accepting, → deleted. An invitation is `PENDING`, `ACCEPTED`, `REVOKED` or, by time, `EXPIRED`. An application is `ACTIVE` until it is
+//! deleted, which is for good. A group is
 //! there or not, and so is a user in it. A session runs until it ends or expires. A personal identity is confirmed → active → closed.
 //!
 //! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had. A credential that
@@ -12,6 +13,7 @@
 
 pub(crate) mod address;
 pub mod application;
+pub(crate) mod application_key;
 pub mod candidate;
 pub(crate) mod credential;
 mod entity;

@@ -229,7 +229,7 @@ async fn sign_in_application(
     let Ok(id) = Uuid::try_parse(client_id) else {
         return Ok(refused());
     };
-    let Some(key) = super::application::find_key(tx, id, secret).await? else {
+    let Some(key) = super::application_key::find_key(tx, id, secret).await? else {
         return Ok(refused());
     };
     let app = tx.app().clone();

@@ -425,3 +425,16 @@ pub fn not_the_operators(tx: &Tx, tenant: Uuid) -> Result<()> {
         Ok(())
     }
 }
+
+/// Refuses to make here what the tenant's local directory has to make (TEN-5).
+///
+/// # Errors
+/// `DIRECTORY_SYNCHRONIZED`; `NOT_FOUND`.
+pub(crate) async fn refuse_synchronized<C: ConnectionTrait>(db: &C, tenant: Uuid) -> Result<()> {
+    if by_id(db, tenant).await?.synchronized {
+        Err(Error::precondition(Reason::DirectorySynchronized)
+            .with("tenant", Name::Tenant(tenant).to_string()))
+    } else {
+        Ok(())
+    }
+}

@@ -359,13 +359,6 @@ pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Resu
     grants::set_asleep(tx, user.id, Some(until)).await
 }
 
-/// What a grant gives on its scope.
-#[must_use]
-pub fn permissions(scope: ScopeKey, grant: &Grant) -> roles::Permissions {
-    roles::permissions_of(grants::roles_of(scope), grant.roles)
-        .and(roles::Permissions::from_stored(&grant.permissions))
-}
-
 /// The others who hold any of these roles on a scope, directly or by groups, and have an address.
 async fn other_holders(tx: &Tx, scope: ScopeKey, roles: i64, but: Uuid) -> Result<Vec<Holder>> {
     let sql = "SELECT DISTINCT u.recovery_email FROM ( \

@@ -296,6 +296,7 @@ pub fn key(tenant_id: Uuid, row: &application_key::Model) -> Key {
         hint,
         create_time,
         expire_time,
+        reminder_time: _,
         version,
     } = row;
     Key {

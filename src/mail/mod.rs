@@ -46,11 +46,13 @@ pub enum Template {
     PasswordRecovery,
     /// To a person whose password was set by a mailed link.
     PasswordRecovered,
+    /// To those who run a tenant in which a key is about to expire.
+    KeyExpiring,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -65,6 +67,7 @@ impl Template {
         Self::IdentityClosed,
         Self::PasswordRecovery,
         Self::PasswordRecovered,
+        Self::KeyExpiring,
     ];
 
     /// Its name, as in files and in lists.
@@ -85,6 +88,7 @@ impl Template {
             Self::IdentityClosed => "identity_closed",
             Self::PasswordRecovery => "password_recovery",
             Self::PasswordRecovered => "password_recovered",
+            Self::KeyExpiring => "key_expiring",
         }
     }
 }

@@ -30,6 +30,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "identity_closed",
     "password_recovery",
     "password_recovered",
+    "key_expiring",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -128,6 +129,8 @@ mod tests {
             "token",
             "rights",
             "email",
+            "application",
+            "hint",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

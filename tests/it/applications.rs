@@ -1,22 +1,26 @@
 //! ApplicationService: programs, their URIs and keys (APP-2, APP-3, APP-4, ROL-7, ATK-8).
 
+mod changes;
+mod deletion;
+mod expiry;
+mod keys;
+
 use entente::proto::{
     access::{AccountRole, Rights, TestMyPermissionsRequest},
     account::{AddMembersRequest, ListMembersRequest},
     directory::{
         Application, CreateApplicationRequest, CreateKeyRequest, CreateKeyResponse,
-        DeleteKeyRequest, DirectoryRole, GetApplicationRequest, Key, ListApplicationsRequest,
-        ListKeysRequest,
+        DeleteApplicationsRequest, DeleteApplicationsResponse, DeleteKeyRequest, DirectoryRole,
+        GetApplicationRequest, Key, ListApplicationsRequest, ListKeysRequest,
+        UpdateApplicationRequest,
     },
 };
 use tonic::{Code, Response, Status};
+use uuid::Uuid;
 
 use crate::{
     harness::{Caller, Database, Site, both, fields, membership, psql, refused, request_id},
-    people::{
-        People as _, Service, again, application, events, operator_tenant, person_as,
-        sign_in_by_key,
-    },
+    people::{People as _, again, application, change, events, id, person_as, sign_in_by_key},
 };
 
 const DAY: i64 = 24 * 3_600;
@@ -74,6 +78,87 @@ async fn delete_key(caller: &Caller, name: &str, etag: &str) -> Result<(), Statu
         ..DeleteKeyRequest::default()
     };
     caller.applications().delete_key(request).await.map(drop)
+}
+
+/// Changes an application as the mask says; all that is set without one.
+async fn update(
+    caller: &Caller,
+    application: Application,
+    mask: &[&str],
+) -> Result<Application, Status> {
+    let request = UpdateApplicationRequest {
+        application: Some(application),
+        update_mask: (!mask.is_empty()).then(|| crate::people::mask(mask)),
+        ..UpdateApplicationRequest::default()
+    };
+    let changed = caller.applications().update_application(request).await;
+    changed.map(Response::into_inner)
+}
+
+/// An application of which only the name is set.
+fn only(name: &str) -> Application {
+    Application {
+        name: name.to_owned(),
+        ..Application::default()
+    }
+}
+
+/// The request that deletes applications of a tenant.
+fn deletion(tenant: &str, names: &[&str]) -> DeleteApplicationsRequest {
+    DeleteApplicationsRequest {
+        parent: tenant.to_owned(),
+        names: names.iter().map(|n| (*n).to_owned()).collect(),
+        request_id: request_id(),
+        validate_only: false,
+    }
+}
+
+async fn delete(
+    caller: &Caller,
+    tenant: &str,
+    names: &[&str],
+) -> Result<DeleteApplicationsResponse, Status> {
+    let request = deletion(tenant, names);
+    let done = caller.applications().delete_applications(request).await;
+    done.map(Response::into_inner)
+}
+
+async fn get(caller: &Caller, name: &str) -> Result<Application, Status> {
+    let name = name.to_owned();
+    let request = GetApplicationRequest { name };
+    let got = caller.applications().get_application(request).await;
+    got.map(Response::into_inner)
+}
+
+/// Lets an application stream a tenant's local directory.
+pub(crate) async fn make_agent(site: &Site, application: &str) {
+    let tenant = application.split('/').nth(1).unwrap();
+    let tenant: Uuid = tenant.parse().unwrap();
+    let sql = "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
+               display_name_fold, create_time, update_time, version) VALUES (1, $1, $2, 2, $1, 0, 'directory.sync', '', '', 0, 0, 1)";
+    change(site, sql, [tenant.into(), id(application).into()]).await;
+    let sql = "UPDATE tenants SET sync_agent_id = $1 WHERE id = $2";
+    change(site, sql, [id(application).into(), tenant.into()]).await;
+}
+
+/// An application that is a member of an account with a role.
+async fn member_app(
+    caller: &Caller,
+    tenant: &str,
+    account: &str,
+    role: AccountRole,
+) -> Application {
+    let request = CreateApplicationRequest {
+        parent: tenant.to_owned(),
+        application: Some(Application {
+            display_name: "Agent".to_owned(),
+            ..Application::default()
+        }),
+        memberships: vec![membership(account, &[role])],
+        ..CreateApplicationRequest::default()
+    };
+    let made = caller.applications().create_application(request).await;
+    made.unwrap().into_inner()
 }
 
 async fn now_s(site: &Site) -> i64 {
@@ -475,64 +560,6 @@ async fn deleted_and_expired_keys_sign_nobody_in_and_their_tokens_end_at_once() 
             "SIGN_IN_FAILED",
         );
         sign_in(&kept.secret).await.unwrap();
-    })
-    .await;
-}
-
-// proves APP-4, ROL-7, ATK-8
-#[tokio::test]
-async fn key_of_an_application_that_holds_more_than_the_caller_is_refused() {
-    both(async |site| {
-        let contoso = site.tenant("contoso").await;
-        let fabrikam = site.tenant("fabrikam").await;
-        let account = site.account(&contoso, "Contoso").await;
-        let admin = &contoso.admin.caller;
-        let request = CreateApplicationRequest {
-            parent: contoso.name.clone(),
-            application: Some(Application {
-                display_name: "Agent".to_owned(),
-                ..Application::default()
-            }),
-            memberships: vec![membership(&account, &[AccountRole::Manager])],
-            ..CreateApplicationRequest::default()
-        };
-        let app = admin.applications().create_application(request).await;
-        let app = app.unwrap().into_inner();
-        admin.key(&app.name).await.unwrap();
-        // A global admin of the same tenant who holds nothing on the account.
-        let carol = crate::people::second_admin(&site, &contoso, "carol").await;
-        refused(
-            carol.caller.key(&app.name).await,
-            Code::PermissionDenied,
-            "CANNOT_GRANT_WHAT_YOU_LACK",
-        );
-        assert_eq!(keys(admin, &app.name).await.len(), 1);
-        // From another tenant's rights nothing at all.
-        refused(
-            fabrikam.admin.caller.key(&app.name).await,
-            Code::PermissionDenied,
-            "PERMISSION_MISSING",
-        );
-        let plain = application(&carol.caller, &contoso.name, "Plain").await;
-        carol.caller.key(&plain.name).await.unwrap();
-    })
-    .await;
-}
-
-// proves APP-4, ROL-7, ROL-12
-#[tokio::test]
-async fn keys_of_internal_services_are_made_by_those_who_manage_staff() {
-    both(async |site| {
-        let service = Service::open(&site).await;
-        let home = operator_tenant(&site).await;
-        let carol = crate::people::second_admin(&site, &home, "carol").await;
-        refused(
-            carol.caller.key(&service.name).await,
-            Code::PermissionDenied,
-            "PERMISSION_MISSING",
-        );
-        home.admin.caller.key(&service.name).await.unwrap();
-        assert_eq!(keys(&home.admin.caller, &service.name).await.len(), 2);
     })
     .await;
 }

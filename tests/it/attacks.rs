@@ -240,7 +240,7 @@ async fn what_is_made_again_under_the_same_name_inherits_nothing() {
 }
 
 /// The same people by way of another replica, if there can be one.
-async fn replica(site: &Site) -> (tonic::transport::Channel, Option<tempfile::TempDir>) {
+pub(crate) async fn replica(site: &Site) -> (tonic::transport::Channel, Option<tempfile::TempDir>) {
     let Some(url) = &site.url else {
         return (site.nobody().channel, None);
     };

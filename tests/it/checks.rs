@@ -71,6 +71,12 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             let named = "memberships[1].account";
             (vec![twice(method, "memberships", names, named)], nameless())
         }
+        "DeleteApplications" => {
+            let name = Value::String(names.0["entente.dev/Application"].clone());
+            let value = Value::List(vec![name.clone(), name]);
+            let (path, named) = ("names", "names[1]");
+            (vec![Fault { path, value, named }], nameless())
+        }
         "ReplaceGlobalAdmin" => (vec![by_itself("successor")], nameless()),
         "CreateTenant" | "CreateAssociatedTenant" => (vec![password()], nameless()),
         "ChangePassword" => (vec![by_itself("new_password")], nameless()),
@@ -138,7 +144,7 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             nameless(),
         ),
         // Masks are checked for every method that takes one.
-        "UpdateUser" | "UpdateTenant" | "UpdateGroup" => {
+        "UpdateUser" | "UpdateTenant" | "UpdateGroup" | "UpdateApplication" => {
             let field = method.input().get_field_by_name("update_mask").unwrap();
             let mut mask = DynamicMessage::new(field.kind().as_message().unwrap().clone());
             let path = Value::String("etag".to_owned());

@@ -65,7 +65,18 @@ fn occasion(
             let rich = Value::String(world.names.0["group with rights"].clone());
             ("global", vec![("parent", rich)])
         }
+        // The service, which is the agent of its tenant's synchronisation too.
         "CreateKey" => ("opadmin", vec![("parent", name("service"))]),
+        "UpdateApplication" => ("opadmin", vec![("application.name", name("service"))]),
+        "DeleteApplications" => {
+            let service = principal(&world.callers["service"]);
+            let tenant = service.split("/applications/").next().unwrap().to_owned();
+            let names = Value::List(vec![Value::String(service.clone())]);
+            (
+                "opadmin",
+                vec![("parent", Value::String(tenant)), ("names", names)],
+            )
+        }
         "ResetPassword" | "EndUserSessions" => ("helpdesk", vec![("name", name("develop"))]),
         "WakeRights" => ("agent", Vec::new()),
         "AssignOperatorRoles" | "RemoveOperatorRoles" => ("opadmin", Vec::new()),
@@ -80,6 +91,7 @@ fn occasion(
 async fn what_is_declared_as_late_is_demanded_and_what_is_demanded_is_declared() {
     both(async |site| {
         let world = world(&site).await;
+        crate::applications::make_agent(&site, &principal(&world.callers["service"])).await;
         let mut looked_at = 0;
         for (path, method) in dynamic::methods() {
             let rule = rules::of_path(&path).unwrap();

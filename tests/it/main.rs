@@ -18,6 +18,7 @@ mod claims;
 mod cost;
 mod dynamic;
 mod events;
+mod examples;
 mod faults;
 mod groups;
 mod guests;

@@ -8,7 +8,8 @@ use std::{
 
 use crate::processes::Setting;
 
-fn tools() -> PathBuf {
+/// Where scripts/tools.sh puts what it installs.
+pub fn tools() -> PathBuf {
     std::env::var_os("ENTENTE_TOOLS_DIR").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/entente-tools"),
         PathBuf::from,

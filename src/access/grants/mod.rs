@@ -7,6 +7,7 @@
 mod associations;
 mod groups;
 mod last;
+mod passing;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use self::{
         leave_group, lock_scopes_of,
     },
     last::{Last, ShutOut, somebody_holds},
+    passing::demand_all_held_by,
     standing::{
         ACTIVE, Held, Source, Standing, asleep, held, home_principal, sleeping, standing, state,
     },

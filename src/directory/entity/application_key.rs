@@ -13,6 +13,8 @@ pub struct Model {
     pub hint: String,
     pub create_time: i64,
     pub expire_time: i64,
+    /// When people are told next that it is about to expire; none when all that was to be told was.
+    pub reminder_time: Option<i64>,
     pub version: i64,
 }
 
