@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     access::{
-        grants::{self, ASLEEP_US, Grant},
+        grants::{self, ASLEEP_US},
         link,
         principal::{Kind, Principal},
         roles::{self, TENANT_ROLES},
