@@ -3,14 +3,12 @@
 use entente::proto::{
     access::{AccessCheck, AccountRole, CheckAccessRequest},
     account::{AddMembersRequest, AssociateTenantRequest, GetAccountRequest, LeaveAccountRequest},
-    audit::{
-        AuditEvent, ExportAuditEventsRequest, ListAuditEventsRequest, VerifyAuditChainRequest,
-    },
+    audit::{ExportAuditEventsRequest, VerifyAuditChainRequest},
     directory::{
-        ChangeEmailRequest, ChangePasswordRequest, CloseIdentityRequest, CloseIdentityResponse,
-        ConfirmEmailRequest, ConfirmIdentityRequest, EndSessionRequest, ExportIdentityRequest,
-        ExportIdentityResponse, GetIdentityRequest, Identity, IdentityState, ListTenantsRequest,
-        SignOutRequest, SignUpRequest, StartPasswordRecoveryRequest, SwitchTenantRequest, TokenSet,
+        ChangeEmailRequest, CloseIdentityRequest, CloseIdentityResponse, ConfirmEmailRequest,
+        ConfirmIdentityRequest, EndSessionRequest, ExportIdentityRequest, ExportIdentityResponse,
+        GetIdentityRequest, Identity, IdentityState, ListTenantsRequest, SignOutRequest,
+        SignUpRequest, StartPasswordRecoveryRequest, SwitchTenantRequest, TokenSet,
         UpdateIdentityRequest, UserState,
     },
 };
@@ -26,23 +24,14 @@ use crate::{
         request_id, rights,
     },
     people::{
-        People as _, Service, again, ask_recovery, change, confirm, events, guest, id, identity,
-        letters, mailed_token, mask, new_identity, number, recover, refresh, sign_in_from,
+        People as _, Service, again, ask_recovery, audited, change, change_password, confirm,
+        denied, events, guest, id, identity, letters, link_invalid, mailed_token, mask,
+        new_identity, number, recover, refresh, sign_in_from,
     },
 };
 
 const ADDRESS: &str = "ida@mail.example";
 const NEW: &str = "green chair on a hill";
-
-#[track_caller]
-fn link_invalid<T: std::fmt::Debug>(tried: Result<T, Status>) -> Status {
-    refused(tried, Code::PermissionDenied, "LINK_INVALID")
-}
-
-#[track_caller]
-fn denied<T: std::fmt::Debug>(tried: Result<T, Status>) -> Status {
-    refused(tried, Code::PermissionDenied, "PERMISSION_MISSING")
-}
 
 async fn sign_up(site: &Site, request: SignUpRequest) -> Result<(), Status> {
     site.nobody().identities().sign_up(request).await.map(drop)
@@ -101,27 +90,6 @@ async fn export(caller: &Caller, name: &str) -> Result<ExportIdentityResponse, S
         all.audit_events.extend(piece.audit_events);
     }
     Ok(all)
-}
-
-async fn change_password(caller: &Caller, old: &str, new: &str) -> Result<TokenSet, Status> {
-    let request = ChangePasswordRequest {
-        old_password: old.to_owned(),
-        new_password: new.to_owned(),
-        request_id: String::new(),
-    };
-    let done = caller.sessions().change_password(request).await;
-    done.map(|r| r.into_inner().tokens.unwrap())
-}
-
-async fn audited(caller: &Caller, parent: &str) -> Result<Vec<AuditEvent>, Status> {
-    let request = ListAuditEventsRequest {
-        parent: parent.to_owned(),
-        page_size: 1_000,
-        order_by: "create_time".to_owned(),
-        ..ListAuditEventsRequest::default()
-    };
-    let page = caller.audit().list_audit_events(request).await?;
-    Ok(page.into_inner().audit_events)
 }
 
 async fn identities(site: &Site) -> i64 {
@@ -195,7 +163,7 @@ async fn sign_up_makes_nothing_before_the_address_is_proven() {
             events(&site, "directory.v1.IdentityCreated", &made.name).await,
             1
         );
-        let told = audited(&ida, &made.name).await.unwrap();
+        let told = audited(&ida, &made.name, "").await.unwrap();
         let actions: Vec<_> = told
             .iter()
             .map(|e| e.action.rsplit('/').next().unwrap())
@@ -1005,7 +973,7 @@ async fn export_tells_all_that_is_kept_of_the_person() {
         assert_eq!(told.tenants, [made.name]);
         assert_eq!(told.mails.len(), 1);
         assert_eq!(told.mails[0].template, "identity_confirmation");
-        let listed = audited(&ida.caller, &ida.name).await.unwrap();
+        let listed = audited(&ida.caller, &ida.name, "").await.unwrap();
         assert!(listed.len() > 60);
         assert_eq!(told.audit_events, listed, "all of them, in their order");
     })
@@ -1104,7 +1072,7 @@ async fn closed_identity_is_out_everywhere_at_once() {
         assert_ne!(next.name, ida.name);
         assert!(next.caller.who_am_i().await.unwrap().tenants.is_empty());
         denied(switch(&next.caller, &contoso.name).await);
-        denied(audited(&next.caller, &ida.name).await);
+        denied(audited(&next.caller, &ida.name, "").await);
         // What is kept is purged after 30 days; the chain stays.
         let left = "SELECT COUNT(*) AS n FROM users WHERE id = $1";
         assert_eq!(number(&site, left, [id(&ida.name).into()]).await, 1);
@@ -1112,7 +1080,7 @@ async fn closed_identity_is_out_everywhere_at_once() {
         site.settle().await;
         assert_eq!(number(&site, left, [id(&ida.name).into()]).await, 0);
         let operator = site.operator().await;
-        assert!(!audited(&operator, &ida.name).await.unwrap().is_empty());
+        assert!(!audited(&operator, &ida.name, "").await.unwrap().is_empty());
         crate::claims::chains_are_intact(&site.app).await;
     })
     .await;
@@ -1181,7 +1149,7 @@ async fn identity_makes_one_tenant_without_an_account_at_a_time() {
             admin.who_am_i().await.unwrap().tenant.unwrap().name,
             tenant.name
         );
-        let told = audited(&ida.caller, &ida.name).await.unwrap();
+        let told = audited(&ida.caller, &ida.name, "").await.unwrap();
         let last = told
             .iter()
             .rfind(|e| e.action.ends_with("/CreateTenant") && e.outcome == "OK");
@@ -1240,7 +1208,9 @@ async fn users_and_programs_make_no_tenants_and_their_tries_are_audited() {
                 .create_tenant(request)
                 .await,
         );
-        let told = audited(&contoso.admin.caller, &contoso.name).await.unwrap();
+        let told = audited(&contoso.admin.caller, &contoso.name, "")
+            .await
+            .unwrap();
         let outcomes: Vec<_> = told
             .iter()
             .filter(|e| e.action.ends_with("/CreateTenant") && e.actor.contains("/users/"))
@@ -1280,31 +1250,31 @@ async fn chain_of_an_identity_is_its_own_to_read_and_to_verify() {
             }
             Ok::<_, Status>(all)
         };
-        let listed = audited(&ida.caller, &ida.name).await.unwrap();
+        let listed = audited(&ida.caller, &ida.name, "").await.unwrap();
         assert_eq!(exported(&ida.caller, &ida.name).await.unwrap(), listed);
         assert_eq!(listed[0].name, format!("{}/auditEvents/1", ida.name));
         let verdict = verify(&ida.caller, &ida.name).await.unwrap();
         assert!(verdict.intact && verdict.checked_count == 2);
         for caller in [&eve.caller, &contoso.admin.caller] {
-            denied(audited(caller, &ida.name).await);
+            denied(audited(caller, &ida.name, "").await);
             denied(verify(caller, &ida.name).await);
             denied(exported(caller, &ida.name).await);
         }
         // The operator may look; that it did stands in the chain.
-        audited(&operator, &ida.name).await.unwrap();
+        audited(&operator, &ida.name, "").await.unwrap();
         assert!(verify(&operator, &ida.name).await.unwrap().intact);
-        let after = audited(&ida.caller, &ida.name).await.unwrap();
+        let after = audited(&ida.caller, &ida.name, "").await.unwrap();
         assert!(after.len() > listed.len());
         assert!(after.last().unwrap().action.contains("AuditService/"));
         let none = format!("identities/{}", request_id());
         refused(
-            audited(&operator, &none).await,
+            audited(&operator, &none, "").await,
             Code::NotFound,
             "RESOURCE_NOT_FOUND",
         );
         // An identity reads no other kind of chain by its own.
-        denied(audited(&ida.caller, &contoso.name).await);
-        denied(audited(&ida.caller, "operator").await);
+        denied(audited(&ida.caller, &contoso.name, "").await);
+        denied(audited(&ida.caller, "operator", "").await);
     })
     .await;
 }
@@ -1350,7 +1320,7 @@ async fn services_ask_about_identities_and_act_for_them() {
             ..UpdateIdentityRequest::default()
         };
         acting.identities().update_identity(renamed).await.unwrap();
-        let told = audited(&ida.caller, &ida.name).await.unwrap();
+        let told = audited(&ida.caller, &ida.name, "").await.unwrap();
         let last = told.last().unwrap();
         assert_eq!((&last.actor, &last.via), (&ida.name, &service.name));
         let sql = "DELETE FROM grants WHERE principal_id = $1";
