@@ -12,7 +12,7 @@ use crate::{
     app::App,
     check::{self, MOST_ITEMS_NAMED, Violations},
     directory::{
-        ACTIVE, DELETED, DISABLED, GUEST,
+        ACTIVE, DELETED, GUEST,
         entity::{application, application_key, group, invitation, session, tenant, user},
         password,
     },
@@ -239,7 +239,6 @@ pub fn identity(row: &user::Model) -> Identity {
     } = row;
     let state = match *state {
         ACTIVE => IdentityState::Active,
-        DISABLED => IdentityState::Disabled,
         DELETED => IdentityState::Closed,
         _ => IdentityState::Unspecified,
     };

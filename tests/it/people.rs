@@ -3,26 +3,28 @@
 
 use entente::{
     proto::{
+        audit::{AuditEvent, ListAuditEventsRequest},
         directory::{
-            Application, AssignDirectoryRolesRequest, CompletePasswordRecoveryRequest,
-            ConfirmIdentityRequest, CreateApplicationRequest, CreateKeyRequest, CreateKeyResponse,
-            DeleteUserRequest, DeleteUserResponse, DirectoryRole, DisableUserRequest,
-            EnableUserRequest, GetUserRequest, Identity, KeyCredential, ListSessionsRequest,
-            ListUsersRequest, PasswordCredential, RefreshSessionRequest, ReplaceGlobalAdminRequest,
-            ReplaceGlobalAdminResponse, ResetPasswordRequest, ResetPasswordResponse, Session,
-            SignInRequest, SignUpRequest, StartPasswordRecoveryRequest, TokenSet,
-            UndeleteUserRequest, UndeleteUserResponse, UpdateOwnContactRequest, UpdateUserRequest,
-            User, WakeRightsRequest, WhoAmIRequest, WhoAmIResponse, sign_in_request::Credential,
+            Application, AssignDirectoryRolesRequest, ChangePasswordRequest,
+            CompletePasswordRecoveryRequest, ConfirmIdentityRequest, CreateApplicationRequest,
+            CreateKeyRequest, CreateKeyResponse, DeleteUserRequest, DeleteUserResponse,
+            DirectoryRole, DisableUserRequest, EnableUserRequest, GetUserRequest, Identity,
+            KeyCredential, ListSessionsRequest, ListUsersRequest, PasswordCredential,
+            RefreshSessionRequest, ReplaceGlobalAdminRequest, ReplaceGlobalAdminResponse,
+            ResetPasswordRequest, ResetPasswordResponse, Session, SignInRequest, SignUpRequest,
+            StartPasswordRecoveryRequest, TokenSet, UndeleteUserRequest, UndeleteUserResponse,
+            UpdateOwnContactRequest, UpdateUserRequest, User, WakeRightsRequest, WhoAmIRequest,
+            WhoAmIResponse, sign_in_request::Credential,
         },
         operator::{AssignOperatorRolesRequest, OperatorRole},
     },
     schedule,
 };
 use sea_orm::{ConnectionTrait, Statement, Value};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
-use crate::harness::{Caller, PASSWORD, Person, Site, TenantSite};
+use crate::harness::{Caller, PASSWORD, Person, Site, TenantSite, refused};
 
 /// Calls about people.
 pub(crate) trait People {
@@ -494,6 +496,46 @@ pub async fn guest(site: &Site, tenant: &str, home: &Person) -> String {
     ];
     change(site, sql, values).await;
     format!("{tenant}/users/{made}")
+}
+
+/// A person changes its own password; gives the new tokens.
+pub async fn change_password(caller: &Caller, old: &str, new: &str) -> Result<TokenSet, Status> {
+    let request = ChangePasswordRequest {
+        old_password: old.to_owned(),
+        new_password: new.to_owned(),
+        request_id: String::new(),
+    };
+    let done = caller.sessions().change_password(request).await;
+    done.map(|r| r.into_inner().tokens.unwrap())
+}
+
+/// The audit events of a chain, oldest first; all of them for an empty filter.
+pub async fn audited(
+    caller: &Caller,
+    parent: &str,
+    filter: &str,
+) -> Result<Vec<AuditEvent>, Status> {
+    let request = ListAuditEventsRequest {
+        parent: parent.to_owned(),
+        page_size: 1_000,
+        filter: filter.to_owned(),
+        order_by: "create_time".to_owned(),
+        ..ListAuditEventsRequest::default()
+    };
+    let page = caller.audit().list_audit_events(request).await?;
+    Ok(page.into_inner().audit_events)
+}
+
+/// Asserts that a mailed token proved nothing.
+#[track_caller]
+pub fn link_invalid<T: std::fmt::Debug>(tried: Result<T, Status>) -> Status {
+    refused(tried, Code::PermissionDenied, "LINK_INVALID")
+}
+
+/// Asserts that a right was missing.
+#[track_caller]
+pub fn denied<T: std::fmt::Debug>(tried: Result<T, Status>) -> Status {
+    refused(tried, Code::PermissionDenied, "PERMISSION_MISSING")
 }
 
 /// Waits until something holds that the scheduler brings about.
