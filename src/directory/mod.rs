@@ -11,6 +11,7 @@
 //! and who is in a group has what it gives (`access/grants`). Groups have users of their own tenant only. What a local directory filled is
 //! changed there.
 
+mod acceptance;
 pub(crate) mod address;
 pub mod application;
 pub(crate) mod application_key;

@@ -7,7 +7,7 @@ use entente::{
 };
 use prost_reflect::MethodDescriptor;
 
-use super::*;
+use super::{accepting::at_home, *};
 use crate::{
     access::reason,
     dynamic::{self, Names},

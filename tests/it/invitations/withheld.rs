@@ -73,8 +73,8 @@ impl Inviter {
         let accepted = site.nobody().accept(as_new(&self.token)).await.unwrap();
         let letters = letters(site).await;
         let told = |to: &str| {
-            let mine = letters.iter().filter(|l| l.to == to);
-            mine.last().map(|l| l.text.clone()).unwrap_or_default()
+            let mut mine = letters.iter().filter(|l| l.to == to);
+            mine.next_back().map(|l| l.text.clone()).unwrap_or_default()
         };
         (accepted, told("gwen@mail.example"), told(inviter))
     }
