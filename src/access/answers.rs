@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    grants::{self, Held, roles_of},
+    grants::{self, Held, Source, roles_of},
     principal::{Authenticated, Kind, Principal},
     proof,
     roles::{self, ACCOUNT_ROLES, OPERATOR_ROLES, Permission, Permissions, TENANT_ROLES},
@@ -152,9 +152,7 @@ pub async fn explain_access(
     if facts.held.member {
         for source in &facts.held.sources {
             let names = source.set.names(scope);
-            let by = source.group.map_or_else(String::new, |group| {
-                format!(" by {}", Name::Group(source.tenant, group))
-            });
+            let by = by_group(source);
             steps.push(if names.is_empty() {
                 format!("It is a member of {scope} without roles{by}.")
             } else {
@@ -277,6 +275,13 @@ async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> 
     })
 }
 
+/// ` by tenants/../groups/..`, or nothing if it is held directly.
+fn by_group(source: &Source) -> String {
+    source.group.map_or_else(String::new, |group| {
+        format!(" by {}", Name::Group(source.tenant, group))
+    })
+}
+
 fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecision {
     let refuse = |reason: Reason| AccessDecision {
         allowed: false,
@@ -293,9 +298,7 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
     }
     let mut because = Vec::new();
     for source in &facts.held.sources {
-        let by = source.group.map_or_else(String::new, |group| {
-            format!(" by {}", Name::Group(source.tenant, group))
-        });
+        let by = by_group(source);
         for role in roles_of(scope) {
             if source.set.roles & role.bit() != 0 && role.permissions.has(permission) {
                 because.push(format!("{}{by}", role.name));
@@ -306,7 +309,9 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
         }
     }
     if because.is_empty() {
-        because.push("MEMBER".to_owned());
+        // What every member may.
+        let sources = facts.held.sources.iter();
+        because.extend(sources.map(|source| format!("MEMBER{}", by_group(source))));
     }
     AccessDecision {
         allowed: true,

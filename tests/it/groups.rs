@@ -21,6 +21,7 @@ use crate::{
     harness::{
         Caller, Person, Site, TenantSite, both, fields, membership, new_user, refused, request_id,
     },
+    invitations::Inviting as _,
     members::{crowd, list},
     people::{People as _, application, change, events, id, mask, person_as, second_admin},
 };
@@ -709,65 +710,53 @@ async fn what_a_local_directory_filled_is_changed_there() {
     .await;
 }
 
-/// A guest of a tenant whose credential lies at home, signed in there.
-pub async fn guest(site: &Site, tenant: &TenantSite, home: &Person) -> Person {
-    let new: uuid::Uuid = request_id().parse().unwrap();
-    let sql = "INSERT INTO users (id, tenant_id, user_name, user_name_fold, given_name, family_name, display_name, display_name_fold, \
-               recovery_email, kind, state, create_time, update_time, version, home_id, home_tenant_id) \
-               SELECT $1, $2, $4, $4, given_name, family_name, display_name, display_name_fold, '', 2, 1, create_time, update_time, 1, id, \
-               tenant_id FROM users WHERE id = $3";
-    let values = [
-        new.into(),
-        id(&tenant.name).into(),
-        id(&home.name).into(),
-        home.sign_in_name.clone().into(),
-    ];
-    change(site, sql, values).await;
-    let request = entente::proto::directory::SwitchTenantRequest {
-        tenant: tenant.name.clone(),
-        ..Default::default()
-    };
-    let tokens = home.caller.sessions().switch_tenant(request).await.unwrap();
-    Person {
-        name: format!("{}/users/{new}", tenant.name),
-        sign_in_name: home.sign_in_name.clone(),
-        caller: site.with_token(&tokens.into_inner().access_token),
-    }
-}
-
-// proves GRP-3, GRP-6
+// proves GRP-3, GRP-6, INV-5
 #[tokio::test]
 async fn guests_join_groups_and_have_what_they_give_while_their_home_lets_them() {
     both(async |site| {
-        let contoso = site.tenant("contoso").await;
-        let fabrikam = site.tenant("fabrikam").await;
-        let account = site.account(&contoso, "Contoso").await;
-        let eve = site.person(&fabrikam, "eve").await;
-        let visitor = guest(&site, &contoso, &eve).await;
+        let visit = crate::guests::guest(&site, &[]).await;
+        let (contoso, account, fred) = (&visit.contoso, &visit.account, &visit.fred);
         let admin = &contoso.admin.caller;
-        let developers = membership(&account, &[AccountRole::Developer]);
-        let team = group(&contoso, "Team", &[], Some(developers)).await;
-        let joined = admin.join(&team, &[&visitor.name]).await.unwrap();
+        let developers = membership(account, &[AccountRole::Developer]);
+        let team = group(contoso, "Team", &[], Some(developers.clone())).await;
+        let joined = admin.join(&team, &[&visit.name]).await.unwrap();
         assert_eq!(joined[0].kind(), UserKind::Guest);
-        assert_eq!(joined[0].sign_in_name, eve.sign_in_name);
+        assert_eq!(joined[0].sign_in_name, fred.sign_in_name);
         assert_eq!(admin.in_group(&team, "kind=GUEST").await.unwrap().len(), 1);
-        let own = visitor.caller.groups_of(&visitor.name).await.unwrap();
+        let own = visit.caller.groups_of(&visit.name).await.unwrap();
         assert_eq!(names(&own), ["Team"]);
-        let told = visitor.caller.who_am_i().await.unwrap().accounts;
-        assert_eq!(told[0].account, account);
+        let told = visit.caller.who_am_i().await.unwrap().accounts;
+        assert_eq!((&told[0].account, &told[0].rights), (account, &developers.rights));
         // At home the same person has nothing of it.
-        assert!(eve.caller.who_am_i().await.unwrap().accounts.is_empty());
+        assert!(fred.caller.who_am_i().await.unwrap().accounts.is_empty());
         // The home itself is no user of this tenant.
         let status = refused(
-            admin.join(&team, &[&eve.name]).await,
+            admin.join(&team, &[&fred.name]).await,
             Code::InvalidArgument,
             "INVALID_FIELDS",
         );
         assert_eq!(fields(&status), ["users"]);
-        let second = second_admin(&site, &fabrikam, "second").await;
-        second.caller.disable(&eve.name).await.unwrap();
+
+        // Who is invited can be put into a group, and has what it gives once it came.
+        let invitation = crate::invitations::addresses(&contoso.name, &["gwen@new.example"]);
+        let (made, token) = crate::invitations::invited(&site, admin, invitation).await;
+        let joined = admin.join(&team, &[&made.user]).await.unwrap();
+        assert_eq!(joined[0].state(), UserState::Invited);
+        assert_eq!(admin.in_group(&team, "state=INVITED").await.unwrap().len(), 1);
+        site.nobody()
+            .accept(crate::invitations::as_new(&token))
+            .await
+            .unwrap();
+        let home = site.sign_in("gwen@new.example", crate::harness::PASSWORD).await;
+        let tokens = crate::guests::switch(&home, &contoso.name).await.unwrap();
+        let gwen = site.with_token(&tokens.access_token);
+        let told = gwen.who_am_i().await.unwrap().accounts;
+        assert_eq!((&told[0].account, &told[0].rights), (account, &developers.rights));
+
+        let second = second_admin(&site, &visit.fabrikam, "second").await;
+        second.caller.disable(&fred.name).await.unwrap();
         refused(
-            visitor.caller.who_am_i().await,
+            visit.caller.who_am_i().await,
             Code::Unauthenticated,
             "TOKEN_INVALID",
         );
