@@ -41,7 +41,7 @@ use crate::{
     store::{
         connect::Db,
         idempotency::{self, Claim, Claimed},
-        list::{self, Asker, ListRequest, Listing, Page, fold},
+        list::{self, Asker, ListRequest, Listing, Page, Rows, fold},
         scope_key::ScopeKey,
         work::{Origin, Snapshot, Work},
     },
@@ -168,7 +168,7 @@ impl Read {
         self.call.rule.method
     }
 
-    /// A page of a list, as the request asks: of `select`, which is already bound to the list's parent.
+    /// A page of a list, as the request asks: of `select`, which is already bound to the list's parent, row by row.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a bad page, filter or order; those of the database.
@@ -179,12 +179,28 @@ impl Read {
         select: Select<E>,
         to_wire: impl Fn(M) -> T,
     ) -> Result<Page<T>> {
+        let mut found = self.rows(request, listing, select).await?;
+        let items = std::mem::take(&mut found.rows).into_iter().map(to_wire);
+        let items = items.collect();
+        Ok(found.page(items))
+    }
+
+    /// The rows of a page, where what the answer shows of them takes more than the row: `Rows::page` makes the page of it.
+    ///
+    /// # Errors
+    /// As `list`.
+    pub async fn rows<E: EntityTrait, M: FromQueryResult>(
+        &self,
+        request: &impl ListRequest,
+        listing: &Listing,
+        select: Select<E>,
+    ) -> Result<Rows<'_, M>> {
         let asker = Asker {
             keys: &self.app.keys,
-            caller: &self.call.caller.key(),
+            caller: self.call.caller.key(),
             method: self.method(),
         };
-        list::page(self.db(), &asker, request, listing, select, to_wire).await
+        list::rows(self.db(), asker, request, listing, select).await
     }
 
     /// What the caller may on a scope now, awake.

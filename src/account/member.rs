@@ -385,12 +385,11 @@ pub async fn list_members(
     req: ListMembersRequest,
 ) -> Result<ListMembersResponse> {
     let select = Entity::find().filter(Column::AccountId.eq(scope.id()));
-    let mut page = rd
-        .list(&req, &LISTING, select, |row: Model| {
-            wire::member(rd.app(), &row)
-        })
-        .await?;
-    add_groups(rd.db(), scope.id(), &mut page.items).await?;
+    let found = rd.rows(&req, &LISTING, select).await?;
+    let to_wire = |row: &Model| wire::member(rd.app(), row);
+    let mut members: Vec<Member> = found.rows.iter().map(to_wire).collect();
+    add_groups(rd.db(), scope.id(), &mut members).await?;
+    let page = found.page(members);
     Ok(ListMembersResponse {
         members: page.items,
         next_page_token: page.next_page_token,

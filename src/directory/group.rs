@@ -208,12 +208,13 @@ pub async fn list_user_groups(
     let person = user::find(rd.db(), proof.reach()?, id)
         .await?
         .ok_or_else(not_found)?;
-    let mut select = Entity::find().filter(Column::TenantId.eq(person.tenant_id));
-    let edge = |column| Expr::col((group_member::Entity, column));
-    let on = edge(group_member::Column::GroupId)
-        .equals((Entity, Column::Id))
-        .and(edge(group_member::Column::UserId).eq(person.id));
-    QueryTrait::query(&mut select).join(JoinType::InnerJoin, group_member::Entity, on);
+    // All of them are of the user's tenant. To say so would let SQLite look through all of its groups instead.
+    let mine = group_member::Entity::find()
+        .select_only()
+        .column(group_member::Column::GroupId)
+        .filter(group_member::Column::UserId.eq(person.id))
+        .into_query();
+    let select = Entity::find().filter(Column::Id.in_subquery(mine));
     let page = rd
         .list(&req, &LISTING, select, |row: Model| wire::group(&row))
         .await?;
@@ -254,7 +255,8 @@ fn in_group(group: Uuid) -> sea_orm::Select<group_member::Entity> {
     let mut select = group_member::Entity::find().filter(group_member::Column::GroupId.eq(group));
     let of_user = |column| Expr::col((user::Entity, column));
     let on = of_user(user::Column::Id).equals((group_member::Entity, group_member::Column::UserId));
-    QueryTrait::query(&mut select).join(JoinType::InnerJoin, user::Entity, on);
+    // All of them are there; so joined, queries of who is in the group alone needn't look at users.
+    QueryTrait::query(&mut select).join(JoinType::LeftJoin, user::Entity, on);
     [
         user::Column::TenantId,
         user::Column::DisplayName,

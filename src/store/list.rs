@@ -49,7 +49,7 @@ pub struct Asker<'a> {
     /// The keys that authenticate tokens.
     pub keys: &'a Keys,
     /// The caller's key: a token is good for its own caller only.
-    pub caller: &'a [u8],
+    pub caller: Vec<u8>,
     /// `package.Service/Method`.
     pub method: &'static str,
 }
@@ -60,7 +60,8 @@ pub struct Listing {
     pub fields: &'static [Field],
     /// Fields to order by; the first is the default.
     pub orders: &'static [OrderField],
-    /// Table and column of the row's ID, which makes every order total. The query selects from this table, under its own name.
+    /// Table and column of the row's ID, which makes every order total. The query selects from this table, under its own name. A column
+    /// `id` is unique in it, others within the parent.
     pub id: Column,
 }
 
@@ -86,22 +87,52 @@ pub struct Page<T> {
     pub next_page_token: String,
 }
 
-/// Reads the page of `select`, which must already be bound to its parent, with each row as `to_wire` makes it.
+/// The rows of a page, before they are made into what the answer shows.
+pub struct Rows<'a, M> {
+    /// The rows.
+    pub rows: Vec<M>,
+    places: Vec<Position>,
+    /// Whether others follow.
+    more: bool,
+    window_end: Option<Position>,
+    seal: Seal<'a>,
+}
+
+impl<M> Rows<'_, M> {
+    /// The page of what the rows became, item for row. It comes short where the items are too large for one answer.
+    #[must_use]
+    pub fn page<T: Message>(self, mut items: Vec<T>) -> Page<T> {
+        let mut cut = Cut::default();
+        let fits = items
+            .iter()
+            .take_while(|item| cut.takes(item.encoded_len()));
+        let fits = fits.count();
+        items.truncate(fits);
+        let next = match self.places.get(..fits).and_then(<[_]>::last) {
+            Some(last) if self.more || fits < self.places.len() => Some(last),
+            _ => self.window_end.as_ref(),
+        };
+        Page {
+            items,
+            next_page_token: next.map_or_else(String::new, |next| self.seal.close(next)),
+        }
+    }
+}
+
+/// Reads the rows of a page of `select`, which must already be bound to its parent.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad size, filter, order or token; those of the database.
-pub async fn page<E, M, T, C>(
+pub async fn rows<'a, E, M, C>(
     db: &C,
-    asker: &Asker<'_>,
+    asker: Asker<'a>,
     request: &impl ListRequest,
     listing: &Listing,
     select: Select<E>,
-    to_wire: impl Fn(M) -> T,
-) -> Result<Page<T>>
+) -> Result<Rows<'a, M>>
 where
     E: EntityTrait,
     M: FromQueryResult,
-    T: Message,
     C: ConnectionTrait,
 {
     let size = match usize::try_from(request.page_size()) {
@@ -117,7 +148,10 @@ where
         order,
         id: listing.id,
     };
-    let seal = Seal::new(asker, request);
+    let seal = Seal {
+        asker,
+        question: request.question(),
+    };
     let mut query = select.into_query();
     if !request.page_token().is_empty() {
         let after = seal.open(request.page_token())?;
@@ -140,27 +174,19 @@ where
         query.cond_where(filter.condition);
     }
     order.apply(&mut query).limit(size as u64 + 1);
-    let rows = db.query_all(&query).await?;
-    let more = rows.len() > size;
-    let mut cut = Cut::default();
-    let mut items = Vec::with_capacity(rows.len().min(size));
-    let mut last = None;
-    for row in rows.iter().take(size) {
-        let item = to_wire(M::from_query_result(row, "")?);
-        if !cut.takes(item.encoded_len()) {
-            break;
-        }
-        items.push(item);
-        last = Some(row);
-    }
-    let next = match last {
-        Some(last) if more || items.len() < rows.len() => Some(Position::of(last)?),
-        _ => window_end,
+    let read = db.query_all(&query).await?;
+    let mut rows = Rows {
+        rows: Vec::with_capacity(read.len().min(size)),
+        places: Vec::with_capacity(read.len().min(size)),
+        more: read.len() > size,
+        window_end,
+        seal,
     };
-    Ok(Page {
-        items,
-        next_page_token: next.map_or_else(String::new, |next| seal.close(&next)),
-    })
+    for row in read.iter().take(size) {
+        rows.rows.push(M::from_query_result(row, "")?);
+        rows.places.push(Position::of(row)?);
+    }
+    Ok(rows)
 }
 
 /// What indexes find, if that is few enough to be read for one page.
@@ -178,21 +204,36 @@ async fn few<C: ConnectionTrait>(db: &C, found: Option<Found>) -> Result<Option<
     Ok(Some(found).filter(|_| n.unsigned_abs() <= MAX_ROWS_READ))
 }
 
-/// Puts the rows found in the place of the list's table. Were they a mere condition, the database might rather walk the list in its
-/// order, and look each row up among them.
+/// Has a query read the rows found, and no others. Asked simply whether a row is among them, the database might rather walk the list in its
+/// order, and look up each row.
 fn only(query: &mut SelectStatement, found: &Found, id: Column, backend: DbBackend) {
-    let (table, ids) = (Alias::new(id.0), Alias::new("ids"));
+    let ids = found.ids(backend, MAX_ROWS_READ);
+    if backend == DbBackend::Postgres {
+        // An array is known before the rows are read, so each table's own index serves, also within a union.
+        let ids = Expr::SubQuery(None, Box::new(ids.into()));
+        query.and_where(Expr::cust_with_exprs(
+            "$1 = ANY (ARRAY $2)",
+            [column(id), ids],
+        ));
+        return;
+    }
+    let (table, alias) = (Alias::new(id.0), Alias::new("ids"));
     let mut distinct = Query::select();
     distinct
         .distinct()
         .column(Alias::new("id"))
-        .from_subquery(found.ids(backend, MAX_ROWS_READ), ids.clone());
+        .from_subquery(ids, alias.clone());
     // On SQLite, CROSS JOIN keeps the order of its tables.
     let mut rows = Query::select();
     rows.column((table.clone(), Asterisk))
-        .from_subquery(distinct, ids)
+        .from_subquery(distinct, alias)
         .cross_join(table.clone())
         .and_where(column(id).eq(column(("ids", "id"))));
+    if id.1 == "id" {
+        // There are no more rows than IDs, and a limit keeps the list's parent out of the question how to find them: of a union, CROSS
+        // JOIN keeps no order.
+        rows.limit(MAX_ROWS_READ);
+    }
     query.from_clear().from_subquery(rows, table);
 }
 
@@ -336,26 +377,20 @@ impl Position {
 
 /// Makes and opens the tokens of one request.
 struct Seal<'a> {
-    asker: &'a Asker<'a>,
+    asker: Asker<'a>,
+    /// What a token is bound to.
     question: Vec<u8>,
 }
 
-impl<'a> Seal<'a> {
+impl Seal<'_> {
     const MAC_BYTES: usize = 16;
-
-    fn new(asker: &'a Asker<'a>, request: &impl ListRequest) -> Self {
-        Self {
-            asker,
-            question: request.question(),
-        }
-    }
 
     fn mac(&self, payload: &[u8]) -> Vec<u8> {
         let Asker {
             keys,
             caller,
             method,
-        } = self.asker;
+        } = &self.asker;
         let parts = [caller, method.as_bytes(), &self.question, payload];
         keys.mac(Purpose::Page, &parts)[..Self::MAC_BYTES].to_vec()
     }

@@ -107,7 +107,7 @@ struct Trial {
 }
 
 /// The world with a token of each kind of mailed link, for the methods that these open.
-async fn with_links(site: &Site, mut world: World) -> World {
+pub async fn with_links(site: &Site, mut world: World) -> World {
     let mut tokens = Vec::new();
     site.nobody()
         .identities()

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use crate::{
     access::world,
-    bad_input::{admitted, violations},
+    bad_input::{admitted, violations, with_links},
     dynamic::{self, Names},
     harness::{Database, Site},
 };
@@ -97,6 +97,14 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             ],
             nameless(),
         ),
+        "SignUp" => {
+            let common = text("password", "passwordpassword", "password");
+            (vec![common], nameless())
+        }
+        "CompletePasswordRecovery" => {
+            let common = text("new_password", "passwordpassword", "new_password");
+            (vec![common], nameless())
+        }
         "DropRoles" => (vec![rights()], nameless()),
         "AssignOperatorRoles" => {
             let ceiling = texts("on_behalf_ceiling", "tenant.read", "on_behalf_ceiling");
@@ -144,7 +152,7 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             nameless(),
         ),
         // Masks are checked for every method that takes one.
-        "UpdateUser" | "UpdateTenant" | "UpdateGroup" | "UpdateApplication" => {
+        "UpdateUser" | "UpdateTenant" | "UpdateGroup" | "UpdateApplication" | "UpdateIdentity" => {
             let field = method.input().get_field_by_name("update_mask").unwrap();
             let mut mask = DynamicMessage::new(field.kind().as_message().unwrap().clone());
             let path = Value::String("etag".to_owned());
@@ -177,7 +185,7 @@ fn put(method: &MethodDescriptor, request: &mut DynamicMessage, names: &Names, f
 async fn what_a_function_checks_is_told_with_what_the_protos_declare() {
     // No database is asked.
     let site = Site::open(Database::Sqlite).await;
-    let world = world(&site).await;
+    let world = with_links(&site, world(&site).await).await;
     let mut checked = 0;
     for (path, method) in dynamic::methods() {
         let rule = entente::access::rules::of_path(&path).unwrap();

@@ -726,7 +726,10 @@ async fn guests_join_groups_and_have_what_they_give_while_their_home_lets_them()
         let own = visit.caller.groups_of(&visit.name).await.unwrap();
         assert_eq!(names(&own), ["Team"]);
         let told = visit.caller.who_am_i().await.unwrap().accounts;
-        assert_eq!((&told[0].account, &told[0].rights), (account, &developers.rights));
+        assert_eq!(
+            (&told[0].account, &told[0].rights),
+            (account, &developers.rights)
+        );
         // At home the same person has nothing of it.
         assert!(fred.caller.who_am_i().await.unwrap().accounts.is_empty());
         // The home itself is no user of this tenant.
@@ -742,16 +745,24 @@ async fn guests_join_groups_and_have_what_they_give_while_their_home_lets_them()
         let (made, token) = crate::invitations::invited(&site, admin, invitation).await;
         let joined = admin.join(&team, &[&made.user]).await.unwrap();
         assert_eq!(joined[0].state(), UserState::Invited);
-        assert_eq!(admin.in_group(&team, "state=INVITED").await.unwrap().len(), 1);
+        assert_eq!(
+            admin.in_group(&team, "state=INVITED").await.unwrap().len(),
+            1
+        );
         site.nobody()
             .accept(crate::invitations::as_new(&token))
             .await
             .unwrap();
-        let home = site.sign_in("gwen@new.example", crate::harness::PASSWORD).await;
+        let home = site
+            .sign_in("gwen@new.example", crate::harness::PASSWORD)
+            .await;
         let tokens = crate::guests::switch(&home, &contoso.name).await.unwrap();
         let gwen = site.with_token(&tokens.access_token);
         let told = gwen.who_am_i().await.unwrap().accounts;
-        assert_eq!((&told[0].account, &told[0].rights), (account, &developers.rights));
+        assert_eq!(
+            (&told[0].account, &told[0].rights),
+            (account, &developers.rights)
+        );
 
         let second = second_admin(&site, &visit.fabrikam, "second").await;
         second.caller.disable(&fred.name).await.unwrap();

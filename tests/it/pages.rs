@@ -1,6 +1,6 @@
 //! Lists by page, etags, masks (COM-5 to COM-8).
 
-mod far;
+pub mod far;
 mod lists;
 mod names;
 
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Inserts users without their calls: numbered, a second apart. The tenant must be the only one with an Ann.
-async fn bulk(site: &Site, prefix: &str, n: usize) {
+pub async fn bulk(site: &Site, prefix: &str, n: usize) {
     let id = match site.database {
         Database::Sqlite => "randomblob(16)",
         Database::Postgres => "gen_random_uuid()",

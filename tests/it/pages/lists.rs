@@ -7,8 +7,8 @@ use entente::proto::{
     },
     audit::ListAuditEventsRequest,
     directory::{
-        ListApplicationsRequest, ListKeysRequest, ListSessionsRequest, ListTenantsRequest,
-        ListUsersRequest,
+        ListApplicationsRequest, ListGroupMembersRequest, ListGroupsRequest, ListKeysRequest,
+        ListSessionsRequest, ListTenantsRequest, ListUserGroupsRequest, ListUsersRequest,
     },
     operator::{ListMailsRequest, ListStaffRequest},
 };
@@ -31,11 +31,17 @@ pub const FAR_APPLICATION: Uuid = Uuid::from_u128(0xffff_ffff_ffff_4fff_bfff_fff
 pub const FAR_GROUP: Uuid = Uuid::from_u128(0xffff_ffff_ffff_4fff_bfff_ffff_ffff_fff2);
 pub const STRANGE_GROUP: Uuid = Uuid::from_u128(0xffff_ffff_ffff_4fff_bfff_ffff_ffff_fff3);
 
+/// A group of all.
+pub const CROWD: Uuid = Uuid::from_u128(0x0fff_ffff_ffff_4fff_bfff_ffff_ffff_fff4);
+
 /// The lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum List {
     Tenants,
     Users,
+    Groups,
+    GroupMembers,
+    UserGroups,
     Applications,
     Keys,
     Sessions,
@@ -49,9 +55,12 @@ pub enum List {
 }
 
 impl List {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Tenants,
         Self::Users,
+        Self::Groups,
+        Self::GroupMembers,
+        Self::UserGroups,
         Self::Applications,
         Self::Keys,
         Self::Sessions,
@@ -63,6 +72,11 @@ impl List {
         Self::Mails,
         Self::AuditEvents,
     ];
+
+    /// Whether it shows what is the caller's own, which is put in order as a whole: it is as much as the caller's memberships.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Accounts | Self::UserGroups)
+    }
 
     /// What it can be ordered by.
     pub fn orders(self) -> &'static [&'static str] {
@@ -79,8 +93,10 @@ impl List {
         match self {
             Self::Keys | Self::Sessions | Self::Mails | Self::AuditEvents => &[],
             Self::Tenants => &["display_name", "domain_prefix"],
-            Self::Users | Self::Candidates | Self::Members => &["display_name", "user_name"],
-            Self::Applications | Self::Staff => &["display_name"],
+            Self::Users | Self::GroupMembers | Self::Candidates | Self::Members => {
+                &["display_name", "user_name"]
+            }
+            Self::Groups | Self::UserGroups | Self::Applications | Self::Staff => &["display_name"],
             Self::Accounts => &["publisher_display_name", "legal_name"],
             Self::Associations => &["tenant_display_name"],
         }
@@ -164,6 +180,7 @@ impl World {
             ("{far_application}", literal(FAR_APPLICATION)),
             ("{far_group}", literal(FAR_GROUP)),
             ("{strange_group}", literal(STRANGE_GROUP)),
+            ("{crowd}", literal(CROWD)),
             ("{random}", random.to_owned()),
             ("{bytes}", bytes.to_owned()),
         ] {
@@ -217,6 +234,31 @@ impl World {
                     show_deleted: false
                 },
                 users,
+                name
+            ),
+            List::Groups => page!(
+                ann.groups(),
+                list_groups,
+                ListGroupsRequest { parent: tenant },
+                groups,
+                name
+            ),
+            List::GroupMembers => page!(
+                ann.groups(),
+                list_group_members,
+                ListGroupMembersRequest {
+                    parent: format!("{tenant}/groups/{CROWD}")
+                },
+                members,
+                user
+            ),
+            List::UserGroups => page!(
+                ann.groups(),
+                list_user_groups,
+                ListUserGroupsRequest {
+                    parent: contoso.admin.name.clone()
+                },
+                groups,
                 name
             ),
             List::Applications => page!(
@@ -338,7 +380,14 @@ const MANY: &[&str] = &[
     "INSERT INTO applications (id, tenant_id, display_name, display_name_fold, reply_url, application_id_uri, state, create_time, update_time, version) \
      VALUES ({far_application}, {tenant}, 'Wärme Zeppelin', 'wärme zeppelin', '', '', 1, 2000000000000000, 0, 1)",
     "INSERT INTO user_groups (id, tenant_id, display_name, display_name_fold, external_id, create_time, update_time, version) \
-     VALUES ({far_group}, {tenant}, 'Wärme Zeppelin', 'wärme zeppelin', '', 0, 0, 1), ({strange_group}, {tenant}, 'Others', 'others', '', 0, 0, 1)",
+     VALUES ({far_group}, {tenant}, 'Wärme Zeppelin', 'wärme zeppelin', '', 2000000000000000, 0, 1), \
+        ({strange_group}, {tenant}, 'Others', 'others', '', 0, 0, 1), ({crowd}, {tenant}, 'Crowd', 'crowd', '', 0, 0, 1)",
+    "INSERT INTO user_groups (id, tenant_id, display_name, display_name_fold, external_id, create_time, update_time, version) \
+     SELECT {random}, {tenant}, 'Bulk ' || (n % 7), 'bulk ' || (n % 7), '', 1900000000000000 + n / 3 * 1000000, 0, 1 FROM s",
+    "INSERT INTO group_members (group_id, user_id, display_name_fold, create_time) \
+     SELECT {crowd}, u.id, u.display_name_fold, u.create_time FROM users u WHERE u.create_time > 1800000000000000",
+    "INSERT INTO group_members (group_id, user_id, display_name_fold, create_time) \
+     SELECT g.id, {ann}, 'ann smith', 0 FROM user_groups g WHERE g.display_name_fold IN ('bulk 3', 'wärme zeppelin')",
     "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
         display_name_fold, create_time, update_time, version) \
      VALUES (2, {account}, {far_application}, 2, {tenant}, 0, '', '', 'wärme zeppelin', 2000000000000000, 0, 1), \

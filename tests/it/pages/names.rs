@@ -91,7 +91,7 @@ async fn what_was_there_before_the_indexes_is_in_them() {
                 .await
                 .unwrap(),
         };
-        Migrator::up(&db.write, Some(5)).await.unwrap();
+        Migrator::up(&db.write, Some(6)).await.unwrap();
         let id = match database {
             Database::Sqlite => "x'01020304050607080102030405060708'",
             Database::Postgres => "'01020304-0506-0708-0102-030405060708'::uuid",
