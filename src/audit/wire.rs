@@ -62,7 +62,6 @@ pub(super) fn domain_event(epoch: &str, scope: ScopeKey, row: Row) -> DomainEven
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use uuid::Uuid;
 
     use super::*;

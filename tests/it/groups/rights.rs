@@ -628,7 +628,7 @@ async fn decisions_and_explanations_name_the_group() {
         assert_eq!(allowed, [true, true, true, false]);
         let developer = format!("DEVELOPER by {team}");
         let reader = format!("offers.read by {readers}");
-        assert_eq!(told[0].because, [developer.clone()]);
+        assert_eq!(told[0].because, std::slice::from_ref(&developer));
         let mut because = told[1].because.clone();
         because.sort_unstable();
         assert_eq!(because, [developer.clone(), reader]);
