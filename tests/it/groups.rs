@@ -1,7 +1,6 @@
 //! Groups in their tenant: made, read, renamed, filled, deleted. What they give on accounts: `groups/rights.rs`; the last ones who must
-//! remain: `groups/last.rs`; large ones: `groups/large.rs`.
+//! remain: `groups/last.rs`.
 
-mod large;
 mod last;
 mod rights;
 
