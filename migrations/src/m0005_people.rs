@@ -128,15 +128,18 @@ const STATEMENTS: &[&str] = &[
         LEFT JOIN user_groups d ON d.id = g.principal_id
         LEFT JOIN tenants t ON t.id = g.tenant_id
         WHERE g.scope_kind = 2",
-    // Who can be added to an account; kinds as in grants.
+    // Who can be added to an account; kinds as in grants. Only without conditions of its own does PostgreSQL merge its parts in the order of
+    // their indexes.
     "CREATE VIEW candidates AS SELECT
-        u.id, u.tenant_id, CAST(1 AS smallint) AS kind, u.display_name, u.display_name_fold, u.user_name, u.user_name_fold, u.create_time
-        FROM users u WHERE u.state = 1
+        u.id, u.tenant_id, CAST(1 AS smallint) AS kind, u.state, u.display_name, u.display_name_fold, u.user_name, u.user_name_fold, u.create_time
+        FROM users u
         UNION ALL SELECT
-        a.id, a.tenant_id, CAST(2 AS smallint) AS kind, a.display_name, a.display_name_fold, CAST('' AS text) AS user_name, CAST('' AS text) AS user_name_fold, a.create_time
-        FROM applications a WHERE a.state = 1
+        a.id, a.tenant_id, CAST(2 AS smallint) AS kind, a.state, a.display_name, a.display_name_fold, CAST('' AS text) AS user_name,
+        CAST('' AS text) AS user_name_fold, a.create_time
+        FROM applications a
         UNION ALL SELECT
-        d.id, d.tenant_id, CAST(4 AS smallint) AS kind, d.display_name, d.display_name_fold, CAST('' AS text) AS user_name, CAST('' AS text) AS user_name_fold, d.create_time
+        d.id, d.tenant_id, CAST(4 AS smallint) AS kind, CAST(1 AS bigint) AS state, d.display_name, d.display_name_fold,
+        CAST('' AS text) AS user_name, CAST('' AS text) AS user_name_fold, d.create_time
         FROM user_groups d",
     // States: 1 pending, 2 accepted, 3 revoked. A pending one that is past its time has expired.
     "CREATE TABLE invitations (

@@ -4,6 +4,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use uuid::Uuid;
 
 use super::{
+    ACTIVE,
     entity::candidate::{Column, Entity, Model},
     search,
 };
@@ -65,7 +66,9 @@ pub async fn list<T: prost::Message>(
     req: &impl ListRequest,
     to_wire: impl Fn(Candidate) -> T,
 ) -> Result<Page<T>> {
-    let select = Entity::find().filter(Column::TenantId.eq(tenant));
+    let select = Entity::find()
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::State.eq(ACTIVE));
     rd.list(req, &LISTING, select, |row: Model| {
         to_wire(Candidate {
             principal: Principal {

@@ -1,6 +1,7 @@
 //! Groups in their tenant: made, read, renamed, filled, deleted. What they give on accounts: `groups/rights.rs`; the last ones who must
 //! remain: `groups/last.rs`.
 
+mod large;
 mod last;
 mod rights;
 

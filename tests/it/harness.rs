@@ -746,11 +746,7 @@ pub fn start_postgres() -> Postgres {
         "initdb: {}",
         String::from_utf8_lossy(&made.stderr)
     );
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = crate::processes::free_port();
     let server = as_postgres(&postgres_program("postgres"));
     let script = format!(
         "\"$@\" -D '{data}' -p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c max_connections=400 \

@@ -1,4 +1,4 @@
-//! The view `candidates`: a tenant's active users, its groups and applications, who can be added to an account.
+//! The view `candidates`: a tenant's users, groups and applications, who can be added to an account if they are active.
 
 use sea_orm::entity::prelude::*;
 
@@ -11,6 +11,8 @@ pub struct Model {
     pub tenant_id: Uuid,
     /// As in grants.
     pub kind: i16,
+    /// 1 if it is active.
+    pub state: i64,
     pub display_name: String,
     pub display_name_fold: String,
     /// Empty for groups and applications.
