@@ -666,7 +666,12 @@ impl<'a> Generator<'a> {
                     );
                 }
                 Kind::Message(inner) if inner.full_name().starts_with("entente.") => {
-                    if field.is_list() {
+                    if takes.as_ref().is_some_and(|t| flag(t, "late_elements")) {
+                        let _ = writeln!(
+                            body,
+                            "crate::check::items({me}.len(), {at}, {when}, &{limits}, v);"
+                        );
+                    } else if field.is_list() {
                         let _ = writeln!(
                             body,
                             "crate::check::items({me}.len(), {at}, {when}, &{limits}, v);\n\

@@ -428,6 +428,10 @@ impl App {
         bare.clear_request_id();
         let caller = match call.rule.claimed_by() {
             "" => self.caller_mac(&call.caller),
+            // No token came, so another alternative is to hold for the caller.
+            field if call.caller.who.is_some() && request.text(field).is_empty() => {
+                self.caller_mac(&call.caller)
+            }
             // Of an open mutation: whoever brings the same token or address.
             field => self.keys.mac(
                 Purpose::Request,

@@ -27,7 +27,7 @@ struct Job {
 }
 
 /// Rows removed in one transaction; what is left is done at once after.
-const CHUNK: i64 = 500;
+pub(crate) const CHUNK: i64 = 500;
 /// How long a replica holds a job; a killed one's is taken over after.
 const LEASE_US: Micros = 30 * SECOND_US;
 /// How often the scheduler looks for work.
@@ -84,6 +84,18 @@ const JOBS: &[Job] = &[
         every_us: HOUR_US,
         needed: None,
         run: |tx| Box::pin(crate::directory::invitation::purge_invitations(tx)),
+    },
+    Job {
+        name: "announce-tenant-purges",
+        every_us: HOUR_US,
+        needed: None,
+        run: |tx| Box::pin(crate::directory::tenant_deletion::announce_purges(tx)),
+    },
+    Job {
+        name: "purge-tenants",
+        every_us: 10 * MINUTE_US,
+        needed: None,
+        run: |tx| Box::pin(crate::directory::tenant_deletion::purge_tenants(tx)),
     },
     Job {
         name: "purge-links",

@@ -25,6 +25,9 @@ const STATEMENTS: &[&str] = &[
     "ALTER TABLE tenants ADD COLUMN delete_time bigint",
     "ALTER TABLE tenants ADD COLUMN purge_time bigint",
     "ALTER TABLE tenants ADD COLUMN first_use_time bigint",
+    // Whether those of before are in use, nobody has noted; none of them is purged as unused.
+    "UPDATE tenants SET first_use_time = update_time",
+    "CREATE INDEX tenants_unused ON tenants (create_time, id) WHERE first_use_time IS NULL",
     "CREATE INDEX tenants_by_purge ON tenants (purge_time) WHERE purge_time IS NOT NULL",
     "CREATE INDEX tenants_by_identity ON tenants (created_by_identity) WHERE created_by_identity IS NOT NULL",
     // The realm of personal identities: no tenant, which no name reaches and no list shows. So people have one table, and credentials,
@@ -192,6 +195,11 @@ const STATEMENTS: &[&str] = &[
         begin_time bigint NOT NULL,
         mail_count bigint NOT NULL
     )",
+    // Users whom the local directory has disabled; `disabled_here` if an admin had done so before, and it stays when the directory's ends.
+    "CREATE TABLE directory_disabled_users (
+        user_id {uuid} PRIMARY KEY REFERENCES users (id),
+        disabled_here boolean NOT NULL
+    )",
     // How far a tenant's synchronisation has come.
     "CREATE TABLE directory_syncs (
         tenant_id {uuid} PRIMARY KEY REFERENCES tenants (id),
@@ -207,6 +215,7 @@ const STATEMENTS: &[&str] = &[
     "CREATE TABLE directory_sync_faults (
         tenant_id {uuid} NOT NULL REFERENCES tenants (id),
         external_id {text} NOT NULL,
+        id {uuid} NOT NULL,
         sequence bigint NOT NULL,
         entry_index bigint NOT NULL,
         reason {text} NOT NULL,

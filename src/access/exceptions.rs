@@ -3,12 +3,12 @@
 
 use super::roles::Permission;
 
-/// An exception: the method, and the roles that it gives although the caller may lack them.
+/// An exception: the method, and the roles or single permissions that it gives although the caller may lack them.
 #[derive(Debug)]
 pub struct Exception {
     /// The RPC.
     pub method: &'static str,
-    /// Roles given.
+    /// Roles and permissions given.
     pub gives: &'static [&'static str],
     /// What bounds it.
     pub bound: &'static str,
@@ -62,6 +62,11 @@ pub const EXCEPTIONS: &[Exception] = &[
         gives: &["FINANCE"],
         bound: "to people who are members",
     },
+    Exception {
+        method: "SetDirectorySynchronization",
+        gives: &["directory.sync"],
+        bound: "to the application that it names as the agent",
+    },
 ];
 
 /// What stands for holding something oneself, where what an application holds is passed on with its keys.
@@ -85,7 +90,7 @@ pub const STAND_INS: &[StandIn] = &[
     },
 ];
 
-/// The exception of a method (`package.Service/Method`) for a role, if there is one.
+/// The exception of a method (`package.Service/Method`) for a role or a permission, if there is one.
 #[must_use]
 pub fn of(method: &str, role: &str) -> Option<&'static Exception> {
     let name = method.rsplit('/').next().unwrap_or(method);

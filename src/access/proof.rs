@@ -30,7 +30,7 @@ pub type Named = Vec<(&'static str, Vec<Name>)>;
 pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
     let mut named: Named = Vec::new();
     let mut faults = Vec::new();
-    let mut add = |field: &'static str, faults: &mut Vec<(String, String)>| {
+    let mut add = |field: &'static str, optional: bool, faults: &mut Vec<(String, String)>| {
         if field.starts_with('@') || named.iter().any(|(f, _)| *f == field) {
             return;
         }
@@ -49,6 +49,8 @@ pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
         for text in texts {
             match Name::parse(text) {
                 Some(name) if kinds.contains(&name.kind()) => names.push(name),
+                // Nothing is demanded on it; if it has to be there, its limits say so.
+                _ if text.is_empty() && optional => {}
                 _ if text.is_empty() => faults.push((field.to_owned(), "is required".to_owned())),
                 _ => faults.push((
                     field.to_owned(),
@@ -63,18 +65,18 @@ pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
     };
     for alternative in &rule.any_of {
         match &alternative.demand {
-            Demand::Oneself(field) => add(field, &mut faults),
+            Demand::Oneself(field) => add(field, false, &mut faults),
             // What is demanded only where a field is set names nothing where it isn't.
             Demand::All(pairs) => pairs
                 .iter()
                 .filter(|p| p.when_set.is_empty() || request.is_set(p.when_set))
-                .for_each(|p| add(p.at, &mut faults)),
+                .for_each(|p| add(p.at, false, &mut faults)),
             Demand::Public | Demand::SignedIn | Demand::Token(..) => {}
         }
     }
     for (field, of) in &rule.within {
-        add(of, &mut faults);
-        add(field, &mut faults);
+        add(of, false, &mut faults);
+        add(field, true, &mut faults);
     }
     if !faults.is_empty() {
         faults.truncate(100);

@@ -92,7 +92,8 @@ pub async fn import_account(
     }
     let principal_name = manager.name();
     let user = directory::user::summary(tx.db(), manager.id).await?;
-    if !user.is_some_and(|u| u.tenant == tenant_id && u.active) {
+    let there = directory::tenant::is_active(tx.db(), tenant_id).await?;
+    if !there || !user.is_some_and(|u| u.tenant == tenant_id && u.active) {
         return Err(
             Error::precondition(Reason::NotInAssociatedTenant).with("principal", principal_name)
         );

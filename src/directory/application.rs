@@ -264,7 +264,7 @@ pub async fn delete_applications(
 
 /// Deletes one, with all that it has; adds what was lost. Its tokens end with the row, since each call asks for it. Whoever may is the
 /// caller's business.
-async fn delete(tx: &mut Tx, row: &Model, losses: &mut Losses) -> Result<()> {
+pub(super) async fn delete(tx: &mut Tx, row: &Model, losses: &mut Losses) -> Result<()> {
     let none = || serde_json::Value::Null;
     let mut event = Event::new("entente.directory.v1.ApplicationDeleted", name(row))
         .change("display_name", row.display_name.clone(), none())

@@ -296,6 +296,8 @@ fn hash(app: &App, application: Uuid, secret: &str) -> Vec<u8> {
 pub struct GoodKey {
     /// Its application's tenant.
     pub tenant_id: Uuid,
+    /// When that was first used; none if never.
+    pub first_use_time: Option<i64>,
     /// Its ID.
     pub key_id: Uuid,
     /// When it ends.
@@ -311,7 +313,7 @@ pub(super) async fn find_key(tx: &Tx, application: Uuid, secret: &str) -> Result
         return Ok(None);
     }
     let hash = hash(tx.app(), application, secret);
-    let sql = "SELECT a.tenant_id, k.id AS key_id, k.expire_time FROM application_keys k JOIN applications a ON a.id = k.application_id \
+    let sql = "SELECT a.tenant_id, t.first_use_time, k.id AS key_id, k.expire_time FROM application_keys k JOIN applications a ON a.id = k.application_id \
                JOIN tenants t ON t.id = a.tenant_id WHERE k.application_id = $1 AND k.hash = $2 AND k.expire_time > $3 \
                AND a.state = 1 AND t.state = 1";
     let values: [Value; 3] = [

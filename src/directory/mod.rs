@@ -1,6 +1,7 @@
 //! The directory: tenants, their users, groups and applications, personal identities, invitations, and how they sign in.
 //!
-//! Nouns and states. A tenant is `ACTIVE` or `DELETED`. A user is `ACTIVE`, `DISABLED`, `DELETED` or, as a guest to be, `INVITED`:
+//! Nouns and states. A tenant is `ACTIVE`, `DELETED`, or purged, when only its prefix is left: create → active ⇄ deleted for 30 days →
+//! purged; active and never used → purged. A user is `ACTIVE`, `DISABLED`, `DELETED` or, as a guest to be, `INVITED`:
 //! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days; invite → invited; invited → active by
 //! accepting, → deleted. An invitation is `PENDING`, `ACCEPTED`, `REVOKED` or, by time, `EXPIRED`. An application is `ACTIVE` until it is
 //! deleted, which is for good. A group is
@@ -28,7 +29,9 @@ pub(crate) mod search;
 pub mod session;
 pub(crate) mod sign_in;
 pub(crate) mod sign_up;
+mod synchronization;
 pub mod tenant;
+pub(crate) mod tenant_deletion;
 pub(crate) mod tokens;
 pub mod user;
 pub(crate) mod user_change;
@@ -36,6 +39,10 @@ pub(crate) mod wire;
 
 /// Active: users, tenants and applications alike.
 pub(crate) const ACTIVE: i64 = 1;
+/// A deleted tenant, which can be restored.
+pub(crate) const TENANT_DELETED: i64 = 2;
+/// What is left of a purged tenant: its prefix.
+pub(crate) const TENANT_PURGED: i64 = 3;
 /// A user shut out by an admin.
 pub(crate) const DISABLED: i64 = 2;
 /// A deleted user.
@@ -46,5 +53,5 @@ pub(crate) const INVITED: i64 = 4;
 pub(crate) const GUEST: i64 = 2;
 /// The kind of a personal identity.
 pub(crate) const IDENTITY: i64 = 3;
-/// A deleted user can be restored for so long (USR-6).
+/// A deleted user or tenant can be restored for so long (USR-6, TEN-7).
 pub(crate) const RESTORABLE_US: crate::env::Micros = 30 * crate::env::DAY_US;

@@ -196,7 +196,7 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
         return Ok(Outcome::Refuse(refused()));
     };
     let tenant = tenant::by_id(tx.db(), user.tenant_id).await?;
-    if tenant.state != ACTIVE {
+    if tenant.state != ACTIVE || !tenant::note_use(tx, tenant.id, tenant.first_use_time).await? {
         sign_in::failed(tx, &checked.target, &network, counted).await?;
         return Ok(Outcome::Refuse(refused()));
     }
@@ -232,6 +232,9 @@ async fn sign_in_application(
     let Some(key) = super::application_key::find_key(tx, id, secret).await? else {
         return Ok(refused());
     };
+    if !tenant::note_use(tx, key.tenant_id, key.first_use_time).await? {
+        return Ok(refused());
+    }
     let app = tx.app().clone();
     let principal = Principal {
         kind: Kind::Application,
@@ -371,7 +374,7 @@ pub async fn switch_tenant(
     };
     if to.kind == Kind::User {
         let there = tenant::by_id(tx.db(), to.tenant).await?;
-        if there.state != ACTIVE {
+        if there.state != ACTIVE || !tenant::note_use(tx, there.id, there.first_use_time).await? {
             return Err(refused());
         }
     }

@@ -1,4 +1,4 @@
-//! TenantService: making, reading, listing and changing tenants (TEN-1).
+//! TenantService: making, reading, listing and changing tenants (TEN-1). Deleting them and their synchronisation have files of their own.
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
@@ -7,10 +7,18 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, credential,
+    ACTIVE, TENANT_DELETED, TENANT_PURGED, credential,
     entity::tenant::{self, Column, Entity, Model},
     search, user_change,
     wire::{self, NewTenant, NewUser},
+};
+pub(crate) use super::{
+    synchronization::{
+        check_get_directory_synchronization, check_set_directory_synchronization,
+        check_sync_directory, get_directory_synchronization, set_directory_synchronization,
+        sync_directory,
+    },
+    tenant_deletion::{check_undelete_tenant, delete_tenant, undelete_tenant},
 };
 use crate::{
     access::{
@@ -21,6 +29,7 @@ use crate::{
     },
     app::{Outside, Read, Tx},
     check::Violations,
+    env::Micros,
     error::{Error, Reason, Result},
     mail::{self, Template},
     names::Name,
@@ -283,6 +292,7 @@ pub async fn make(
 pub async fn get_tenant(rd: &Read, proof: Proof, req: GetTenantRequest) -> Result<Tenant> {
     let id = Name::parse(&req.name).map(|n| n.id()).unwrap_or_default();
     let row = Entity::find_by_id(id)
+        .filter(Column::State.ne(TENANT_PURGED))
         .one(rd.db())
         .await?
         .ok_or_else(|| Error::not_found("entente.dev/Tenant", req.name))?;
@@ -302,8 +312,13 @@ pub async fn list_tenants(
     proof: Proof,
     req: ListTenantsRequest,
 ) -> Result<ListTenantsResponse> {
-    // The realm of personal identities is no tenant.
-    let mut select = Entity::find().filter(Column::Id.ne(Uuid::nil()));
+    // The realm of personal identities has no domain, and is no tenant; of a purged one only the prefix is left.
+    let mut select = Entity::find()
+        .filter(Column::DomainPrefix.ne(""))
+        .filter(Column::State.ne(TENANT_PURGED));
+    if !req.show_deleted {
+        select = select.filter(Column::State.ne(TENANT_DELETED));
+    }
     let mut masked = proof.masked();
     if !proof.by_operator() {
         let home = proof.caller()?.principal().tenant;
@@ -398,6 +413,35 @@ pub(crate) async fn by_id<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Model>
         .one(db)
         .await?
         .ok_or_else(|| Error::not_found("entente.dev/Tenant", Name::Tenant(id).to_string()))
+}
+
+/// Whether there is such a tenant, and it isn't deleted.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_active<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<bool> {
+    let row = Entity::find_by_id(id).one(db).await?;
+    Ok(row.is_some_and(|t| t.state == ACTIVE))
+}
+
+/// Notes that somebody of a tenant signs in: one that nobody ever used is purged (TEN-1). Whether the tenant is still there; but for the
+/// first time that costs nothing.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn note_use(
+    tx: &mut Tx,
+    tenant: Uuid,
+    first_use_time: Option<Micros>,
+) -> Result<bool> {
+    if first_use_time.is_some() || tenant.is_nil() {
+        return Ok(true);
+    }
+    // Before the row, as whoever purges does.
+    tx.lock([ScopeKey::Tenant(tenant)]).await?;
+    let sql = "UPDATE tenants SET first_use_time = COALESCE(first_use_time, $1), purge_time = NULL WHERE id = $2 AND state = 1";
+    let values: [Value; 2] = [tx.now().into(), tenant.into()];
+    Ok(sql::execute(tx.db(), sql, values).await?.rows_affected() == 1)
 }
 
 /// A tenant's summary for other slices: domain prefix, display name, whether it is active.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, credential,
     entity::user::{self, Column, Entity, Model},
-    group, search, tenant, user_change,
+    group, search, synchronization, tenant, user_change,
     wire::{self, NewUser},
 };
 use crate::{
@@ -119,13 +119,13 @@ pub(crate) fn check_create_user(req: &CreateUserRequest, v: &mut Violations) {
 /// Makes a user with a temporary password, directory roles, groups and memberships (USR-1).
 ///
 /// # Errors
-/// `USER_NAME_TAKEN`, `NOT_FOUND` for groups that aren't there, `DIRECTORY_SYNCHRONIZED`,
-/// and those of giving.
+/// `USER_NAME_TAKEN`, `NOT_FOUND` for groups that aren't there, `DIRECTORY_SYNCHRONIZED`, and those of giving.
 pub async fn create_user(
     tx: &mut Tx,
     tenant: TenantScope,
     req: CreateUserRequest,
 ) -> Result<CreateUserResponse> {
+    tenant::refuse_synchronized(tx.db(), tenant.id()).await?;
     let (new, memberships, groups) = wire::new_user(req)?;
     let accounts: Vec<ScopeKey> = memberships
         .iter()
@@ -231,8 +231,8 @@ pub async fn list_users(
 /// Changes names or the recovery address (USR-3).
 ///
 /// # Errors
-/// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted or invited user; `CREDENTIAL_ELSEWHERE` for a guest's user name or
-/// recovery address; `PERMISSION_DENIED` for one's own recovery address.
+/// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted or invited user, `DIRECTORY_SYNCHRONIZED` (TEN-5); `CREDENTIAL_ELSEWHERE`
+/// for a guest's user name or recovery address; `PERMISSION_DENIED` for one's own recovery address.
 pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest) -> Result<User> {
     let UpdateUserRequest {
         user,
@@ -245,6 +245,7 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
     let fields = update::fields(update_mask.as_ref(), &new);
     let old = find(tx.db(), scope, &new.name).await?;
     update::check_etag(&etag, old.version)?;
+    user_change::demand_made_here(&old)?;
     demand_state(&old, &[ACTIVE, DISABLED])?;
     let mut changed = NewUser {
         user_name: old.user_name.clone(),
@@ -305,20 +306,7 @@ async fn store_names(tx: &mut Tx, old: &Model, new: &NewUser) -> Result<Model> {
     if row.display_name_fold != old.display_name_fold {
         grants::rename(tx, row.id, &row.display_name_fold).await?;
     }
-    let event = Event::new("entente.directory.v1.UserUpdated", user_change::name(old))
-        .change("user_name", old.user_name.clone(), row.user_name.clone())
-        .change("given_name", old.given_name.clone(), row.given_name.clone())
-        .change(
-            "family_name",
-            old.family_name.clone(),
-            row.family_name.clone(),
-        )
-        .change(
-            "recovery_email",
-            old.recovery_email.clone(),
-            row.recovery_email.clone(),
-        );
-    tx.emit(event);
+    tx.emit(user_change::updated(old, &row));
     Ok(row)
 }
 
@@ -367,7 +355,8 @@ pub async fn disable_user(
     user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
 }
 
-async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
+/// Shuts an active user out.
+pub(super) async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
     demand_state(old, &[ACTIVE])?;
     let held = grants::rights_of(tx.db(), old.id).await?;
     let shut_out = grants::ShutOut::before(tx, &held).await?;
@@ -381,7 +370,7 @@ async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
 /// Lets a disabled user in again, with what it held; that is no grant (ROL-7).
 ///
 /// # Errors
-/// `WRONG_STATE`, `ETAG_MISMATCH`.
+/// `WRONG_STATE`, `ETAG_MISMATCH`; `DIRECTORY_SYNCHRONIZED` for whom the local directory has disabled.
 pub async fn enable_user(tx: &mut Tx, scope: TenantScope, req: EnableUserRequest) -> Result<User> {
     let EnableUserRequest {
         name,
@@ -392,6 +381,9 @@ pub async fn enable_user(tx: &mut Tx, scope: TenantScope, req: EnableUserRequest
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
     demand_state(&old, &[DISABLED])?;
+    if synchronization::is_disabled_there(tx, old.id).await? {
+        return Err(Error::precondition(Reason::DirectorySynchronized));
+    }
     let row = change_state(tx, &old, ACTIVE, "entente.directory.v1.UserEnabled").await?;
     user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
 }
@@ -413,7 +405,7 @@ async fn change_state(tx: &mut Tx, old: &Model, state: i64, kind: &'static str) 
 /// Deletes a user (USR-6).
 ///
 /// # Errors
-/// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`.
+/// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`, `DIRECTORY_SYNCHRONIZED`.
 pub async fn delete_user(
     tx: &mut Tx,
     scope: TenantScope,
@@ -427,6 +419,7 @@ pub async fn delete_user(
     } = req;
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
+    user_change::demand_made_here(&old)?;
     demand_state(&old, &[ACTIVE, DISABLED, INVITED])?;
     let (row, losses) = user_change::delete(tx, old).await?;
     let resource = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
@@ -441,7 +434,8 @@ pub async fn delete_user(
 ///
 /// # Errors
 /// `USER_NAME_TAKEN` if the old name is taken and no new one is given, `USER_EXISTS` if a guest's home is tied to another guest by now;
-/// `CREDENTIAL_ELSEWHERE` for a guest under a new name; `WRONG_STATE`, `ETAG_MISMATCH`.
+/// `CREDENTIAL_ELSEWHERE` for a guest under a new name; `WRONG_STATE`, `ETAG_MISMATCH`,
+/// `DIRECTORY_SYNCHRONIZED`.
 pub async fn undelete_user(
     tx: &mut Tx,
     scope: TenantScope,
@@ -456,6 +450,7 @@ pub async fn undelete_user(
     } = req;
     let old = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, old.version)?;
+    user_change::demand_made_here(&old)?;
     demand_state(&old, &[DELETED])?;
     if old.purge_time.is_some_and(|at| at <= tx.now()) {
         return Err(Error::not_found("entente.dev/User", name));
@@ -504,7 +499,7 @@ pub async fn undelete_user(
 ///
 /// # Errors
 /// `PERMISSION_DENIED` for a helpdesk admin if the user holds anything, and for oneself; `CREDENTIAL_ELSEWHERE` for a guest; `WRONG_STATE`,
-/// `ETAG_MISMATCH`.
+/// `ETAG_MISMATCH`, `DIRECTORY_SYNCHRONIZED`.
 pub async fn reset_password(
     tx: &mut Tx,
     scope: TenantScope,
@@ -519,6 +514,7 @@ pub async fn reset_password(
     let user = find(tx.db(), scope, &name).await?;
     update::check_etag(&etag, user.version)?;
     user_change::has_own_credential(&user)?;
+    user_change::demand_made_here(&user)?;
     demand_state(&user, &[ACTIVE, DISABLED])?;
     if tx.caller().who.is_some_and(|w| w.principal.id == user.id) {
         // Knowing the old password is what protects one's own: a stolen token must not be worth more.
@@ -600,7 +596,8 @@ async fn bump(tx: &mut Tx, user: &Model) -> Result<Model> {
     reload(tx, user).await
 }
 
-async fn reload(tx: &Tx, user: &Model) -> Result<Model> {
+/// The row as it is by now.
+pub(super) async fn reload(tx: &Tx, user: &Model) -> Result<Model> {
     Entity::find_by_id(user.id)
         .one(tx.db())
         .await?
@@ -855,6 +852,7 @@ pub async fn delete_by_id(tx: &mut Tx, id: Uuid) -> Result<crate::proto::directo
         .one(tx.db())
         .await?
         .ok_or_else(|| Error::not_found("entente.dev/User", id.to_string()))?;
+    user_change::demand_made_here(&user)?;
     demand_state(&user, &[ACTIVE, DISABLED])?;
     Ok(user_change::delete(tx, user).await?.1)
 }
@@ -903,6 +901,7 @@ pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
             "DELETE FROM sessions WHERE user_id = $1",
             "DELETE FROM sign_in_networks WHERE user_id = $1",
             "DELETE FROM invitations WHERE user_id = $1",
+            "DELETE FROM directory_disabled_users WHERE user_id = $1",
             "DELETE FROM users WHERE id = $1",
         ] {
             sql::execute(tx.db(), sql, [user.id.into()]).await?;

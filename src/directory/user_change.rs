@@ -156,6 +156,44 @@ pub fn created(user: &Model, directory_roles: i64) -> Event {
         .touches(user.id)
 }
 
+/// The event of a user that was changed.
+#[must_use]
+pub fn updated(old: &Model, new: &Model) -> Event {
+    Event::new("entente.directory.v1.UserUpdated", name(old))
+        .change("user_name", old.user_name.clone(), new.user_name.clone())
+        .change("given_name", old.given_name.clone(), new.given_name.clone())
+        .change(
+            "family_name",
+            old.family_name.clone(),
+            new.family_name.clone(),
+        )
+        .change(
+            "recovery_email",
+            old.recovery_email.clone(),
+            new.recovery_email.clone(),
+        )
+}
+
+/// The event of a user that was deleted.
+#[must_use]
+pub fn deleted(user: &Model) -> Event {
+    Event::new("entente.directory.v1.UserDeleted", name(user))
+        .change("state", user.state, DELETED)
+        .touches(user.id)
+}
+
+/// Refuses what is changed in the tenant's local directory only (TEN-5).
+///
+/// # Errors
+/// `DIRECTORY_SYNCHRONIZED`.
+pub fn demand_made_here(user: &Model) -> Result<()> {
+    if user.external_id.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::precondition(Reason::DirectorySynchronized).with("user", name(user).to_string()))
+    }
+}
+
 /// Makes a new principal a member of accounts, with what the caller may give there (ROL-7). What is demanded on each account was proven.
 ///
 /// # Errors
@@ -285,11 +323,7 @@ pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
     row.update_time = Set(now);
     row.version = Set(user.version + 1);
     let row = row.update(tx.db()).await?;
-    tx.emit(
-        Event::new("entente.directory.v1.UserDeleted", name(&user))
-            .change("state", user.state, DELETED)
-            .touches(user.id),
-    );
+    tx.emit(deleted(&user));
     Ok((row, losses))
 }
 

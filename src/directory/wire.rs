@@ -13,14 +13,18 @@ use crate::{
     check::{self, MOST_ITEMS_NAMED, Violations},
     directory::{
         ACTIVE, DELETED, GUEST,
-        entity::{application, application_key, group, invitation, session, tenant, user},
+        entity::{
+            application, application_key, directory_sync, directory_sync_fault, group, invitation,
+            session, tenant, user,
+        },
         password,
     },
     error::{Error, Reason, Result},
     names::Name,
     proto::directory::{
-        Application, CreateUserRequest, FirstAdmin, Group, GroupMember, Identity, IdentityState,
-        Invitation, InviteUsersRequest, Key, NewMembership, Session, Tenant, User,
+        Application, CreateUserRequest, DirectoryFault, DirectorySynchronization, FirstAdmin,
+        Group, GroupMember, Identity, IdentityState, Invitation, InviteUsersRequest, Key,
+        NewMembership, Session, Tenant, User,
     },
     store::{list::fold, time::timestamp, update::etag},
 };
@@ -67,6 +71,69 @@ pub fn tenant(app: &App, row: &tenant::Model, masked: bool) -> Tenant {
         create_time: timestamp(*create_time),
         update_time: timestamp(*update_time),
         etag: etag(*version),
+    }
+}
+
+/// A tenant's synchronisation, with the run that was last begun.
+pub fn synchronization(
+    tenant: &tenant::Model,
+    run: Option<&directory_sync::Model>,
+) -> DirectorySynchronization {
+    let agent = tenant.sync_agent_id;
+    let state = DirectorySynchronization {
+        enabled: tenant.synchronized,
+        agent: agent.map_or_else(String::new, |id| {
+            Name::Application(tenant.id, id).to_string()
+        }),
+        ..DirectorySynchronization::default()
+    };
+    let Some(directory_sync::Model {
+        tenant_id: _,
+        request_id,
+        last_sequence,
+        upserted_count,
+        deleted_count,
+        fault_count,
+        begin_time,
+        update_time,
+    }) = run
+    else {
+        return state;
+    };
+    DirectorySynchronization {
+        request_id: request_id.clone(),
+        last_sequence: *last_sequence,
+        upserted_count: *upserted_count,
+        deleted_count: *deleted_count,
+        fault_count: *fault_count,
+        begin_time: timestamp(*begin_time),
+        update_time: timestamp(*update_time),
+        ..state
+    }
+}
+
+/// An entry that couldn't be taken over.
+pub fn directory_fault(row: &directory_sync_fault::Model) -> DirectoryFault {
+    let directory_sync_fault::Model {
+        tenant_id: _,
+        external_id,
+        id: _,
+        sequence,
+        entry_index,
+        reason,
+        field,
+        description,
+        create_time,
+    } = row;
+    let reason = Reason::from_str_name(&format!("ERROR_REASON_{reason}"));
+    DirectoryFault {
+        external_id: external_id.clone(),
+        sequence: *sequence,
+        entry_index: i32::try_from(*entry_index).unwrap_or(i32::MAX),
+        reason: reason.unwrap_or(Reason::Unspecified) as i32,
+        field: field.clone(),
+        description: description.clone(),
+        create_time: timestamp(*create_time),
     }
 }
 

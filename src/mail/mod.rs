@@ -48,11 +48,15 @@ pub enum Template {
     PasswordRecovered,
     /// To those who run a tenant in which a key is about to expire.
     KeyExpiring,
+    /// To the global admins of a deleted tenant, with the link that undoes it.
+    TenantDeleted,
+    /// To the contact of a tenant that nobody has used, before it is purged.
+    TenantUnused,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -68,6 +72,8 @@ impl Template {
         Self::PasswordRecovery,
         Self::PasswordRecovered,
         Self::KeyExpiring,
+        Self::TenantDeleted,
+        Self::TenantUnused,
     ];
 
     /// Its name, as in files and in lists.
@@ -89,6 +95,8 @@ impl Template {
             Self::PasswordRecovery => "password_recovery",
             Self::PasswordRecovered => "password_recovered",
             Self::KeyExpiring => "key_expiring",
+            Self::TenantDeleted => "tenant_deleted",
+            Self::TenantUnused => "tenant_unused",
         }
     }
 }

@@ -31,6 +31,8 @@ const SOURCES: &[(&str, &str)] = sources![
     "password_recovery",
     "password_recovered",
     "key_expiring",
+    "tenant_deleted",
+    "tenant_unused",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =

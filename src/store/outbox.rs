@@ -1,11 +1,16 @@
 //! Domain events (COM-12): rows of the same transaction, numbered without gaps within each of their scopes, and in the order of
 //! commits over all scopes by the relay.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
-use super::{scope_key::ScopeKey, sql};
+use super::{
+    scope_key::ScopeKey,
+    sql::{self, Type},
+};
 use crate::{
     env::{DAY_US, Micros},
     error::{Error, Reason, Result},
@@ -96,37 +101,73 @@ impl Event {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one row, column by column")]
+/// An event as one of its scopes sees it.
+pub(super) struct Told<'a> {
+    /// The event.
+    pub event: &'a Event,
+    /// The scope.
+    pub scope: ScopeKey,
+    /// Its number there.
+    pub seq: i64,
+    /// The scope is where it happened.
+    pub is_first: bool,
+    /// The same in all scopes.
+    pub event_id: Uuid,
+    /// Its message, encoded.
+    pub payload: Arc<[u8]>,
+}
+
+impl Told<'_> {
+    fn cells(&self) -> Vec<serde_json::Value> {
+        let changed_fields: Vec<_> = self.event.changes.iter().map(|c| c.field).collect();
+        let scopes: Vec<_> = self.event.scopes.iter().map(ToString::to_string).collect();
+        vec![
+            self.scope.kind().into(),
+            sql::id(self.scope.id()),
+            self.seq.into(),
+            sql::id(self.event_id),
+            self.is_first.into(),
+            self.event.kind.into(),
+            self.event.resource.to_string().into(),
+            scopes.join(" ").into(),
+            changed_fields.join(" ").into(),
+            sql::bytes(&self.payload),
+        ]
+    }
+}
+
+const COLUMNS: &[(&str, Type)] = &[
+    ("scope_kind", Type::Number),
+    ("scope_id", Type::Id),
+    ("scope_seq", Type::Number),
+    ("event_id", Type::Id),
+    ("is_first", Type::Flag),
+    ("type", Type::Text),
+    ("resource", Type::Text),
+    ("scopes", Type::Text),
+    ("changed_fields", Type::Text),
+    ("payload", Type::Bytes),
+];
+
+/// Stores events by one statement, however many they are.
 pub(super) async fn insert<C: ConnectionTrait>(
     db: &C,
-    event: &Event,
-    payload: &[u8],
-    scope: ScopeKey,
-    seq: i64,
-    is_first: bool,
+    told: &[Told<'_>],
     actor: &str,
     now: Micros,
-    event_id: Uuid,
 ) -> Result<()> {
-    let changed_fields: Vec<_> = event.changes.iter().map(|c| c.field).collect();
-    let scopes: Vec<_> = event.scopes.iter().map(ToString::to_string).collect();
-    let sql = "INSERT INTO outbox (scope_kind, scope_id, scope_seq, event_id, is_first, type, resource, scopes, actor, changed_fields, payload, create_time) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-    let values: [Value; 12] = [
-        scope.kind().into(),
-        scope.id().into(),
-        seq.into(),
-        event_id.into(),
-        is_first.into(),
-        event.kind.into(),
-        event.resource.to_string().into(),
-        scopes.join(" ").into(),
-        actor.into(),
-        changed_fields.join(" ").into(),
-        payload.into(),
-        now.into(),
-    ];
-    sql::execute(db, sql, values).await?;
+    if told.is_empty() {
+        return Ok(());
+    }
+    let columns: Vec<_> = COLUMNS.iter().map(|(name, _)| *name).collect();
+    let sql = format!(
+        "INSERT INTO outbox ({}, actor, create_time) SELECT x.{}, $1, $2 FROM ({}) x",
+        columns.join(", "),
+        columns.join(", x."),
+        sql::rows(db, 3, COLUMNS)
+    );
+    let rows = sql::table(told.iter().map(Told::cells).collect());
+    sql::execute(db, sql, [actor.into(), now.into(), rows]).await?;
     Ok(())
 }
 

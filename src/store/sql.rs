@@ -98,3 +98,86 @@ pub fn ids(of: &[Uuid]) -> Value {
     let list: Vec<String> = of.iter().map(|id| id.simple().to_string()).collect();
     serde_json::json!(list).to_string().into()
 }
+
+/// A sub-query of the texts in the JSON array that parameter `$n` holds (`texts`).
+#[must_use]
+pub fn in_texts<C: ConnectionTrait>(db: &C, n: usize) -> String {
+    if db.get_database_backend() == DbBackend::Postgres {
+        format!("SELECT value FROM jsonb_array_elements_text(CAST(${n} AS jsonb))")
+    } else {
+        format!("SELECT value FROM json_each(${n})")
+    }
+}
+
+/// The value for `in_texts`.
+#[must_use]
+pub fn texts<'a>(of: impl IntoIterator<Item = &'a str>) -> Value {
+    let list: Vec<&str> = of.into_iter().collect();
+    serde_json::json!(list).to_string().into()
+}
+
+/// The type of a column of `rows`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Type {
+    /// A UUID, given as `id`.
+    Id,
+    /// A text.
+    Text,
+    /// A whole number.
+    Number,
+    /// True or false.
+    Flag,
+    /// Bytes, given as `bytes`.
+    Bytes,
+}
+
+/// A sub-query of the rows in the JSON array of arrays that parameter `$n` holds (`table`): many rows by one statement, whose text is the
+/// same for each number of them.
+#[must_use]
+pub fn rows<C: ConnectionTrait>(db: &C, n: usize, columns: &[(&str, Type)]) -> String {
+    let postgres = db.get_database_backend() == DbBackend::Postgres;
+    let columns: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(i, (name, kind))| {
+            let value = if postgres {
+                match kind {
+                    Type::Id => format!("CAST(value->>{i} AS uuid)"),
+                    Type::Text => format!("value->>{i}"),
+                    Type::Number => format!("CAST(value->>{i} AS bigint)"),
+                    Type::Flag => format!("CAST(value->>{i} AS boolean)"),
+                    Type::Bytes => format!("decode(value->>{i}, 'hex')"),
+                }
+            } else if matches!(kind, Type::Id | Type::Bytes) {
+                format!("unhex(json_extract(value, '$[{i}]'))")
+            } else {
+                format!("json_extract(value, '$[{i}]')")
+            };
+            format!("{value} AS {name}")
+        })
+        .collect();
+    let columns = columns.join(", ");
+    if postgres {
+        format!("SELECT {columns} FROM jsonb_array_elements(CAST(${n} AS jsonb))")
+    } else {
+        format!("SELECT {columns} FROM json_each(${n})")
+    }
+}
+
+/// The value for `rows`.
+#[must_use]
+pub fn table(of: Vec<Vec<serde_json::Value>>) -> Value {
+    serde_json::json!(of).to_string().into()
+}
+
+/// An ID within `table`.
+#[must_use]
+pub fn id(of: Uuid) -> serde_json::Value {
+    of.simple().to_string().into()
+}
+
+/// Bytes within `table`.
+#[must_use]
+pub fn bytes(of: &[u8]) -> serde_json::Value {
+    super::audit::hex(of).into()
+}

@@ -1,6 +1,9 @@
 //! A transaction from inside: what may be read, locked, inserted and told. It begins and ends in `app.rs` only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait,
@@ -10,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     audit::{self, Body},
-    outbox::{self, Event},
+    outbox::{self, Event, Told},
     payload,
     scope_key::ScopeKey,
     sql,
@@ -279,30 +282,27 @@ impl Work {
         self.lock(touched.iter().copied()).await?;
         let events = std::mem::take(&mut self.events);
         if with_events {
+            let mut told = Vec::with_capacity(events.len());
             for (n, event) in events.iter().enumerate() {
                 // One ID an event, the same in all its scopes; the call's own is that of its audit.
                 let event_id = Uuid::from_u128(event_id.as_u128() ^ (n as u128 + 1));
-                let payload = payload::encode(event)?;
+                let payload: Arc<[u8]> = payload::encode(event)?.into();
                 for (i, scope) in event.scopes.iter().enumerate() {
                     let Some(head) = self.heads.get_mut(scope) else {
                         continue;
                     };
                     head.event_count += 1;
-                    let seq = head.event_count;
-                    outbox::insert(
-                        self.db(),
+                    told.push(Told {
                         event,
-                        &payload,
-                        *scope,
-                        seq,
-                        i == 0,
-                        &origin.actor,
-                        self.now(),
+                        scope: *scope,
+                        seq: head.event_count,
+                        is_first: i == 0,
                         event_id,
-                    )
-                    .await?;
+                        payload: payload.clone(),
+                    });
                 }
             }
+            outbox::insert(self.db(), &told, &origin.actor, self.now()).await?;
         }
         let mut resources: Vec<String> = std::mem::take(&mut self.resources);
         // One event stays readable whatever a batch did; the domain events name each resource.

@@ -42,6 +42,8 @@ mod schedule;
 mod sessions;
 mod sign_in;
 mod staff;
+mod synchronization;
+mod tenant_deletion;
 mod tenants;
 mod tour;
 mod user_states;

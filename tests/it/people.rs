@@ -366,6 +366,12 @@ pub async fn change(site: &Site, sql: &str, values: impl IntoIterator<Item = Val
     assert_eq!(done.rows_affected(), 1, "{sql}");
 }
 
+/// Does something to the database behind the service's back.
+pub async fn execute_on(site: &Site, sql: &str) {
+    let statement = Statement::from_string(site.app.db.backend, sql);
+    site.app.db.write.execute_raw(statement).await.unwrap();
+}
+
 /// How many events of a type tell of a resource.
 pub async fn events(site: &Site, kind: &str, resource: &str) -> i64 {
     let sql = "SELECT COUNT(*) AS n FROM outbox WHERE is_first AND type = $1 AND resource = $2";

@@ -14,8 +14,8 @@ use std::{
 };
 
 use entente::proto::directory::{
-    ChangePasswordRequest, CreateUserRequest, ListUsersRequest, PasswordCredential, SignInRequest,
-    TokenSet, WhoAmIRequest, sign_in_request::Credential,
+    ChangePasswordRequest, CreateUserRequest, KeyCredential, ListUsersRequest, PasswordCredential,
+    SignInRequest, TokenSet, WhoAmIRequest, sign_in_request::Credential,
 };
 use tonic::{Status, transport::Endpoint};
 
@@ -164,8 +164,16 @@ impl Server {
         assert!(sent.success());
     }
 
+    /// The most memory that it has had so far, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse().unwrap()
+    }
+
     /// Waits for its end; gives the exit code.
-    async fn ended(&mut self) -> Option<i32> {
+    pub async fn ended(&mut self) -> Option<i32> {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -214,12 +222,42 @@ async fn sign_in(server: &Server, password: &str) -> Result<TokenSet, Status> {
         sign_in_name: ADMINISTRATOR.to_owned(),
         password: password.to_owned(),
     };
+    sign_in_with(server, Credential::Password(credential)).await
+}
+
+async fn sign_in_with(server: &Server, credential: Credential) -> Result<TokenSet, Status> {
     let request = SignInRequest {
-        credential: Some(Credential::Password(credential)),
+        credential: Some(credential),
         request_id: String::new(),
     };
     let answer = server.nobody().sessions().sign_in(request).await;
     answer.map(tonic::Response::into_inner)
+}
+
+/// Somebody, signed in by password.
+pub async fn sign_in_as(server: &Server, name: &str, password: &str) -> Result<Caller, Status> {
+    let credential = PasswordCredential {
+        sign_in_name: name.to_owned(),
+        password: password.to_owned(),
+    };
+    let tokens = sign_in_with(server, Credential::Password(credential)).await?;
+    Ok(Caller {
+        token: Some(tokens.access_token),
+        ..server.nobody()
+    })
+}
+
+/// An application, signed in.
+pub async fn sign_in_by_key(server: &Server, client_id: &str, secret: &str) -> Caller {
+    let credential = KeyCredential {
+        client_id: client_id.to_owned(),
+        secret: secret.to_owned(),
+    };
+    let tokens = sign_in_with(server, Credential::Key(credential)).await;
+    Caller {
+        token: Some(tokens.unwrap().access_token),
+        ..server.nobody()
+    }
 }
 
 pub async fn settle_in(server: &Server, temporary: &str) -> Caller {

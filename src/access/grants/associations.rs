@@ -1,6 +1,6 @@
 //! Which tenants an account uses (TEN-3, TEN-4).
 
-use sea_orm::{ConnectionTrait, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
 
 use super::{COLUMNS, Grant, Last};
@@ -35,6 +35,22 @@ pub async fn association_count<C: ConnectionTrait>(db: &C, account: Uuid) -> Res
         Some(row) => row.try_get("", "n")?,
         None => 0,
     })
+}
+
+#[derive(FromQueryResult)]
+struct Used {
+    account_id: Uuid,
+}
+
+/// Accounts that a tenant is associated with, at most so many.
+///
+/// # Errors
+/// Those of the database.
+pub async fn accounts_of<C: ConnectionTrait>(db: &C, tenant: Uuid, most: i64) -> Result<Vec<Uuid>> {
+    let sql =
+        "SELECT account_id FROM associations WHERE tenant_id = $1 ORDER BY account_id LIMIT $2";
+    let rows = sql::all::<Used, _>(db, sql, [tenant.into(), most.into()]).await?;
+    Ok(rows.into_iter().map(|r| r.account_id).collect())
 }
 
 /// Associates a tenant with an account; both are locked.

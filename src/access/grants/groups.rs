@@ -1,9 +1,11 @@
 //! What groups give (ROL-6, GRP-3, GRP-5, GRP-7). The edges between groups and users, and what follows from them, are changed here only.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{Grant, Last, Set, Source, all_of, lacking};
+use super::{Grant, Last, Right, Set, ShutOut, Source, all_of, lacking};
 use crate::{
     access::{
         principal::Principal,
@@ -207,6 +209,196 @@ async fn count(tx: &Tx, group: Uuid, users: usize, sign: &str) -> Result<()> {
     ];
     sql::execute(tx.db(), sql, values).await?;
     Ok(())
+}
+
+/// What is to become of a group's members, by a synchronisation.
+#[derive(Debug)]
+pub struct Filling {
+    /// The group.
+    pub group: Uuid,
+    /// Users of its tenant who are in it.
+    pub join: Vec<Uuid>,
+    /// Users who aren't.
+    pub leave: Vec<Uuid>,
+    /// Whoever isn't among `join` leaves.
+    pub only: bool,
+}
+
+/// Who joined a group, and who left it.
+#[derive(Debug, Default)]
+pub struct Filled {
+    /// Those who are new.
+    pub joined: Vec<Uuid>,
+    /// Those who are gone.
+    pub left: Vec<Uuid>,
+    /// Where the group holds something.
+    pub scopes: Vec<ScopeKey>,
+}
+
+/// Fills groups as the tenant's local directory has them, which asks nobody: what they give was given to them as such (GRP-7), and accounts
+/// that lose their last manager are told (ROL-9). Set-based: as many statements for one group as for hundreds, but for those that hold
+/// rights.
+///
+/// # Errors
+/// Those of the database.
+pub async fn fill_groups(
+    tx: &mut Tx,
+    tenant: Uuid,
+    fillings: &[Filling],
+) -> Result<BTreeMap<Uuid, Filled>> {
+    let groups: Vec<Uuid> = fillings.iter().map(|f| f.group).collect();
+    let held = held_by(tx, &groups).await?;
+    tx.lock(
+        held.iter()
+            .map(|(scope, _)| *scope)
+            .chain([ScopeKey::Tenant(tenant)]),
+    )
+    .await?;
+    let rights: Vec<Right> = held
+        .iter()
+        .map(|(scope, grant)| Right {
+            scope: *scope,
+            set: Set::of_grant(grant),
+            holder: grant.principal_id,
+            by_group: true,
+        })
+        .collect();
+    let shut_out = ShutOut::before(tx, &rights).await?;
+    let mut filled: BTreeMap<Uuid, Filled> = BTreeMap::new();
+    for edge in leave_by(tx, fillings).await? {
+        filled
+            .entry(edge.group_id)
+            .or_default()
+            .left
+            .push(edge.user_id);
+    }
+    for edge in join_by(tx, tenant, fillings).await? {
+        filled
+            .entry(edge.group_id)
+            .or_default()
+            .joined
+            .push(edge.user_id);
+    }
+    let mut affected: BTreeMap<ScopeKey, BTreeSet<Uuid>> = BTreeMap::new();
+    for (scope, grant) in &held {
+        if let Some(changed) = filled.get_mut(&grant.principal_id) {
+            changed.scopes.push(*scope);
+            let users = changed.joined.iter().chain(&changed.left);
+            affected.entry(*scope).or_default().extend(users);
+        }
+    }
+    let whom = sql::in_ids(tx.db(), 3);
+    for (scope, users) in affected {
+        let users: Vec<Uuid> = users.into_iter().collect();
+        if !users.is_empty() {
+            work_out(tx, scope, &whom, sql::ids(&users)).await?;
+        }
+    }
+    count_all(tx, &filled).await?;
+    shut_out.done(tx).await?;
+    Ok(filled)
+}
+
+/// Keeps the numbers of members of many groups.
+async fn count_all(tx: &Tx, filled: &BTreeMap<Uuid, Filled>) -> Result<()> {
+    let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let rows: Vec<_> = filled
+        .iter()
+        .map(|(group, f)| (group, whole(f.joined.len()) - whole(f.left.len())))
+        .filter(|(_, by)| *by != 0)
+        .map(|(group, by)| vec![sql::id(*group), by.into()])
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let columns = [("id", sql::Type::Id), ("more", sql::Type::Number)];
+    let sql = format!(
+        "UPDATE user_groups SET member_count = member_count + x.more FROM ({}) x WHERE user_groups.id = x.id",
+        sql::rows(tx.db(), 1, &columns)
+    );
+    sql::execute(tx.db(), sql, [sql::table(rows)]).await?;
+    Ok(())
+}
+
+/// What groups hold, and where.
+///
+/// # Errors
+/// Those of the database.
+pub async fn held_by(tx: &Tx, groups: &[Uuid]) -> Result<Vec<(ScopeKey, Grant)>> {
+    let sql = format!(
+        "SELECT DISTINCT principal_id AS id FROM grants WHERE principal_kind = 4 AND principal_id IN ({})",
+        sql::in_ids(tx.db(), 1)
+    );
+    let holding = sql::all::<Id, _>(tx.db(), sql, [sql::ids(groups)]).await?;
+    let mut held = Vec::new();
+    for group in holding {
+        held.extend(all_of(tx.db(), group.id).await?);
+    }
+    Ok(held)
+}
+
+#[derive(FromQueryResult)]
+struct Id {
+    id: Uuid,
+}
+
+#[derive(FromQueryResult)]
+struct Pair {
+    group_id: Uuid,
+    user_id: Uuid,
+}
+
+const PAIR: &[(&str, sql::Type)] = &[("g", sql::Type::Id), ("u", sql::Type::Id)];
+
+fn pairs<'a>(of: impl Iterator<Item = (Uuid, &'a Vec<Uuid>)>) -> Vec<Vec<serde_json::Value>> {
+    of.flat_map(|(group, users)| {
+        users
+            .iter()
+            .map(move |user| vec![sql::id(group), sql::id(*user)])
+    })
+    .collect()
+}
+
+async fn leave_by(tx: &Tx, fillings: &[Filling]) -> Result<Vec<Pair>> {
+    let db = tx.db();
+    let mut left = Vec::new();
+    let named = pairs(fillings.iter().map(|f| (f.group, &f.leave)));
+    if !named.is_empty() {
+        let sql = format!(
+            "DELETE FROM group_members WHERE (group_id, user_id) IN (SELECT x.g, x.u FROM ({}) x) RETURNING group_id, user_id",
+            sql::rows(db, 1, PAIR)
+        );
+        left = sql::all::<Pair, _>(db, sql, [sql::table(named)]).await?;
+    }
+    let only = || fillings.iter().filter(|f| f.only);
+    let replaced: Vec<Uuid> = only().map(|f| f.group).collect();
+    if !replaced.is_empty() {
+        let stay = pairs(only().map(|f| (f.group, &f.join)));
+        let sql = format!(
+            "DELETE FROM group_members WHERE group_id IN ({}) AND (group_id, user_id) NOT IN (SELECT x.g, x.u FROM ({}) x) \
+             RETURNING group_id, user_id",
+            sql::in_ids(db, 1),
+            sql::rows(db, 2, PAIR)
+        );
+        left.extend(sql::all::<Pair, _>(db, sql, [sql::ids(&replaced), sql::table(stay)]).await?);
+    }
+    Ok(left)
+}
+
+async fn join_by(tx: &Tx, tenant: Uuid, fillings: &[Filling]) -> Result<Vec<Pair>> {
+    let named = pairs(fillings.iter().map(|f| (f.group, &f.join)));
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    // CROSS JOIN keeps SQLite from looking at the pairs once for each user of the tenant.
+    let sql = format!(
+        "INSERT INTO group_members (group_id, user_id, display_name_fold, create_time) \
+         SELECT x.g, u.id, u.display_name_fold, $2 FROM ({}) x CROSS JOIN users u \
+         WHERE u.id = x.u AND u.tenant_id = $3 AND u.state <> 3 ON CONFLICT (group_id, user_id) DO NOTHING RETURNING group_id, user_id",
+        sql::rows(tx.db(), 1, PAIR)
+    );
+    let values: [Value; 3] = [sql::table(named), tx.now().into(), tenant.into()];
+    sql::all::<Pair, _>(tx.db(), sql, values).await
 }
 
 /// Takes everybody out of a group that is to be deleted, after its grants were removed; gives how many there were.

@@ -1,6 +1,7 @@
 //! What must not be lost: the last who can act of an account's managers, a tenant's global admins, the operator's administrators (ROL-9).
 
 use sea_orm::{DatabaseTransaction, Value};
+use uuid::Uuid;
 
 use super::{GLOBAL_ADMIN, MANAGER, OPERATOR_ADMIN, Right};
 use crate::{
@@ -77,21 +78,61 @@ pub async fn somebody_holds(
     role: i64,
     now: Micros,
 ) -> Result<bool> {
+    somebody_else_holds(db, scope, role, now, Uuid::nil()).await
+}
+
+/// The same of everybody but one.
+async fn somebody_else_holds(
+    db: &DatabaseTransaction,
+    scope: ScopeKey,
+    role: i64,
+    now: Micros,
+    but: Uuid,
+) -> Result<bool> {
     let sql = "SELECT 1 AS one FROM ( \
                  SELECT principal_id, tenant_id FROM grants WHERE scope_kind = $1 AND scope_id = $2 AND (roles & $3) <> 0 \
                  UNION ALL \
                  SELECT user_id AS principal_id, tenant_id FROM group_rights WHERE scope_kind = $1 AND scope_id = $2 AND (roles & $3) <> 0 \
                ) x JOIN active_people p ON p.id = x.principal_id \
                JOIN credentials c ON c.user_id = p.credential_of AND (c.expire_time IS NULL OR c.expire_time > $4) \
-               WHERE ($1 = 2 OR p.kind = 1) AND ($1 <> 2 OR p.kind = 3 OR EXISTS \
+               WHERE p.id <> $5 AND p.credential_of <> $5 AND ($1 = 2 OR p.kind = 1) AND ($1 <> 2 OR p.kind = 3 OR EXISTS \
                  (SELECT 1 FROM associations a WHERE a.account_id = $2 AND a.tenant_id = x.tenant_id)) LIMIT 1";
-    let values: [Value; 4] = [
+    let values: [Value; 5] = [
         scope.kind().into(),
         scope.id().into(),
         role.into(),
         now.into(),
+        but.into(),
     ];
     Ok(sql::row(db, sql, values).await?.is_some())
+}
+
+/// Why a person can't be shut out: as the last administrator of its tenant, or of the operator; none if it isn't. For acts that leave out
+/// what can't be done instead of failing as a whole. The scopes are locked.
+///
+/// # Errors
+/// Those of the database.
+pub async fn last_administrator(
+    tx: &mut Tx,
+    person: Uuid,
+    rights: &[Right],
+) -> Result<Option<Reason>> {
+    for right in rights {
+        let kept = kept_role(right.scope)
+            .filter(|_| !matches!(right.scope, ScopeKey::Account(_)))
+            .filter(|(bit, _)| right.set.roles & bit != 0);
+        let Some((bit, reason)) = kept else {
+            continue;
+        };
+        tx.lock([right.scope]).await?;
+        let now = tx.now();
+        if somebody_holds(tx.db(), right.scope, bit, now).await?
+            && !somebody_else_holds(tx.db(), right.scope, bit, now, person).await?
+        {
+            return Ok(Some(reason));
+        }
+    }
+    Ok(None)
 }
 
 /// An act of a tenant that shuts somebody out and can't wait for the accounts: refused for the tenant's or the operator's last

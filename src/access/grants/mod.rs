@@ -8,6 +8,7 @@ mod associations;
 mod groups;
 mod last;
 mod passing;
+mod purge;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -16,13 +17,16 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
 pub use self::{
-    associations::{associate, association_count, dissociate, is_associated, rename_tenant},
-    groups::{
-        empty_group, give_by_groups, given_by_groups, groups_of, join_group, leave_all_groups,
-        leave_group, lock_scopes_of,
+    associations::{
+        accounts_of, associate, association_count, dissociate, is_associated, rename_tenant,
     },
-    last::{Last, ShutOut, somebody_holds},
+    groups::{
+        Filled, Filling, empty_group, fill_groups, give_by_groups, given_by_groups, groups_of,
+        held_by, join_group, leave_all_groups, leave_group, lock_scopes_of,
+    },
+    last::{Last, ShutOut, last_administrator, somebody_holds},
     passing::demand_all_held_by,
+    purge::{forget_principals, forget_scope},
     standing::{
         ACTIVE, Held, Source, Standing, asleep, held, home_principal, sleeping, standing, state,
     },
@@ -241,6 +245,43 @@ pub async fn share_a_scope<C: ConnectionTrait>(db: &C, one: Uuid, other: Uuid) -
     Ok(row.is_some())
 }
 
+/// What people of a tenant hold on accounts as guests of other tenants, directly and by groups; at most 10,000 rows.
+///
+/// # Errors
+/// Those of the database.
+pub async fn rights_as_guests<C: ConnectionTrait>(db: &C, tenant: Uuid) -> Result<Vec<Right>> {
+    let guests = "users h JOIN users g ON g.home_id = h.id";
+    let sql = format!(
+        "SELECT x.scope_id, x.principal_id AS holder, x.roles, x.permissions, 0 AS by_group \
+           FROM {guests} JOIN grants x ON x.principal_id = g.id AND x.scope_kind = 2 WHERE h.tenant_id = $1 \
+         UNION ALL \
+         SELECT x.scope_id, x.user_id AS holder, x.roles, x.permissions, 1 AS by_group \
+           FROM {guests} JOIN group_rights x ON x.user_id = g.id AND x.scope_kind = 2 WHERE h.tenant_id = $1 \
+         ORDER BY scope_id, holder LIMIT 10000"
+    );
+    let rows = db
+        .query_all_raw(Statement::from_sql_and_values(
+            db.get_database_backend(),
+            sql,
+            [tenant.into()],
+        ))
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let permissions: String = row.try_get("", "permissions")?;
+            Ok(Right {
+                scope: ScopeKey::Account(row.try_get("", "scope_id")?),
+                set: Set {
+                    roles: row.try_get("", "roles")?,
+                    single: Permissions::from_stored(&permissions),
+                },
+                holder: row.try_get("", "holder")?,
+                by_group: row.try_get::<i32>("", "by_group")? != 0,
+            })
+        })
+        .collect()
+}
+
 /// What is to be held: role bits and single permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Set {
@@ -378,6 +419,11 @@ async fn check_holdable<C: ConnectionTrait>(
         }
         ScopeKey::Tenant(_) if to.kind == Kind::Group => {
             return refuse("directory roles by a group".to_owned());
+        }
+        ScopeKey::Tenant(_)
+            if to.kind != Kind::Application && new.single.has(Permission::DirectorySync) =>
+        {
+            return refuse("directory.sync by other than an application".to_owned());
         }
         ScopeKey::Tenant(_) if !to.is_person() && new.roles & GLOBAL_ADMIN != 0 => {
             return refuse("GLOBAL_ADMIN by an application".to_owned());
@@ -592,6 +638,7 @@ async fn check_may_change(
         .without(mine)
         .names()
         .into_iter()
+        .filter(|name| super::exceptions::of(tx.method(), name).is_none())
         .map(str::to_owned)
         .collect();
     for role in roles_of(scope)
@@ -677,6 +724,29 @@ pub async fn set_asleep(tx: &mut Tx, user: Uuid, until: Option<Micros>) -> Resul
     let sql = "UPDATE users SET rights_asleep_until = $1 WHERE id = $2";
     let values: [Value; 2] = [Value::BigInt(until), user.into()];
     sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
+/// The same of many: IDs with folded display names.
+///
+/// # Errors
+/// Those of the database.
+pub async fn rename_all(tx: &mut Tx, renamed: &[(Uuid, String)]) -> Result<()> {
+    if renamed.is_empty() {
+        return Ok(());
+    }
+    let columns = [("id", sql::Type::Id), ("fold", sql::Type::Text)];
+    let rows = sql::rows(tx.db(), 1, &columns);
+    let table: Vec<_> = renamed
+        .iter()
+        .map(|(id, fold)| vec![sql::id(*id), fold.as_str().into()])
+        .collect();
+    for (table_name, column) in [("grants", "principal_id"), ("group_members", "user_id")] {
+        let sql = format!(
+            "UPDATE {table_name} SET display_name_fold = x.fold FROM ({rows}) x WHERE {table_name}.{column} = x.id"
+        );
+        sql::execute(tx.db(), sql, [sql::table(table.clone())]).await?;
+    }
     Ok(())
 }
 

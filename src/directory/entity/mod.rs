@@ -4,6 +4,8 @@ pub mod application;
 pub mod application_key;
 pub mod candidate;
 pub mod credential;
+pub mod directory_sync;
+pub mod directory_sync_fault;
 pub mod group;
 pub mod group_member;
 pub mod invitation;

@@ -1,4 +1,4 @@
-//! `tenants`: organisations' directories. States: 1 active, 2 deleted.
+//! `tenants`: organisations' directories. States: 1 active, 2 deleted, 3 purged: only the prefix is left.
 
 use sea_orm::entity::prelude::*;
 
@@ -22,6 +22,7 @@ pub struct Model {
     /// The personal identity that made it.
     pub created_by_identity: Option<Uuid>,
     pub delete_time: Option<i64>,
+    /// Until when a deletion can be undone; of an active one that nobody uses, when it is purged.
     pub purge_time: Option<i64>,
     /// When somebody of it first signed in.
     pub first_use_time: Option<i64>,

@@ -221,7 +221,7 @@ impl World {
                 page!(
                     operator.tenants(),
                     list_tenants,
-                    ListTenantsRequest {},
+                    ListTenantsRequest { show_deleted: true },
                     tenants,
                     name
                 )
