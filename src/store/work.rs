@@ -1,4 +1,4 @@
-//! A transaction from inside: what may be read, locked, inserted and told. It begins and ends in `app.rs` only.
+//! A transaction from inside: what may be read, locked, inserted and told. It begins and ends in `app/` only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

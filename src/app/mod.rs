@@ -1,0 +1,278 @@
+//! The application: the only place where a transaction begins. `read` and `mutate` carry every call: proof, claim, function, audit,
+//! domain events, reply, commit; retries around the whole. Functions see `Read` and `Tx`, nothing else.
+
+mod jobs;
+mod mutate;
+mod read;
+mod tx;
+
+#[cfg(debug_assertions)]
+use std::collections::BTreeSet;
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
+
+use futures_util::future::BoxFuture;
+use sea_orm::{
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, IsolationLevel,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub use self::{
+    read::Read,
+    tx::{Outside, Tx},
+};
+#[cfg(debug_assertions)]
+use crate::access::roles::Permission;
+use crate::{
+    access::{
+        limits::Limits,
+        principal::Caller,
+        proof::Named,
+        refusals::{self, Tally},
+        rules::Rule,
+        token::Tokens,
+    },
+    check::{At, Mode, Request, Violations},
+    config::Config,
+    env::{Env, Micros},
+    error::{Error, Reason, Result, reason_name},
+    hash::Hasher,
+    keys::Keys,
+    store::{
+        connect::Db,
+        scope_key::ScopeKey,
+        work::{Origin, Snapshot},
+    },
+};
+
+/// Everything that a call needs; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+/// What `App` holds.
+pub struct Inner {
+    /// Time, randomness, identifiers.
+    pub env: Env,
+    /// The keys outside the database.
+    pub keys: Keys,
+    /// The configuration.
+    pub config: Config,
+    /// The database.
+    pub db: Db,
+    /// Signs and verifies access tokens.
+    pub tokens: Tokens,
+    /// Hashes passwords, bounded.
+    pub hasher: Hasher,
+    /// Calls a caller may make.
+    pub limits: Limits,
+    /// Refusals and looks that are still to be audited.
+    pub tally: Tally,
+    /// The operator's tenant, once it was made.
+    pub operator: OnceLock<Uuid>,
+    /// Woken at every commit of this process.
+    pub committed: Notify,
+    /// Set when the server drains: streams end.
+    pub draining: CancellationToken,
+    /// Writers of one scope that may hold connections at once, scope by scope: a hot scope must not take the whole pool.
+    pub turns: moka::sync::Cache<ScopeKey, Arc<tokio::sync::Semaphore>>,
+    /// Open streams, by caller.
+    pub streams: moka::sync::Cache<Vec<u8>, Arc<tokio::sync::Semaphore>>,
+    /// Whether the database answered lately, for health.
+    pub healthy: AtomicBool,
+    /// What functions demanded late, by method: held by a test against the rules. None for rights asked for as a whole.
+    #[cfg(debug_assertions)]
+    pub demanded: std::sync::Mutex<BTreeSet<(&'static str, Option<Permission>)>>,
+}
+
+impl Deref for App {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl App {
+    /// Wraps what was put together at start.
+    #[must_use]
+    pub fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// The operator's tenant; nil before it was made.
+    #[must_use]
+    pub fn operator_tenant(&self) -> Uuid {
+        self.operator.get().copied().unwrap_or_default()
+    }
+}
+
+/// One call, as the layers know it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The method's rule.
+    pub rule: &'static Rule,
+    /// Who calls.
+    pub caller: Caller,
+    /// Past it, work stops.
+    pub deadline: Instant,
+    /// Set when the caller is gone.
+    pub gone: CancellationToken,
+}
+
+/// How a function ended.
+pub enum Outcome<T> {
+    /// All is well.
+    Done(T),
+    /// What it wrote is committed, and this error is the answer; only in methods marked `may_refuse`.
+    Refuse(Error),
+}
+
+impl App {
+    async fn begin(&self, write: bool) -> Result<DatabaseTransaction> {
+        let options = match (self.db.backend, write) {
+            (DbBackend::Postgres, true) => TransactionOptions {
+                isolation_level: Some(IsolationLevel::ReadCommitted),
+                access_mode: Some(AccessMode::ReadWrite),
+                ..Default::default()
+            },
+            (DbBackend::Postgres, false) => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..Default::default()
+            },
+            // The default mode fails most concurrent transactions that read before they write.
+            (_, true) => TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+                ..Default::default()
+            },
+            (_, false) => TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
+                ..Default::default()
+            },
+        };
+        let pool = if write { &self.db.write } else { &self.db.read };
+        let pool = pool.clone();
+        // A caller may leave at any await. Left between BEGIN and its answer, a connection would go back to the pool with a transaction
+        // open that nobody knows of, and swallow what is written next. So it begins in a task of its own, which is never left: whoever
+        // waited being gone, the transaction is dropped when it has begun, and rolled back.
+        let begun = tokio::spawn(async move {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "this is the one place where transactions begin"
+            )]
+            pool.begin_with_options(options).await
+        });
+        Ok(begun
+            .await
+            .map_err(|e| Error::internal(format!("a transaction did not begin: {e}")))??)
+    }
+
+    async fn snapshot(&self, write: bool) -> Result<Snapshot> {
+        let db = self.begin(write).await?;
+        let now = self.now_in(&db).await?;
+        Ok(Snapshot::new(db, now))
+    }
+
+    async fn now_in<C: ConnectionTrait>(&self, db: &C) -> Result<Micros> {
+        let now = self.env.now();
+        if !self.config.enable_test_clock {
+            return Ok(now);
+        }
+        let sql = "SELECT value FROM meta WHERE key = 'clock_offset'";
+        let row = db
+            .query_one_raw(Statement::from_string(self.db.backend, sql))
+            .await?;
+        let offset: Micros = match row {
+            Some(row) => row.try_get::<String>("", "value")?.parse().unwrap_or(0),
+            None => 0,
+        };
+        Ok(now + offset)
+    }
+
+    /// Now, with the test clock's offset, outside of any transaction.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn now(&self) -> Result<Micros> {
+        self.now_in(&self.db.read).await
+    }
+
+    /// Runs a job's reading in one snapshot.
+    ///
+    /// # Errors
+    /// Those of the job.
+    pub async fn look<T, F>(&self, run: F) -> Result<T>
+    where
+        F: for<'a> FnOnce(&'a Snapshot) -> BoxFuture<'a, Result<T>>,
+    {
+        let snapshot = self.snapshot(false).await?;
+        let answer = run(&snapshot).await?;
+        snapshot.into_db().commit().await?;
+        Ok(answer)
+    }
+
+    /// Has a refusal audited where COM-10 asks for it; gives the error that is answered.
+    async fn refuse(&self, call: &Call, named: &Named, error: Error) -> Error {
+        let outcome = refusals::Refused::of(call, named, &error);
+        if let Some(outcome) = outcome {
+            // Spawned: a caller that goes away can't take the trace of its attempt along.
+            let app = self.clone();
+            let written = tokio::spawn(async move { outcome.write(&app).await }).await;
+            if let Err(fault) = written
+                .map_err(|e| Error::internal(e.to_string()))
+                .and_then(|r| r)
+            {
+                // Who may not gets to know that he may not, even while the refusal can't be written; the log keeps it.
+                tracing::error!(%fault, method = call.rule.method, "a refusal could not be audited");
+            }
+        } else if error.code() == tonic::Code::Unauthenticated
+            || (error.reason() == Reason::LinkInvalid && call.caller.who.is_none())
+        {
+            // Guesses at mailed tokens count like guesses at credentials.
+            refusals::unauthenticated(
+                self,
+                call.rule.method,
+                reason_name(error.reason()),
+                &call.caller,
+            );
+        }
+        error
+    }
+}
+
+/// Whether a function, or its preparation, refused what the proof let through.
+fn is_late_refusal(error: &Error) -> bool {
+    error.code() == tonic::Code::PermissionDenied || error.reason() == Reason::RightsAsleep
+}
+
+/// Who did it and by what, for audit and events.
+#[must_use]
+pub fn origin_of(call: &Call) -> Origin {
+    Origin {
+        action: call.rule.method.to_owned(),
+        actor: call.caller.name(),
+        via: call.caller.via_name(),
+        client_address: call.caller.address_text(),
+        trace_id: call.caller.trace_id.clone(),
+    }
+}
+
+/// Holds a request against its declared limits, all violations at once; texts come out normalised, output-only fields cleared.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub fn check<R: Request>(request: &mut R) -> Result<()> {
+    let mut violations = Violations::default();
+    let mode = if R::UPDATES {
+        Mode::Update
+    } else {
+        Mode::Create
+    };
+    request.check(&At::root(), mode, &mut violations);
+    request.check_whole(&mut violations);
+    violations.none()
+}

@@ -1,0 +1,127 @@
+//! What functions that write, and their preparations, see.
+
+use std::ops::{Deref, DerefMut};
+
+use uuid::Uuid;
+
+use super::{App, Call};
+use crate::{
+    access::{
+        principal::Caller,
+        proof,
+        roles::{Permission, Permissions},
+    },
+    env::Micros,
+    error::Result,
+    names::Name,
+    store::{scope_key::ScopeKey, work::Work},
+};
+
+/// What preparations see: no transaction, since they hash and wait.
+pub struct Outside {
+    pub(super) app: App,
+    pub(super) call: Call,
+}
+
+impl Outside {
+    /// The application; `look` reads what must be known before.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.call.caller
+    }
+}
+
+/// A transaction that writes, as functions see it.
+pub struct Tx {
+    pub(super) app: App,
+    pub(super) caller: Caller,
+    pub(super) method: &'static str,
+    pub(super) work: Work,
+    pub(super) validate_only: bool,
+    /// From when on the call's claim is kept, if it has moved the clock.
+    pub(super) moved_to: Option<Micros>,
+}
+
+impl Deref for Tx {
+    type Target = Work;
+    fn deref(&self) -> &Work {
+        &self.work
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Work {
+        &mut self.work
+    }
+}
+
+impl Tx {
+    /// The application.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// `package.Service/Method`, or the job.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        self.method
+    }
+
+    /// A new identifier.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.app.env.id(self.now())
+    }
+
+    /// Tells that the service's clock stands there once this is committed: the claim of a call that moves time must not end by it.
+    pub(crate) fn clock_moved_to(&mut self, now: Micros) {
+        self.moved_to = Some(now);
+    }
+
+    /// Whether all of it will be rolled back.
+    #[must_use]
+    pub fn validate_only(&self) -> bool {
+        self.validate_only
+    }
+
+    /// What the caller may on a scope now, awake.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn caller_permissions(&self, scope: ScopeKey) -> Result<Permissions> {
+        self.demanded(None);
+        proof::permissions(self.db(), &self.caller, scope, self.now()).await
+    }
+
+    /// Remembers a late demand in builds for tests.
+    fn demanded(&self, _permission: Option<Permission>) {
+        #[cfg(debug_assertions)]
+        if let Ok(mut demanded) = self.app.demanded.lock() {
+            demanded.insert((self.method, _permission));
+        }
+    }
+
+    /// Demands what only the data tells: the permission, on the scope of what is named. The scope is locked.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, `RIGHTS_ASLEEP`; those of the database.
+    pub async fn demand(&mut self, permission: Permission, on: Name) -> Result<()> {
+        self.demanded(Some(permission));
+        let scope = on.scope();
+        self.work.lock([scope]).await?;
+        proof::demand(self.db(), &self.caller, permission, scope, self.now()).await
+    }
+}
