@@ -6,7 +6,11 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use entente::{
     access::token,
-    proto::directory::{ChangeEmailRequest, GetJwksRequest, Tenant, UpdateTenantRequest},
+    proto::{
+        access::LinkKind,
+        directory::{ChangeEmailRequest, GetJwksRequest, Tenant, UpdateTenantRequest},
+    },
+    store::scope_key::ScopeKey,
 };
 use http_body_util::{BodyExt as _, Full};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -21,7 +25,8 @@ use crate::{
     access::{World, cell, claim, names_for, oneself, world},
     dynamic::{self, Names, Place},
     harness::{Caller, Database, PASSWORD, Site, both, refused, request_id},
-    people::{People as _, ask_recovery, mailed_token, new_identity},
+    invitations::links::link,
+    people::{People as _, id, ask_recovery, mailed_token, new_identity},
 };
 
 const MAX_MESSAGE: usize = 4 * 1_024 * 1_024;
@@ -53,7 +58,9 @@ pub async fn admitted<'a>(
     if let Some((_, field)) = rule.token() {
         // Whoever has the token; it is used up by a call that is good, and none of these is.
         let names = names_for(method, &world.names);
-        return (names.0.contains_key(field)).then_some((&world.callers["nobody"], names));
+        if rule.needs_token() || names.0.contains_key(field) {
+            return (names.0.contains_key(field)).then_some((&world.callers["nobody"], names));
+        }
     }
     for (column, names) in [
         ("stranger", &world.own),
@@ -131,6 +138,11 @@ pub async fn with_links(site: &Site, mut world: World) -> World {
         let token = mailed_token(site, mailbox).await.unwrap();
         world.names = world.names.with(field, token);
     }
+    // The world goes on in its tenant; the link is as good as if it had been deleted.
+    let tenant = world.names.0["entente.dev/Tenant"].clone();
+    let scope = ScopeKey::Tenant(id(&tenant));
+    let token = link(site, LinkKind::TenantUndeletion, &tenant, scope).await;
+    world.names = world.names.with("UndeleteTenant.token", token);
     world
 }
 
@@ -141,6 +153,13 @@ fn trials(method: &MethodDescriptor, names: &Names) -> Vec<Trial> {
     for place in dynamic::places(method) {
         if token.is_some_and(|(_, field)| place.path == field) {
             // What is wrong with a token isn't told.
+            continue;
+        }
+        let (_, above) = place.way.split_last().unwrap();
+        if above.iter().any(|f| dynamic::takes(f).late_elements)
+            && place.path != "entries.external_id"
+        {
+            // Faults of entries are the entries' own, and don't keep the message back (TEN-5).
             continue;
         }
         let (takes, field) = (dynamic::takes(place.field()), place.field().clone());

@@ -256,7 +256,7 @@ pub fn request(method: &MethodDescriptor, names: &Names) -> DynamicMessage {
     message(&method.input(), updates(method), "", names)
 }
 
-/// A message with everything that is required.
+/// A message with everything that is required, and what is said of it by its path.
 pub fn message(
     of: &MessageDescriptor,
     updating: bool,
@@ -276,10 +276,11 @@ pub fn message(
             .containing_oneof()
             .is_some_and(|o| o.fields().next().is_some_and(|f| f == field));
         let identifies = updating && behaves(&field, IDENTIFIER);
-        if !behaves(&field, REQUIRED) && !identifies && !first_of_oneof {
+        let path = format!("{prefix}{}", field.name());
+        let said = names.0.contains_key(&path);
+        if !behaves(&field, REQUIRED) && !identifies && !first_of_oneof && !said {
             continue;
         }
-        let path = format!("{prefix}{}", field.name());
         let one = value(&field, updating, &path, names);
         let whole = if field.is_list() {
             Value::List(vec![one])

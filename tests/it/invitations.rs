@@ -21,7 +21,7 @@ use crate::{
 };
 
 mod accepting;
-mod links;
+pub mod links;
 mod lists;
 mod withheld;
 

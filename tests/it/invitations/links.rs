@@ -239,7 +239,7 @@ async fn two_tenants_accepted_at_once_make_one_identity() {
 }
 
 /// Makes a link behind the service's back.
-async fn link(site: &Site, kind: LinkKind, of: &str, scope: ScopeKey) -> String {
+pub async fn link(site: &Site, kind: LinkKind, of: &str, scope: ScopeKey) -> String {
     let subject = id(of);
     let made = site.app.job("test", move |tx, _| {
         Box::pin(async move {
