@@ -439,7 +439,11 @@ impl App {
     }
 
     /// Runs work until the deadline, or until the caller is gone; what it did is rolled back then.
-    pub(super) async fn in_time<T>(&self, call: &Call, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn in_time<T>(
+        &self,
+        call: &Call,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         tokio::select! {
             biased;
             () = call.gone.cancelled() => Err(Error::cancelled()),

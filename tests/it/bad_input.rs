@@ -26,7 +26,7 @@ use crate::{
     dynamic::{self, Names, Place},
     harness::{Caller, Database, PASSWORD, Site, both, refused, request_id},
     invitations::links::link,
-    people::{People as _, id, ask_recovery, mailed_token, new_identity},
+    people::{People as _, ask_recovery, id, mailed_token, new_identity},
 };
 
 const MAX_MESSAGE: usize = 4 * 1_024 * 1_024;
