@@ -762,7 +762,26 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
         return Err(refused());
     }
     tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
-    let held = grants::by_scope(&grants::rights_of(tx.db(), id).await?);
+    let named = Entity::find_by_id(id)
+        .filter(Column::TenantId.eq(tenant_id))
+        .one(tx.db())
+        .await?
+        .ok_or_else(refused)?;
+    // What a guest holds sleeps with the credential, which is that of its home.
+    let user = match named.home_id {
+        Some(home) => {
+            tx.lock(named.home_tenant_id.map(ScopeKey::Tenant)).await?;
+            Entity::find_by_id(home)
+                .one(tx.db())
+                .await?
+                .ok_or_else(refused)?
+        }
+        None => named.clone(),
+    };
+    if scope.principal().id == user.id {
+        return Err(refused());
+    }
+    let held = grants::by_scope(&grants::rights_of(tx.db(), user.id).await?);
     let mut demanded = false;
     tx.lock(held.keys().copied()).await?;
     for (on, set) in &held {
@@ -776,11 +795,6 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
             return Err(refused());
         }
     }
-    let user = Entity::find_by_id(id)
-        .filter(Column::TenantId.eq(tenant_id))
-        .one(tx.db())
-        .await?
-        .ok_or_else(refused)?;
     if !demanded
         || user
             .rights_asleep_until
@@ -788,15 +802,19 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
     {
         return Err(refused());
     }
-    update::check_etag(&etag, user.version)?;
-    grants::set_asleep(tx, id, None).await?;
-    let row = bump(tx, &user).await?;
+    update::check_etag(&etag, named.version)?;
+    grants::set_asleep(tx, user.id, None).await?;
+    let mut row = bump(tx, &user).await?;
+    if named.id != user.id {
+        row = bump(tx, &named).await?;
+    }
     let mut event = Event::new("entente.directory.v1.RightsWoken", user_change::name(&user))
         .change(
             "rights_asleep_until",
             time::json(user.rights_asleep_until),
             serde_json::Value::Null,
         )
+        .touches(user.id)
         .touches(id);
     for on in held.keys() {
         event = event.also_in(*on);

@@ -25,9 +25,9 @@ use crate::{
     store::{list::fold, outbox::Event, scope_key::ScopeKey, sql, time::rfc3339},
 };
 
-/// Mails to other holders of sleeping rights, per scope: to so many who hold them directly, and to so many who do by groups; enough for
-/// somebody to look.
-const MOST_HOLDERS_TOLD: i64 = 20;
+/// Mails to other holders of sleeping rights, per scope: to so many who hold them directly, and to so many who do by groups. More than hold
+/// money anywhere, and few enough for one transaction.
+const MOST_HOLDERS_TOLD: i64 = 1_000;
 
 /// The principal of a user's row.
 #[must_use]
@@ -352,7 +352,7 @@ pub async fn set_state(tx: &mut Tx, user: Uuid, state: i64) -> Result<()> {
 
 #[derive(FromQueryResult)]
 struct Holder {
-    recovery_email: String,
+    address: String,
 }
 
 /// Somebody else set this person's credential: what must sleep, sleeps for 72 hours, and the other holders are told (ROL-13).
@@ -382,7 +382,7 @@ pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Resu
             mail::queue(
                 tx,
                 Template::RightsAsleep,
-                &holder.recovery_email,
+                &holder.address,
                 name(user),
                 &values,
             )
@@ -395,13 +395,14 @@ pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Resu
 
 /// The others who hold any of these roles on a scope, directly or by groups, and have an address.
 async fn other_holders(tx: &Tx, scope: ScopeKey, roles: i64, but: Uuid) -> Result<Vec<Holder>> {
-    let sql = "SELECT DISTINCT u.recovery_email FROM ( \
-                 SELECT principal_id FROM (SELECT g.principal_id FROM grants g JOIN users d ON d.id = g.principal_id AND d.recovery_email <> '' \
-                   AND d.state = 1 WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_id <> $3 AND (g.roles & $4) <> 0 \
+    // A guest was invited by its address, which is its name here.
+    let sql = "SELECT DISTINCT CASE WHEN u.recovery_email = '' THEN u.user_name ELSE u.recovery_email END AS address FROM ( \
+                 SELECT principal_id FROM (SELECT g.principal_id FROM grants g JOIN users d ON d.id = g.principal_id \
+                   AND (d.recovery_email <> '' OR d.kind = 2) AND d.state = 1 WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_id <> $3 AND (g.roles & $4) <> 0 \
                    ORDER BY g.create_time, g.principal_id LIMIT $5) a \
                  UNION ALL \
                  SELECT principal_id FROM (SELECT r.user_id AS principal_id FROM group_rights r JOIN users d ON d.id = r.user_id \
-                   AND d.recovery_email <> '' AND d.state = 1 WHERE r.scope_kind = $1 AND r.scope_id = $2 AND r.user_id <> $3 \
+                   AND (d.recovery_email <> '' OR d.kind = 2) AND d.state = 1 WHERE r.scope_kind = $1 AND r.scope_id = $2 AND r.user_id <> $3 \
                    AND (r.roles & $4) <> 0 ORDER BY r.user_id LIMIT $5) b \
                ) x JOIN users u ON u.id = x.principal_id";
     let values: [Value; 5] = [

@@ -187,8 +187,7 @@ fn every_resource_name_in_a_request_is_spoken_of_by_the_rule() {
         let declared = declared(&method, &path);
         let places = dynamic::places(&method);
         for place in &places {
-            let named = dynamic::reference_of(place.field()).is_some()
-                && dynamic::takes(place.field()).format == 7;
+            let named = dynamic::reference_of(place.field()).is_some();
             if named && !declared.contains(&place.path) {
                 faults.push(format!("{path}: {} is not spoken of", place.path));
             }

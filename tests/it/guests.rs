@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod home;
+mod sleep;
 
 /// Gives tokens for another tenant; for the caller's home if none is named.
 pub(crate) async fn switch(caller: &Caller, tenant: &str) -> Result<TokenSet, Status> {

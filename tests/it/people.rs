@@ -380,6 +380,7 @@ pub async fn events(site: &Site, kind: &str, resource: &str) -> i64 {
 }
 
 /// A mail that went out.
+#[derive(Debug)]
 pub struct Letter {
     /// The one it went to.
     pub to: String,

@@ -1,0 +1,59 @@
+//! A guest's rights sleep with the credential of its home (ROL-13).
+
+use entente::proto::access::{AccountRole, TestMyPermissionsRequest};
+use tonic::Code;
+
+use super::{guest, switch};
+use crate::{
+    harness::{Caller, both, refused},
+    people::{People as _, letters},
+};
+
+async fn may_act(who: &Caller, account: &str) -> bool {
+    let request = TestMyPermissionsRequest {
+        resource: account.to_owned(),
+        permissions: vec!["delegated.act".to_owned()],
+    };
+    let may = who.access().test_my_permissions(request).await.unwrap();
+    !may.into_inner().permissions.is_empty()
+}
+
+// proves ROL-13, INV-5
+#[tokio::test]
+async fn rights_of_a_guest_sleep_when_its_home_is_reset_until_a_holder_at_the_host_wakes_them() {
+    both(async |site| {
+        let guest = guest(&site, &[AccountRole::AdminAgent]).await;
+        assert!(may_act(&guest.caller, &guest.account).await);
+        let eve = &guest.fabrikam.admin.caller;
+        let reset = eve.reset(&guest.fred.name).await.unwrap();
+        // Ann, who holds the same at the host, is told.
+        let told = letters(&site).await;
+        assert!(
+            told.iter().any(|l| l.to == "ann@contoso.example"),
+            "{told:?}"
+        );
+        let fred = site
+            .settle_in(&guest.fred.sign_in_name, &reset.temporary_password)
+            .await;
+        let tokens = switch(&fred, &guest.contoso.name).await.unwrap();
+        let there = site.with_token(&tokens.access_token);
+        assert!(!may_act(&there, &guest.account).await);
+
+        // Neither the guest itself, nor a stranger, nor the home's admin, who has nothing there.
+        let ann = &guest.contoso.admin.caller;
+        let bob = site.person(&guest.contoso, "bob").await;
+        for other in [&there, &fred, &bob.caller, eve] {
+            let tried = other.wake(&guest.name).await;
+            refused(tried, Code::PermissionDenied, "PERMISSION_MISSING");
+        }
+        let before = ann.user(&guest.name).await.unwrap();
+        let woken = ann.wake(&guest.name).await.unwrap();
+        assert_eq!(woken.name, guest.name);
+        assert_ne!(woken.etag, before.etag);
+        assert!(may_act(&there, &guest.account).await);
+        // Nothing sleeps any more.
+        let again = ann.wake(&guest.name).await;
+        refused(again, Code::PermissionDenied, "PERMISSION_MISSING");
+    })
+    .await;
+}
