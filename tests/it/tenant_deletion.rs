@@ -618,7 +618,6 @@ async fn purged_tenant_leaves_its_prefix_and_its_audit_chain_and_nothing_else() 
         // The operator reads and verifies its chain as ever.
         let request = VerifyAuditChainRequest {
             parent: contoso.name.clone(),
-            ..VerifyAuditChainRequest::default()
         };
         let verified = operator.audit().verify_audit_chain(request).await.unwrap();
         assert!(verified.into_inner().findings.is_empty());
