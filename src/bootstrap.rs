@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{IsTerminal as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
 };
 
 use sea_orm::Value;
@@ -200,13 +201,33 @@ async fn recover(tx: &mut Tx, user_name: &str) -> Result<WayIn> {
     })
 }
 
-/// Gives the one-time password to the terminal, else to a file that only its owner reads; says which. The words for the terminal or log.
+/// Where the one-time password is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandedOver {
+    /// The caller prints it on the terminal.
+    Terminal,
+    /// It lies in this file.
+    File(PathBuf),
+}
+
+impl HandedOver {
+    /// The words for the terminal or log.
+    #[must_use]
+    pub fn words(&self, way: &WayIn) -> String {
+        match self {
+            Self::Terminal => format!("one-time password: {}", way.temporary_password),
+            Self::File(file) => format!("one-time password: in {}", file.display()),
+        }
+    }
+}
+
+/// Gives the one-time password to the terminal, else to a file that only its owner reads; says which.
 ///
 /// # Errors
 /// If the file can't be written.
-pub fn hand_over(app: &App, way: &WayIn) -> Result<String> {
+pub fn hand_over(app: &App, way: &WayIn) -> Result<HandedOver> {
     if std::io::stdout().is_terminal() {
-        return Ok(format!("one-time password: {}", way.temporary_password));
+        return Ok(HandedOver::Terminal);
     }
     let file = start::password_file(&app.config);
     let fault = |e: std::io::Error| Error::internal(format!("{}: {e}", file.display()));
@@ -229,5 +250,5 @@ pub fn hand_over(app: &App, way: &WayIn) -> Result<String> {
     writeln!(out, "{}", way.temporary_password)
         .and_then(|()| out.sync_all())
         .map_err(fault)?;
-    Ok(format!("one-time password: in {}", file.display()))
+    Ok(HandedOver::File(file))
 }

@@ -233,22 +233,24 @@ async fn first_start(app: &App) -> Result<()> {
 }
 
 fn print_way(app: &App, way: &WayIn, json: bool) -> Result<()> {
+    let handed = bootstrap::hand_over(app, way)?;
     if json {
-        println!(
-            "{}",
-            serde_json::json!({
-                "signInName": way.sign_in_name,
-                "temporaryPassword": way.temporary_password,
-                "tenant": way.tenant,
-                "user": way.user,
-            })
-        );
+        let mut told = serde_json::json!({
+            "signInName": way.sign_in_name,
+            "tenant": way.tenant,
+            "user": way.user,
+        });
+        match handed {
+            bootstrap::HandedOver::Terminal => {
+                told["temporaryPassword"] = way.temporary_password.as_str().into()
+            }
+            bootstrap::HandedOver::File(file) => {
+                told["temporaryPasswordFile"] = file.display().to_string().into()
+            }
+        }
+        println!("{told}");
     } else {
-        println!(
-            "administrator: {}\n{}",
-            way.sign_in_name,
-            bootstrap::hand_over(app, way)?
-        );
+        println!("administrator: {}\n{}", way.sign_in_name, handed.words(way));
     }
     Ok(())
 }

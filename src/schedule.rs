@@ -304,7 +304,7 @@ async fn purge(tx: &mut Tx, table: &str, key: &str, column: &str, kept: Micros) 
 async fn purge_events(tx: &mut Tx) -> Result<u64> {
     // What the relay hasn't numbered yet is kept: watchers of all scopes would see no gap.
     let sql = "DELETE FROM outbox WHERE (scope_kind, scope_id, scope_seq) IN (SELECT scope_kind, scope_id, scope_seq FROM outbox \
-               WHERE create_time <= $1 AND (NOT is_first OR global_seq IS NOT NULL) LIMIT $2)";
+               WHERE create_time <= $1 AND (NOT is_first OR global_seq IS NOT NULL) ORDER BY create_time, scope_seq LIMIT $2)";
     let values: [Value; 2] = [(tx.now() - outbox::KEPT_US).into(), CHUNK.into()];
     Ok(sql::execute(tx.db(), sql, values).await?.rows_affected())
 }

@@ -56,6 +56,11 @@ const STATEMENTS: &[&str] = &[
     // The person whose credential opened a guest's session.
     "ALTER TABLE sessions ADD COLUMN home_id {uuid}",
     "CREATE INDEX sessions_of_home ON sessions (home_id) WHERE home_id IS NOT NULL",
+    // The session of the sign-in that a session for another tenant was opened from; it ends with that one.
+    "ALTER TABLE sessions ADD COLUMN origin_id {uuid}",
+    "CREATE INDEX sessions_of_origin ON sessions (origin_id) WHERE origin_id IS NOT NULL",
+    // Which of the names that share a slot is counted there.
+    "ALTER TABLE sign_in_strangers ADD COLUMN tag bigint NOT NULL DEFAULT 0",
     "CREATE TABLE user_groups (
         {id},
         tenant_id {uuid} NOT NULL REFERENCES tenants (id),
@@ -177,6 +182,8 @@ const STATEMENTS: &[&str] = &[
         scope_kind smallint NOT NULL,
         scope_id {uuid} NOT NULL,
         sealed_payload {bytes} NOT NULL,
+        -- Wrong passwords that came with it, where one is asked for.
+        failed bigint NOT NULL DEFAULT 0,
         create_time bigint NOT NULL,
         expire_time bigint NOT NULL
     )",

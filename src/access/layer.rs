@@ -16,7 +16,7 @@ use tower::{Layer, Service};
 
 use super::{
     principal::{Authenticated, Caller},
-    refusals, rules,
+    rules,
 };
 use crate::{
     app::{App, Call},
@@ -146,13 +146,13 @@ async fn enter(app: &App, parts: &Parts) -> Result<Call> {
         true
     };
     if authenticates && let Err(error) = authenticate(app, headers, &mut caller).await {
-        refusals::unauthenticated(
-            app,
-            rule.method,
-            crate::error::reason_name(error.reason()),
-            &caller,
-        );
-        return Err(error);
+        let call = Call {
+            rule,
+            caller,
+            deadline,
+            gone: CancellationToken::new(),
+        };
+        return Err(app.refuse(&call, &Vec::new(), error).await);
     }
     if !authenticates {
         // Public methods ignore the header; a portal's service may still say for whom it signs in (COM-16).
@@ -176,6 +176,8 @@ async fn authenticate(app: &App, headers: &HeaderMap, caller: &mut Caller) -> Re
             let person = verify(app, token).await?;
             // A person's token in place of the service's, or a service's in place of the person's, is no way in.
             if own.principal.is_person() || !person.principal.is_person() {
+                // Whoever tries is known, and stands in the audit.
+                caller.who = Some(own);
                 return Err(Error::refused(Reason::OnBehalfRefused));
             }
             caller.who = Some(person);

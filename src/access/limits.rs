@@ -124,11 +124,8 @@ impl Limits {
                 remaining: n / BURST_SHARE,
             })
             .collect();
-        for (key, bucket) in &self.buckets {
-            if key.0 != asked {
-                continue;
-            }
-            let Some(rule) = super::rules::of_path(&format!("/{}", key.1)) else {
+        for rule in super::rules::every() {
+            let Some(bucket) = self.buckets.get(&(asked.clone(), rule.method)) else {
                 continue;
             };
             let (burst, per_minute) = self.of(rule);
@@ -142,7 +139,7 @@ impl Limits {
                 reason = "between 0 and the burst"
             )]
             limits.push(Limit {
-                method: key.1,
+                method: rule.method,
                 burst,
                 per_minute,
                 remaining: remaining as u32,

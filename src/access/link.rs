@@ -19,6 +19,9 @@ use crate::{
 /// The prefix of tokens, for secret scanners.
 const PREFIX: &str = "entl_";
 
+/// Wrong passwords that may come with one link.
+const MOST_FAILED: i64 = 100;
+
 /// What the token of a link proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -154,6 +157,24 @@ pub async fn redeem(tx: &mut Tx, link: Link) -> Result<Zeroizing<Vec<u8>>> {
     let row = sql::row(tx.db(), sql, values).await?.ok_or_else(invalid)?;
     let sealed: Vec<u8> = row.try_get("", "sealed_payload")?;
     tx.app().keys.open(&place(link), &sealed)
+}
+
+/// Counts a wrong password that came with a link; too many make it void.
+///
+/// # Errors
+/// Those of the database.
+pub async fn failed(tx: &mut Tx, link: Link) -> Result<()> {
+    let sql = "UPDATE links SET failed = failed + 1 WHERE kind = $1 AND subject_id = $2";
+    let values: [Value; 2] = [(link.kind as i16).into(), link.subject.into()];
+    sql::execute(tx.db(), sql, values).await?;
+    let sql = "DELETE FROM links WHERE kind = $1 AND subject_id = $2 AND failed >= $3";
+    let values: [Value; 3] = [
+        (link.kind as i16).into(),
+        link.subject.into(),
+        MOST_FAILED.into(),
+    ];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
 }
 
 /// The one answer to a token that proves nothing.

@@ -26,6 +26,8 @@ use crate::{
 
 /// Kinds of refusals counted at once; beyond, further ones only stand in the log until the minute ends.
 const MOST_COUNTED: usize = 10_000;
+/// Scopes of one refusal in which the caller's membership is looked for: those of a batch beyond are told by the caller's own chain.
+const MOST_SCOPES: usize = 10;
 /// How long refusals are gathered.
 const GATHERED: Duration = Duration::from_secs(60);
 
@@ -105,6 +107,8 @@ pub(crate) struct Refused {
     action: &'static str,
     outcome: &'static str,
     names: Vec<Name>,
+    /// The operator's scope was demanded on beside those of the names.
+    operator: bool,
 }
 
 impl Refused {
@@ -123,6 +127,7 @@ impl Refused {
             action: call.rule.method,
             outcome: reason_name(error.reason()),
             names: named.iter().flat_map(|(_, names)| names).copied().collect(),
+            operator: call.rule.demands_on_operator(),
         })
     }
 
@@ -137,10 +142,14 @@ impl Refused {
             action,
             outcome,
             names,
+            operator,
         } = self;
         let mut scopes = vec![who.home()];
-        for name in &names {
-            let scope = name.scope();
+        let mut demanded: Vec<ScopeKey> = names.iter().map(Name::scope).collect();
+        demanded.extend(operator.then_some(ScopeKey::Operator));
+        demanded.sort_unstable();
+        demanded.dedup();
+        for scope in demanded.into_iter().take(MOST_SCOPES) {
             if !scopes.contains(&scope) && grants::held(&app.db.read, who.id, scope).await?.member {
                 scopes.push(scope);
             }

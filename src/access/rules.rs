@@ -100,6 +100,16 @@ impl Rule {
         })
     }
 
+    /// Whether one of the alternatives demands something of the operator's staff.
+    #[must_use]
+    pub fn demands_on_operator(&self) -> bool {
+        let is_operators = |pair: &Pair| pair.at == "@operator";
+        self.any_of.iter().any(|a| match &a.demand {
+            Demand::All(pairs) => pairs.iter().any(is_operators),
+            _ => false,
+        })
+    }
+
     /// Whether nothing but a mailed token opens it.
     #[must_use]
     pub fn needs_token(&self) -> bool {
@@ -131,6 +141,11 @@ static RULES: LazyLock<std::result::Result<HashMap<String, Rule>, String>> = Laz
 #[must_use]
 pub fn of_path(path: &str) -> Option<&'static Rule> {
     RULES.as_ref().ok()?.get(path)
+}
+
+/// All rules, in no order; none while one is faulty.
+pub fn every() -> impl Iterator<Item = &'static Rule> {
+    RULES.as_ref().ok().into_iter().flat_map(HashMap::values)
 }
 
 /// All rules by path, for tests and documents.

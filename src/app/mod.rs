@@ -216,7 +216,7 @@ impl App {
     }
 
     /// Has a refusal audited where COM-10 asks for it; gives the error that is answered.
-    async fn refuse(&self, call: &Call, named: &Named, error: Error) -> Error {
+    pub(crate) async fn refuse(&self, call: &Call, named: &Named, error: Error) -> Error {
         let outcome = refusals::Refused::of(call, named, &error);
         if let Some(outcome) = outcome {
             // Spawned: a caller that goes away can't take the trace of its attempt along.

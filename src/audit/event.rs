@@ -83,6 +83,10 @@ pub async fn watch_events(
     let (mut last, mut events, mut cut) = (at, Vec::new(), Cut::default());
     for row in rows {
         let seq = row.seq;
+        if seq > last + 1 && last != at {
+            // What lay between was purged while this was read.
+            return Err(Error::out_of_range(Reason::CursorExpired));
+        }
         if (types.is_empty() || types.contains(&row.r#type))
             && (resource.is_empty() || *resource == row.resource)
         {

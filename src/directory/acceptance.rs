@@ -74,7 +74,7 @@ async fn way<C: ConnectionTrait>(
 }
 
 /// Who signs in with an address: the user of a tenant whose sign-in name it is, or the personal identity of that address.
-async fn holder<C: ConnectionTrait>(
+pub(super) async fn holder<C: ConnectionTrait>(
     db: &C,
     app: &App,
     email: &str,

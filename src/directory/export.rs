@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::{
     entity::{
-        session as sessions, tenant as tenants,
+        invitation as invitations, session as sessions, tenant as tenants,
         user::{self as users, Model},
     },
-    user_change, wire,
+    invitation, user_change, wire,
 };
 use crate::{
     access::{grants, principal::Principal, scope::CallerScope},
@@ -40,6 +40,7 @@ enum Kind {
     Guests,
     Rights,
     Tenants,
+    Invitations,
     Mails,
     AuditEvents,
 }
@@ -52,7 +53,8 @@ impl Kind {
             Self::Networks => Self::Guests,
             Self::Guests => Self::Rights,
             Self::Rights => Self::Tenants,
-            Self::Tenants => Self::Mails,
+            Self::Tenants => Self::Invitations,
+            Self::Invitations => Self::Mails,
             Self::Mails => Self::AuditEvents,
             Self::AuditEvents => return None,
         })
@@ -88,6 +90,7 @@ pub async fn export_identity(
         Kind::Guests => guests(rd, caller.id, state).await?,
         Kind::Rights => rights(rd, caller, state).await?,
         Kind::Tenants => tenants_of(rd, caller.id, state).await?,
+        Kind::Invitations => invitations(rd, caller.id, state).await?,
         Kind::Mails => mails(rd, caller, state).await?,
         Kind::AuditEvents => audit_events(rd, caller, state).await?,
     };
@@ -238,6 +241,23 @@ async fn tenants_of(rd: &Read, id: Uuid, state: &mut Export) -> Result<Piece> {
     Ok((message, is_last(rows.len())))
 }
 
+/// Invitations to the identity's address, and those by which it became a guest.
+async fn invitations(rd: &Read, id: Uuid, state: &mut Export) -> Result<Piece> {
+    let sql = "SELECT i.* FROM invitations i WHERE i.id > $2 AND (i.email_fold IN (SELECT user_name_fold FROM users WHERE id = $1) \
+               OR i.user_id IN (SELECT id FROM users WHERE home_id = $1)) ORDER BY i.id LIMIT $3";
+    let values: [Value; 3] = [id.into(), state.id.into(), i64::from(MOST_ENTRIES).into()];
+    let rows = sql::all::<invitations::Model, _>(rd.db(), sql, values).await?;
+    state.id = rows.last().map_or(state.id, |row| row.id);
+    let message = ExportIdentityResponse {
+        invitations: rows
+            .iter()
+            .map(|row| invitation::to_wire(row, rd.now()))
+            .collect(),
+        ..ExportIdentityResponse::default()
+    };
+    Ok((message, is_last(rows.len())))
+}
+
 #[derive(FromQueryResult)]
 struct Mail {
     id: Uuid,
@@ -248,11 +268,14 @@ struct Mail {
 }
 
 async fn mails(rd: &Read, caller: Principal, state: &mut Export) -> Result<Piece> {
-    let sql = "SELECT id, recipient, template, create_time, send_time FROM mails WHERE object = $1 AND id > $2 ORDER BY id LIMIT $3";
-    let values: [Value; 3] = [
+    // Those about the identity, and whatever else went to its address: invitations, what a guest of its was told.
+    let sql = "SELECT id, recipient, template, create_time, send_time FROM mails WHERE id > $2 AND (object = $1 OR recipient IN \
+               (SELECT user_name FROM users WHERE id = $4 UNION SELECT recovery_email FROM users WHERE id = $4)) ORDER BY id LIMIT $3";
+    let values: [Value; 4] = [
         caller.name().into(),
         state.id.into(),
         i64::from(MOST_ENTRIES).into(),
+        caller.id.into(),
     ];
     let rows = sql::all::<Mail, _>(rd.db(), sql, values).await?;
     state.id = rows.last().map_or(state.id, |row| row.id);

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 pub use super::acceptance::{accept_invitation, prepare_accept_invitation};
 use super::{
-    DELETED, INVITED,
+    DELETED, INVITED, acceptance,
     entity::{
         invitation::{self, Column, Entity, Model},
         tenant as tenants, user as users,
@@ -140,7 +140,7 @@ fn state_name(state: i64) -> &'static str {
         .map_or("UNKNOWN", |(name, _)| name)
 }
 
-fn to_wire(row: &Model, now: Micros) -> Invitation {
+pub(super) fn to_wire(row: &Model, now: Micros) -> Invitation {
     wire::invitation(row, state_at(row, now))
 }
 
@@ -204,9 +204,15 @@ async fn refuse_those_here(
         } else {
             folded
         };
+        // Whose credential the address has may be here under another name, which it had before.
+        let holder = acceptance::holder(tx.db(), tx.app(), &email).await?;
+        let mut is_here = users::Column::UserNameFold.eq(known_as);
+        if let Some(holder) = holder {
+            is_here = is_here.or(users::Column::HomeId.eq(holder.id));
+        }
         let there = users::Entity::find()
             .filter(users::Column::TenantId.eq(tenant.id))
-            .filter(users::Column::UserNameFold.eq(known_as))
+            .filter(is_here)
             .filter(users::Column::State.ne(DELETED))
             .one(tx.db())
             .await?;

@@ -19,7 +19,16 @@ pub fn fault(password: &str, user_name: &str) -> Option<&'static str> {
     // Of an address, what stands before the `@`.
     let name = user_name.to_lowercase();
     let name = name.split('@').next().unwrap_or_default();
-    if name.chars().count() >= 3 && lower.contains(name) {
+    // A very short one is part of many words; then it must not stand by itself.
+    let contains_name = if name.chars().count() >= 3 {
+        lower.contains(name)
+    } else {
+        !name.is_empty()
+            && lower
+                .split(|c: char| !c.is_alphanumeric())
+                .any(|word| word == name)
+    };
+    if contains_name {
         return Some("must not contain the user name");
     }
     // Lists of leaked passwords, words, names, dates and rows of keys, and what people do to them; and one common word with digits and
@@ -68,6 +77,8 @@ mod tests {
             assert_eq!(fault(good, "ann.smith"), None, "{good}");
         }
         assert!(fault("ann.smith-blue-gate-9", "ann.smith@mail.example").is_some());
+        assert!(fault("al-tall-blue-gate-9", "Al").is_some());
+        assert_eq!(fault("tall-blue-gate-9-river", "al"), None);
         assert!(
             fault(&"x9K".repeat(100), "a").is_some(),
             "300 characters are too many"

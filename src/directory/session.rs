@@ -1,5 +1,7 @@
 //! SessionService: signing in and out, tokens, one's own password and sessions (PWD-1, PWD-3, PWD-7 to PWD-9).
 
+use std::net::IpAddr;
+
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter, Set,
     Value,
@@ -76,6 +78,10 @@ const LISTING: Listing = Listing {
 #[derive(Clone)]
 pub struct Checked {
     target: Target,
+    /// What changes the credential, or shuts the user out, has locked; nowhere for a name that doesn't exist.
+    home: ScopeKey,
+    /// Sign-in was locked, so nothing was compared.
+    locked: bool,
     /// The hash that the password was held against; checked again inside.
     stored: Option<String>,
     right: bool,
@@ -86,7 +92,21 @@ pub struct Checked {
 #[derive(FromQueryResult)]
 struct Found {
     user_id: Uuid,
+    tenant_id: Uuid,
     hash: Option<String>,
+}
+
+/// A scope that is nobody's: locked for names that don't exist, so that the statements are the same.
+const NOWHERE: ScopeKey = ScopeKey::Tenant(Uuid::max());
+
+impl Found {
+    fn home(&self) -> ScopeKey {
+        if self.tenant_id.is_nil() {
+            ScopeKey::Identity(self.user_id)
+        } else {
+            ScopeKey::Tenant(self.tenant_id)
+        }
+    }
 }
 
 /// Finds the user and holds the password against its credential: as many statements and hashes, whether or not there is such a user.
@@ -102,36 +122,55 @@ pub async fn prepare_sign_in(
         return Ok(None);
     };
     let app = outside.app();
-    let name = fold(&given.sign_in_name);
-    let found = find_by_sign_in_name(app, &name).await?;
-    let (target, user, stored) = match found {
-        Some(found) => (Target::User(found.user_id), found.user_id, found.hash),
-        None => (Target::Stranger(name), Uuid::nil(), None),
+    let mut checked = look_up(app, &given.sign_in_name, outside.caller().address).await?;
+    if checked.locked {
+        // Nothing is compared while it is: how long that takes would tell whether the password was right.
+        return Ok(Some(checked));
+    }
+    let user = match checked.target {
+        Target::User(id) => id,
+        Target::Stranger(_) => Uuid::nil(),
     };
-    let right = credential::verify(app, user, stored.as_deref(), &given.password).await?;
-    let rehashed = match &stored {
-        Some(stored) if right && credential::is_outdated(stored) => {
+    let stored = checked.stored.as_deref();
+    checked.right = credential::verify(app, user, stored, &given.password).await?;
+    checked.rehashed = match stored {
+        Some(stored) if checked.right && credential::is_outdated(stored) => {
             Some(app.hasher.hash(&given.password, &app.env).await?)
         }
         _ => None,
     };
-    Ok(Some(Checked {
-        target,
-        stored,
-        right,
-        rehashed,
-    }))
+    Ok(Some(checked))
 }
 
-async fn find_by_sign_in_name(app: &App, name: &str) -> Result<Option<Found>> {
-    let (prefix, user_name) = split_sign_in_name(app, name);
+/// Whose name it is, the credential, and whether sign-in is locked there for this network.
+async fn look_up(app: &App, sign_in_name: &str, address: Option<IpAddr>) -> Result<Checked> {
+    let name = fold(sign_in_name);
+    let (prefix, user_name) = split_sign_in_name(app, &name);
+    let (keys, network) = (app.clone(), sign_in::network(address));
     app.look(move |snapshot| {
         Box::pin(async move {
+            let db = snapshot.db();
             // A guest signs in with the name of its home.
-            let sql = "SELECT u.id AS user_id, c.hash AS hash FROM users u JOIN tenants t ON t.id = u.tenant_id AND t.domain_prefix = $1 \
+            let sql = "SELECT u.id AS user_id, u.tenant_id, c.hash AS hash FROM users u JOIN tenants t ON t.id = u.tenant_id AND t.domain_prefix = $1 \
                        LEFT JOIN credentials c ON c.user_id = u.id WHERE u.user_name_fold = $2 AND u.state <> 3 AND u.kind <> 2";
             let values: [Value; 2] = [prefix.into(), user_name.into()];
-            sql::one::<Found, _>(snapshot.db(), sql, values).await
+            let found = sql::one::<Found, _>(db, sql, values).await?;
+            let (target, home, stored) = match found {
+                // Who has no credential is counted like a name that doesn't exist.
+                Some(found) if found.hash.is_some() => {
+                    (Target::User(found.user_id), found.home(), found.hash)
+                }
+                _ => (Target::Stranger(name), NOWHERE, None),
+            };
+            let counted = sign_in::read(db, &keys.keys, &target, &network, snapshot.now()).await?;
+            Ok(Checked {
+                target,
+                home,
+                locked: counted.check(snapshot.now()).is_err(),
+                stored,
+                right: false,
+                rehashed: None,
+            })
         })
     })
     .await
@@ -169,9 +208,15 @@ pub async fn sign_in(
 }
 
 async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSet>> {
+    // Whatever changes the credential or shuts the user out comes before or after, and ends the sessions that it finds.
+    tx.lock([checked.home]).await?;
     let network = sign_in::network(tx.caller().address);
     let counted = sign_in::counted(tx, &checked.target, &network).await?;
     counted.check(tx.now())?;
+    if checked.locked {
+        // The lock has just ended.
+        return Err(Error::aborted(Reason::Conflict));
+    }
     let refused = || Error::unauthenticated(Reason::SignInFailed);
     // Whoever it is, or isn't: the same statements.
     let id = match &checked.target {
@@ -202,14 +247,15 @@ async fn sign_in_person(tx: &mut Tx, checked: Checked) -> Result<Outcome<TokenSe
     }
     sign_in::succeeded(tx, user.id, &network).await?;
     if let Some(hash) = checked.rehashed {
-        let sql = "UPDATE credentials SET hash = $1 WHERE user_id = $2";
-        let values: [Value; 2] = [hash.into(), user.id.into()];
+        let sql = "UPDATE credentials SET hash = $1 WHERE user_id = $2 AND hash = $3";
+        let values: [Value; 3] = [hash.into(), user.id.into(), row.hash.into()];
         sql::execute(tx.db(), sql, values).await?;
     }
     let principal = user_change::principal(&user);
     let opened = Opened {
         principal,
         home: None,
+        origin: None,
         sign_in_time: tx.now(),
         expire_time: tx.now() + tx.app().config.session_lifetime(),
     };
@@ -305,7 +351,7 @@ pub async fn refresh_session(
         row.end_time = Set(Some(now));
         row.version = Set(session.version + 1);
         row.update(tx.db()).await?;
-        tx.emit(session_ended(&session));
+        tell_of_end(tx, &session).await?;
         return Ok(Outcome::Refuse(refused()));
     }
     let (refresh_token, refresh_hash) = tokens::new_refresh_token(&app, session.id);
@@ -344,6 +390,7 @@ pub async fn switch_tenant(
     let SwitchTenantRequest {
         tenant,
         request_id: _,
+        validate_only: _,
     } = req;
     let refused = || Error::denied("a user in that tenant tied to oneself");
     let caller = scope.principal();
@@ -360,25 +407,18 @@ pub async fn switch_tenant(
         // Where the caller is at home, a personal identity in none.
         _ => home.tenant,
     };
-    let to = if wanted == home.tenant {
-        home
-    } else {
-        let guest = users::Entity::find()
-            .filter(users::Column::TenantId.eq(wanted))
-            .filter(users::Column::HomeId.eq(home.id))
-            .filter(users::Column::State.eq(ACTIVE))
-            .one(tx.db())
-            .await?
-            .ok_or_else(refused)?;
-        user_change::principal(&guest)
-    };
+    let to = tied_user(tx, home, wanted).await?.ok_or_else(refused)?;
+    // Whatever shuts out the person, here or there, comes before or after: what was found is asked again.
+    tx.lock([home.home(), to.home()]).await?;
+    let who = tx.caller().who.ok_or_else(refused)?;
+    grants::standing(tx.db(), &who, tx.now()).await?;
+    let to = tied_user(tx, home, wanted).await?.ok_or_else(refused)?;
     if to.kind == Kind::User {
         let there = tenant::by_id(tx.db(), to.tenant).await?;
         if there.state != ACTIVE || !tenant::note_use(tx, there.id, there.first_use_time).await? {
             return Err(refused());
         }
     }
-    tx.lock([to.home()]).await?;
     let session = Entity::find_by_id(scope.session())
         .one(tx.db())
         .await?
@@ -386,6 +426,7 @@ pub async fn switch_tenant(
     let opened = Opened {
         principal: to,
         home: (to != home).then_some(home.id),
+        origin: Some(session.origin_id.unwrap_or(session.id)),
         sign_in_time: session.sign_in_time,
         expire_time: session.expire_time,
     };
@@ -395,12 +436,29 @@ pub async fn switch_tenant(
     Ok(tokens)
 }
 
-fn session_ended(session: &Model) -> Event {
-    Event::new(
-        "entente.directory.v1.SessionEnded",
-        tokens::principal_of(session).session_name(session.id),
-    )
-    .touches(session.user_id)
+/// Whom a person is in a tenant: itself at home, else the active guest that is tied to it.
+async fn tied_user(tx: &Tx, home: Principal, tenant: Uuid) -> Result<Option<Principal>> {
+    if tenant == home.tenant {
+        return Ok(Some(home));
+    }
+    let guest = users::Entity::find()
+        .filter(users::Column::TenantId.eq(tenant))
+        .filter(users::Column::HomeId.eq(home.id))
+        .filter(users::Column::State.eq(ACTIVE))
+        .one(tx.db())
+        .await?;
+    Ok(guest.as_ref().map(user_change::principal))
+}
+
+/// Tells that a session has ended; those that were opened from it by SwitchTenant end with it.
+async fn tell_of_end(tx: &mut Tx, session: &Model) -> Result<()> {
+    let name = tokens::principal_of(session).session_name(session.id);
+    let mut event = Event::new("entente.directory.v1.SessionEnded", name).touches(session.user_id);
+    for user in tokens::end_opened_from(tx, session.id).await? {
+        event = event.touches(user);
+    }
+    tx.emit(event);
+    Ok(())
 }
 
 /// Ends the session of the token. An application's token can't end: delete its key.
@@ -415,6 +473,7 @@ pub async fn sign_out(
     let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE id = $2 AND end_time IS NULL";
     let values: [Value; 2] = [tx.now().into(), scope.session().into()];
     sql::execute(tx.db(), sql, values).await?;
+    tokens::end_opened_from(tx, scope.session()).await?;
     Ok(SignOutResponse {})
 }
 
@@ -525,7 +584,7 @@ fn accounts_of(rows: Vec<Choice>) -> Vec<AccountChoice> {
 pub struct Changed {
     stored: Option<String>,
     right: bool,
-    /// The new password's hash; none if the old one was wrong.
+    /// The new password's hash; none while sign-in is locked, when nothing is compared.
     hash: Option<String>,
 }
 
@@ -551,7 +610,8 @@ pub async fn prepare_change_password(
     if !principal.is_person() {
         return Err(Error::denied("a password, which applications have none of"));
     }
-    let (stored, user_name, home) = app
+    let (keys, network) = (app.clone(), sign_in::network(outside.caller().address));
+    let (stored, user_name, home, locked) = app
         .look(move |snapshot| {
             Box::pin(async move {
                 let stored = credentials::Entity::find_by_id(principal.id)
@@ -562,7 +622,12 @@ pub async fn prepare_change_password(
                     .one(snapshot.db())
                     .await?;
                 let home = user.as_ref().and_then(|u| u.home_id);
-                Ok((stored, user.map(|u| u.user_name).unwrap_or_default(), home))
+                let (db, now) = (snapshot.db(), snapshot.now());
+                let target = Target::User(principal.id);
+                let counted = sign_in::read(db, &keys.keys, &target, &network, now).await?;
+                let locked = counted.check(now).is_err();
+                let user_name = user.map(|u| u.user_name).unwrap_or_default();
+                Ok((stored, user_name, home, locked))
             })
         })
         .await?;
@@ -573,12 +638,17 @@ pub async fn prepare_change_password(
     if let Some(fault) = password::fault(&req.new_password, &user_name) {
         return Err(Error::field("new_password", fault));
     }
+    if locked {
+        let (right, hash) = (false, None);
+        return Ok(Changed {
+            stored,
+            right,
+            hash,
+        });
+    }
     let right = credential::verify(app, principal.id, stored.as_deref(), &req.old_password).await?;
-    let hash = if right {
-        Some(app.hasher.hash(&req.new_password, &app.env).await?)
-    } else {
-        None
-    };
+    // As much work for a wrong one.
+    let hash = Some(app.hasher.hash(&req.new_password, &app.env).await?);
     Ok(Changed {
         stored,
         right,
@@ -608,15 +678,19 @@ pub async fn change_password(
     if row.as_ref().map(|r| &r.hash) != changed.stored.as_ref() {
         return Err(Error::aborted(Reason::Conflict));
     }
+    // None: the lock has just ended.
+    let hash = changed
+        .hash
+        .ok_or_else(|| Error::aborted(Reason::Conflict))?;
     let usable = row.is_some_and(|r| r.expire_time.is_none_or(|at| tx.now() < at));
-    let (Some(hash), true) = (changed.hash, changed.right && usable) else {
+    if !(changed.right && usable) {
         sign_in::failed(tx, &target, &network, counted).await?;
         return Ok(Outcome::Refuse(Error::argument(
             Reason::SignInFailed,
             "old_password",
             "is wrong",
         )));
-    };
+    }
     credential::set(tx, principal.id, &hash, false).await?;
     sign_in::succeeded(tx, principal.id, &network).await?;
     let ended_session_count =
@@ -699,7 +773,7 @@ pub async fn end_session(
     row.end_time = Set(Some(tx.now()));
     row.version = Set(session.version + 1);
     row.update(tx.db()).await?;
-    tx.emit(session_ended(&session));
+    tell_of_end(tx, &session).await?;
     let losses = Losses {
         session_count: 1,
         ..Losses::default()
@@ -737,7 +811,6 @@ pub async fn end_user_sessions(
             "entente.directory.v1.SessionsEnded",
             user_change::name(&user),
         )
-        .with("ended_session_count", ended_session_count)
         .with("ended_session_count", ended_session_count)
         .touches(user.id),
     );

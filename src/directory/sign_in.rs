@@ -3,14 +3,14 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use sea_orm::{FromQueryResult, Value};
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
 
 use crate::{
     app::Tx,
     env::{DAY_US, MINUTE_US, Micros},
     error::{Error, Reason, Result},
-    keys::Purpose,
+    keys::{Keys, Purpose},
     store::sql,
 };
 
@@ -24,7 +24,7 @@ const LONGEST_LOCK_US: Micros = DAY_US;
 const FAILURES_TO_CLOSE: i64 = 100;
 /// A network is known for so long after a success.
 const KNOWN_US: Micros = 30 * DAY_US;
-/// Rows for names that don't exist; half for networks, half for totals.
+/// Rows for names that don't exist; half for networks, half for totals. Each counts the name that was tried there last.
 const STRANGER_SLOTS: u64 = 1 << 17;
 
 /// The network of an address: /24, or /48.
@@ -74,24 +74,39 @@ struct TotalRow {
     known_failed: i64,
 }
 
-impl Target {
-    /// The slots of a name that doesn't exist: for its network, and for its total.
-    fn slots(&self, tx: &Tx, network: &str) -> Option<(i64, i64)> {
-        let Self::Stranger(name) = self else {
-            return None;
+#[derive(FromQueryResult)]
+struct StrangerRow {
+    failed: i64,
+    locked_until: i64,
+    tag: i64,
+}
+
+/// Where a name that doesn't exist is counted, and what tells it from others there.
+struct Slot {
+    slot: i64,
+    tag: i64,
+}
+
+/// The slots of a name that doesn't exist: for its network, and for its total.
+fn slots(keys: &Keys, name: &str, network: &str) -> [Slot; 2] {
+    let half = i64::try_from(STRANGER_SLOTS / 2).unwrap_or(0);
+    let slot = |parts: &[&[u8]], from: i64| {
+        let mac = keys.mac(Purpose::Secret, parts);
+        let number = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&mac[at..at + 8]);
+            u64::from_be_bytes(bytes)
         };
-        let slot = |parts: &[&[u8]]| {
-            let mac = tx.app().keys.mac(Purpose::Secret, parts);
-            let mut first = [0; 8];
-            first.copy_from_slice(&mac[..8]);
-            i64::try_from(u64::from_be_bytes(first) % (STRANGER_SLOTS / 2)).unwrap_or(0)
-        };
-        let half = i64::try_from(STRANGER_SLOTS / 2).unwrap_or(0);
-        Some((
-            slot(&[b"network", name.as_bytes(), network.as_bytes()]),
-            half + slot(&[b"total", name.as_bytes()]),
-        ))
-    }
+        Slot {
+            slot: from + i64::try_from(number(0) % (STRANGER_SLOTS / 2)).unwrap_or(0),
+            tag: number(8).cast_signed(),
+        }
+    };
+    let (name, network) = (name.as_bytes(), network.as_bytes());
+    [
+        slot(&[b"network", name, network], 0),
+        slot(&[b"total", name], half),
+    ]
 }
 
 /// Guesses at one target at once take turns, so that none goes uncounted.
@@ -109,45 +124,67 @@ async fn take_turns(tx: &Tx, target: &Target) -> Result<()> {
 /// # Errors
 /// Those of the database.
 pub async fn counted(tx: &Tx, target: &Target, network: &str) -> Result<Counted> {
-    let db = tx.db();
     take_turns(tx, target).await?;
-    if let Target::User(user) = target {
-        let sql = "SELECT failed, locked_until, last_success_time FROM sign_in_networks WHERE user_id = $1 AND network = $2";
-        let values: [Value; 2] = [(*user).into(), network.into()];
-        let row = sql::one::<NetworkRow, _>(db, sql, values)
-            .await?
-            .unwrap_or_default();
-        let sql = "SELECT strangers_failed, known_failed FROM credentials WHERE user_id = $1";
-        let total = sql::one::<TotalRow, _>(db, sql, [(*user).into()])
-            .await?
-            .unwrap_or_default();
-        let known = row.last_success_time > 0 && tx.now() - row.last_success_time < KNOWN_US;
-        return Ok(Counted {
-            network_failed: row.failed,
-            locked_until: row.locked_until,
-            total_failed: if known {
-                total.known_failed
-            } else {
-                total.strangers_failed
-            },
-            known,
-        });
+    read(tx.db(), &tx.app().keys, target, network, tx.now()).await
+}
+
+/// The same without taking turns, for preparations.
+///
+/// # Errors
+/// Those of the database.
+pub async fn read<C: ConnectionTrait>(
+    db: &C,
+    keys: &Keys,
+    target: &Target,
+    network: &str,
+    now: Micros,
+) -> Result<Counted> {
+    let name = match target {
+        Target::User(user) => return read_of_user(db, *user, network, now).await,
+        Target::Stranger(name) => name,
+    };
+    let mut rows = [(0, 0); 2];
+    for (row, Slot { slot, tag }) in rows.iter_mut().zip(slots(keys, name, network)) {
+        let sql = "SELECT failed, locked_until, tag FROM sign_in_strangers WHERE slot = $1";
+        let there = sql::one::<StrangerRow, _>(db, sql, [slot.into()]).await?;
+        if let Some(there) = there.filter(|r| r.tag == tag) {
+            *row = (there.failed, there.locked_until);
+        }
     }
-    let (network_slot, total_slot) = target.slots(tx, network).unwrap_or_default();
-    let mut rows = Vec::with_capacity(2);
-    for slot in [network_slot, total_slot] {
-        let sql = "SELECT failed, locked_until, CAST(0 AS bigint) AS last_success_time FROM sign_in_strangers WHERE slot = $1";
-        rows.push(
-            sql::one::<NetworkRow, _>(db, sql, [slot.into()])
-                .await?
-                .unwrap_or_default(),
-        );
-    }
+    let [(network_failed, locked_until), (total_failed, _)] = rows;
     Ok(Counted {
-        network_failed: rows[0].failed,
-        locked_until: rows[0].locked_until,
-        total_failed: rows[1].failed,
+        network_failed,
+        locked_until,
+        total_failed,
         known: false,
+    })
+}
+
+async fn read_of_user<C: ConnectionTrait>(
+    db: &C,
+    user: Uuid,
+    network: &str,
+    now: Micros,
+) -> Result<Counted> {
+    let sql = "SELECT failed, locked_until, last_success_time FROM sign_in_networks WHERE user_id = $1 AND network = $2";
+    let values: [Value; 2] = [user.into(), network.into()];
+    let row = sql::one::<NetworkRow, _>(db, sql, values)
+        .await?
+        .unwrap_or_default();
+    let sql = "SELECT strangers_failed, known_failed FROM credentials WHERE user_id = $1";
+    let total = sql::one::<TotalRow, _>(db, sql, [user.into()])
+        .await?
+        .unwrap_or_default();
+    let known = row.last_success_time > 0 && now - row.last_success_time < KNOWN_US;
+    Ok(Counted {
+        network_failed: row.failed,
+        locked_until: row.locked_until,
+        total_failed: if known {
+            total.known_failed
+        } else {
+            total.strangers_failed
+        },
+        known,
     })
 }
 
@@ -208,15 +245,15 @@ pub async fn failed(tx: &mut Tx, target: &Target, network: &str, before: Counted
             let sql = format!("UPDATE credentials SET {column} = {column} + 1 WHERE user_id = $1");
             sql::execute(db, sql, [(*user).into()]).await?;
         }
-        Target::Stranger(_) => {
-            let (network_slot, total_slot) = target.slots(tx, network).unwrap_or_default();
-            for (slot, failed, locked_until) in [
-                (network_slot, failed, locked_until),
-                (total_slot, before.total_failed + 1, 0),
-            ] {
-                let sql = "INSERT INTO sign_in_strangers (slot, failed, locked_until) VALUES ($1, $2, $3) \
-                           ON CONFLICT (slot) DO UPDATE SET failed = excluded.failed, locked_until = excluded.locked_until";
-                let values: [Value; 3] = [slot.into(), failed.into(), locked_until.into()];
+        Target::Stranger(name) => {
+            let counts = [(failed, locked_until), (before.total_failed + 1, 0)];
+            for (Slot { slot, tag }, (failed, locked_until)) in
+                slots(&tx.app().keys, name, network).into_iter().zip(counts)
+            {
+                let sql = "INSERT INTO sign_in_strangers (slot, failed, locked_until, tag) VALUES ($1, $2, $3, $4) ON CONFLICT (slot) \
+                           DO UPDATE SET failed = excluded.failed, locked_until = excluded.locked_until, tag = excluded.tag";
+                let values: [Value; 4] =
+                    [slot.into(), failed.into(), locked_until.into(), tag.into()];
                 sql::execute(db, sql, values).await?;
             }
         }

@@ -16,7 +16,7 @@ use crate::{
         link::{self, Link},
         scope::{NobodyScope, Proof, TokenScope},
     },
-    app::{Outside, Tx},
+    app::{Outcome, Outside, Tx},
     check::Violations,
     env::{DAY_US, Micros},
     error::{Error, Reason, Result},
@@ -141,15 +141,15 @@ pub(super) async fn prove_address(
     }
 }
 
-/// Holds the password against the one chosen at signing up.
+/// Holds the password against the one chosen at signing up; gives whether it is that.
 ///
 /// # Errors
-/// `LINK_INVALID`; `SIGN_IN_FAILED` on `password`; `OVERLOADED`.
+/// `LINK_INVALID`; `OVERLOADED`.
 pub async fn prepare_confirm_identity(
     outside: &Outside,
     proof: Proof,
     req: &ConfirmIdentityRequest,
-) -> Result<()> {
+) -> Result<bool> {
     let app = outside.app();
     let link = proof.token()?.link();
     let keys = app.clone();
@@ -160,29 +160,28 @@ pub async fn prepare_confirm_identity(
         .await?
         .ok_or_else(link::invalid)?;
     let signed_up = SignedUp::of(&payload)?;
-    let right = credential::verify(app, link.subject, Some(&signed_up.hash), &req.password).await?;
-    if right {
-        Ok(())
-    } else {
-        Err(Error::argument(
-            Reason::SignInFailed,
-            "password",
-            "is not the one that was chosen at signing up",
-        ))
-    }
+    credential::verify(app, link.subject, Some(&signed_up.hash), &req.password).await
 }
 
-/// Makes the identity that was signed up for.
+/// Makes the identity that was signed up for. A wrong password is counted though the call fails; after a hundred the link is void (ATK-25).
 ///
 /// # Errors
-/// `LINK_INVALID`, also if the address was taken meanwhile.
+/// `SIGN_IN_FAILED` on `password`; `LINK_INVALID`, also if the address was taken meanwhile.
 pub async fn confirm_identity(
     tx: &mut Tx,
     scope: TokenScope,
     _req: ConfirmIdentityRequest,
-    (): (),
-) -> Result<Identity> {
+    right: bool,
+) -> Result<Outcome<Identity>> {
     let link = scope.link();
+    if !right {
+        link::failed(tx, link).await?;
+        return Ok(Outcome::Refuse(Error::argument(
+            Reason::SignInFailed,
+            "password",
+            "is not the one that was chosen at signing up",
+        )));
+    }
     let signed_up = SignedUp::of(&link::redeem(tx, link).await?)?;
     if address::is_work_address(tx.app(), &signed_up.email)
         || address::holder_of(tx, &signed_up.email).await?.is_some()
@@ -197,7 +196,7 @@ pub async fn confirm_identity(
     };
     let row = make(tx, new, &signed_up.hash).await?;
     tx.act_as(user_change::name(&row).to_string());
-    Ok(wire::identity(&row))
+    Ok(Outcome::Done(wire::identity(&row)))
 }
 
 /// A personal identity to be made.

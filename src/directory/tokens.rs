@@ -1,7 +1,7 @@
 //! Sessions and their tokens: how they are opened, and what a refresh token is (PWD-1).
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use sea_orm::Value;
+use sea_orm::{FromQueryResult, Value};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
@@ -29,6 +29,8 @@ pub struct Opened {
     pub principal: Principal,
     /// A guest's home.
     pub home: Option<Uuid>,
+    /// The session of the sign-in that it comes from, by SwitchTenant; it ends with that one.
+    pub origin: Option<Uuid>,
     /// When the credential was checked.
     pub sign_in_time: Micros,
     /// When it ends by itself.
@@ -58,6 +60,7 @@ pub async fn open_session(tx: &mut Tx, opened: Opened, temporary: bool) -> Resul
         previous_hash: Vec::new(),
         previous_until: 0,
         home_id: opened.home,
+        origin_id: opened.origin,
         version: 1,
     };
     tx.insert(row.clone()).await?;
@@ -66,6 +69,22 @@ pub async fn open_session(tx: &mut Tx, opened: Opened, temporary: bool) -> Resul
     let values: [Value; 3] = [now.into(), opened.principal.id.into(), MOST_SESSIONS.into()];
     sql::execute(tx.db(), sql, values).await?;
     token_set(&app, &row, refresh_token, temporary, now)
+}
+
+/// Ends the sessions that SwitchTenant opened from one; gives whose they were.
+///
+/// # Errors
+/// Those of the database.
+pub async fn end_opened_from(tx: &mut Tx, session: Uuid) -> Result<Vec<Uuid>> {
+    let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE origin_id = $2 AND end_time IS NULL RETURNING user_id";
+    let values: [Value; 2] = [tx.now().into(), session.into()];
+    let ended = sql::all::<Ended, _>(tx.db(), sql, values).await?;
+    Ok(ended.into_iter().map(|row| row.user_id).collect())
+}
+
+#[derive(FromQueryResult)]
+struct Ended {
+    user_id: Uuid,
 }
 
 /// Whom the tokens of a session name.

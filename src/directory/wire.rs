@@ -390,6 +390,7 @@ pub fn session(row: &session::Model, current: Uuid) -> Session {
         previous_hash: _,
         previous_until: _,
         home_id: _,
+        origin_id: _,
         version,
     } = row;
     let name = if tenant_id.is_nil() {

@@ -20,9 +20,9 @@ use prost_reflect::DynamicMessage;
 use tonic::{Code, Status, Streaming};
 
 use crate::{
-    claims::count,
+    claims::{count, execute},
     harness::{Caller, Database, Site, TenantSite, both, new_user, refused, rights},
-    people::{People as _, mask},
+    people::{People as _, literal, mask},
 };
 
 const USER_CREATED: &str = "entente.directory.v1.UserCreated";
@@ -442,6 +442,34 @@ async fn stream_ends_with_the_refusal_when_the_right_is_taken() {
             }
         };
         refused::<()>(Err(end), Code::PermissionDenied, "PERMISSION_MISSING");
+    })
+    .await;
+}
+
+// proves COM-12
+#[tokio::test]
+async fn an_event_that_is_missing_in_the_middle_is_not_passed_over() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let ann = &contoso.admin.caller;
+        let from = last_cursor(ann, &contoso.name).await;
+        write(&contoso, "user", 3).await;
+        let of = format!("scope_id = {}", literal(&site, &contoso.name));
+        let sql = format!(
+            "DELETE FROM outbox WHERE {of} AND scope_seq = (SELECT MAX(scope_seq) - 1 FROM outbox WHERE {of})"
+        );
+        assert_eq!(execute(&site.app, &sql).await.unwrap(), 1);
+        let end = match open(ann, watch(&contoso.name, &from)).await {
+            Err(status) => status,
+            Ok(mut stream) => loop {
+                match next(&mut stream).await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("it ended without a status"),
+                    Err(status) => break status,
+                }
+            },
+        };
+        refused::<()>(Err(end), Code::OutOfRange, "CURSOR_EXPIRED");
     })
     .await;
 }

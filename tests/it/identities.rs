@@ -88,6 +88,7 @@ pub(super) async fn export(caller: &Caller, name: &str) -> Result<ExportIdentity
         all.guests.extend(piece.guests);
         all.rights.extend(piece.rights);
         all.tenants.extend(piece.tenants);
+        all.invitations.extend(piece.invitations);
         all.mails.extend(piece.mails);
         all.audit_events.extend(piece.audit_events);
     }

@@ -24,7 +24,7 @@ use sea_orm::{ConnectionTrait, Statement, Value};
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
-use crate::harness::{Caller, PASSWORD, Person, Site, TenantSite, refused};
+use crate::harness::{Caller, Database, PASSWORD, Person, Site, TenantSite, refused};
 
 /// Calls about people.
 pub(crate) trait People {
@@ -356,6 +356,14 @@ pub async fn number(site: &Site, sql: &str, values: impl IntoIterator<Item = Val
     let statement = Statement::from_sql_and_values(db.backend, sql, values);
     let row = db.read.query_one_raw(statement).await.unwrap().unwrap();
     row.try_get("", "n").unwrap()
+}
+
+/// An ID as SQL has it.
+pub fn literal(site: &Site, name: &str) -> String {
+    match site.database {
+        Database::Sqlite => format!("x'{}'", id(name).simple()),
+        Database::Postgres => format!("'{}'::uuid", id(name)),
+    }
 }
 
 /// Changes the database behind the service's back.

@@ -23,6 +23,8 @@ pub struct Model {
     pub previous_until: i64,
     /// A guest's session: the person whose credential opened it.
     pub home_id: Option<Uuid>,
+    /// The session of the sign-in that SwitchTenant opened it from.
+    pub origin_id: Option<Uuid>,
     pub version: i64,
 }
 

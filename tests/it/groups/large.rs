@@ -16,7 +16,7 @@ use crate::{
     harness::{Caller, Database, Person, Site, both, refused, rights},
     members::{adding, remove},
     pages::{bulk, far::Plan},
-    people::{id, number},
+    people::{id, literal, number},
 };
 
 /// Members of the large group, beside one who was asked in.
@@ -29,14 +29,6 @@ async fn sees(who: &Caller, account: &str) -> Result<(), Status> {
     let name = account.to_owned();
     let got = who.accounts().get_account(GetAccountRequest { name }).await;
     got.map(drop)
-}
-
-/// An ID as SQL has it.
-fn literal(site: &Site, name: &str) -> String {
-    match site.database {
-        Database::Sqlite => format!("x'{}'", id(name).simple()),
-        Database::Postgres => format!("'{}'::uuid", id(name)),
-    }
 }
 
 /// As PostgreSQL does now and then by itself; SQLite doesn't, and would rather read through a table of four rows when it knows of it.

@@ -13,6 +13,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     harness::{PASSWORD, both, new_tenant, refused, request_id, rights},
+    invitations::{addresses, invited},
     people::{
         People as _, again, ask_recovery, audited, change, denied, events, guest, id, identity,
         letters, link_invalid, mailed_token, number, recover, refresh,
@@ -66,6 +67,9 @@ async fn export_tells_all_that_is_kept_of_the_person() {
                 .await
                 .unwrap();
         }
+        let northwind = site.tenant("northwind").await;
+        let request = addresses(&northwind.name, &[ADDRESS]);
+        let (invitation, _) = invited(&site, &northwind.admin.caller, request).await;
         let told = export(&ida.caller, &ida.name).await.unwrap();
         assert_eq!(
             told.identity,
@@ -84,8 +88,10 @@ async fn export_tells_all_that_is_kept_of_the_person() {
         );
         assert_eq!(right.rights, ["DEVELOPER"]);
         assert_eq!(told.tenants, [made.name]);
-        assert_eq!(told.mails.len(), 1);
-        assert_eq!(told.mails[0].template, "identity_confirmation");
+        let mails: Vec<_> = told.mails.iter().map(|m| m.template.as_str()).collect();
+        assert_eq!(mails, ["identity_confirmation", "invitation"]);
+        assert_eq!(told.invitations.len(), 1);
+        assert_eq!(told.invitations[0].name, invitation.name);
         let listed = audited(&ida.caller, &ida.name, "").await.unwrap();
         assert!(listed.len() > 60);
         assert_eq!(told.audit_events, listed, "all of them, in their order");
