@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
 
 	accessv1 "entente.dev/examples/go/gen/entente/access/v1"
 	accountv1 "entente.dev/examples/go/gen/entente/account/v1"
@@ -70,7 +69,7 @@ func aDeveloper(ctx context.Context, t *tour) error {
 		return err
 	}
 	t.dee = t.nobody.As(token)
-	if err := mayNow(ctx, t, "account.read", "offers.publish"); err != nil {
+	if err := deeMay(ctx, t, "account.read", "offers.publish"); err != nil {
 		return err
 	}
 	_, err = accountv1.NewMemberServiceClient(t.dee).ListMembers(ctx, &accountv1.ListMembersRequest{Parent: t.account})
@@ -91,7 +90,7 @@ func roleIsTakenAway(ctx context.Context, t *tour) error {
 	if err != nil {
 		return err
 	}
-	if err := mayNow(ctx, t, "account.read"); err != nil {
+	if err := deeMay(ctx, t, "account.read"); err != nil {
 		return err
 	}
 	_, err = members.RemoveMembers(ctx, &accountv1.RemoveMembersRequest{Parent: t.account, Names: []string{t.member}})
@@ -103,16 +102,13 @@ func roleIsTakenAway(ctx context.Context, t *tour) error {
 	return err
 }
 
-// mayNow asks what Dee may, as a page does that shows her its buttons, and holds it against what she ought to.
-func mayNow(ctx context.Context, t *tour, ought ...string) error {
-	may, err := accessv1.NewAccessServiceClient(t.dee).TestMyPermissions(ctx, &accessv1.TestMyPermissionsRequest{
-		Resource: t.account, Permissions: []string{"account.read", "offers.publish", "members.read"},
-	})
+// deeMay holds what Dee may on the account, of three things that a page has buttons for, against what she ought to.
+func deeMay(ctx context.Context, t *tour, ought ...string) error {
+	now, err := may(ctx, t.dee, t.account, "account.read", "offers.publish", "members.read")
 	if err != nil {
 		return err
 	}
-	fmt.Println("Dee may", may.Permissions)
-	return expect(proto.Equal(may, &accessv1.TestMyPermissionsResponse{Permissions: ought}), "%v", ought)
+	return expectSame(now, ought...)
 }
 
 // Its people are off the account with the next call.

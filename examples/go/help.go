@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -56,12 +57,32 @@ func refused(err error, code codes.Code, reason accessv1.ErrorReason) (*entente.
 	return refusal, nil
 }
 
+// may gives which of these a caller has there, as a page asks that shows its buttons.
+func may(ctx context.Context, caller *entente.Caller, resource string, permissions ...string) ([]string, error) {
+	answer, err := accessv1.NewAccessServiceClient(caller).TestMyPermissions(ctx,
+		&accessv1.TestMyPermissionsRequest{Resource: resource, Permissions: permissions})
+	if err != nil {
+		return nil, err
+	}
+	fmt.Println("may", answer.Permissions)
+	return answer.Permissions, nil
+}
+
+func whoAmI(ctx context.Context, caller *entente.Caller) (*directoryv1.WhoAmIResponse, error) {
+	return directoryv1.NewSessionServiceClient(caller).WhoAmI(ctx, &directoryv1.WhoAmIRequest{})
+}
+
 // expect ends the tour where something isn't as the documents say.
 func expect(holds bool, format string, values ...any) error {
 	if holds {
 		return nil
 	}
 	return fmt.Errorf("it does not hold: "+format, values...)
+}
+
+// expectSame ends the tour where a list isn't as the documents say.
+func expectSame(list []string, ought ...string) error {
+	return expect(strings.Join(list, "\n") == strings.Join(ought, "\n"), "%q ought to be %q", list, ought)
 }
 
 // roles is a set of rights that has nothing but roles.

@@ -34,28 +34,41 @@ var steps = []struct {
 	{"What happened", whatHappened},
 	{"Events for programs", eventsForPrograms},
 	{"Keys are changed without a gap", keysAreChanged},
+	{"Three people are invited", threeAreInvited},
+	{"Two of them accept", twoAccept},
+	{"A group of two", groupOfTwo},
+	{"A program", aProgram},
+	{"A person without a tenant", personWithoutATenant},
+	{"A forgotten password", forgottenPassword},
+	{"A helpdesk admin", helpdeskAdmin},
+	{"Rights that sleep", rightsThatSleep},
+	{"A user is deleted and restored", deletedAndRestored},
+	{"A local directory", localDirectory},
 	{"The second tenant goes", secondTenantGoes},
+	{"It is deleted and brought back", deletedAndBroughtBack},
 }
 
 // What the steps have made so far.
 type tour struct {
 	nobody  *entente.Caller
 	oneTime string
+	mails   *mails
 
-	operator, ann, fay, dee, portal *entente.Caller
-	annToken, fayToken              string
+	operator, ann, fay, dee, eve, ida, portal *entente.Caller
+	annToken, fayToken                        string
 
-	contoso, fabrikam            string // tenants/…
-	annUser, fayUser, deeUser    string // tenants/…/users/…
-	deePassword                  string // Temporary, until she changes it.
-	account, association, member string // accounts/…
-	portalApplication            string // tenants/…/applications/…
-	clientID, secret, key        string
+	contoso, fabrikam                           string // tenants/…
+	annUser, fayUser, deeUser, eveUser, zoeUser string // tenants/…/users/…
+	deePassword, evePassword                    string // Temporary, until they change them.
+	idaIdentity                                 string // identities/…
+	account, association, member                string // accounts/…
+	portalApplication                           string // tenants/…/applications/…
+	clientID, secret, key                       string
 }
 
 func main() {
 	target := flag.String("target", setting("TARGET", "127.0.0.1:50051"), "the server's address")
-	data := flag.String("data", setting("DATA", "../../data"), "the server's data folder, for the one-time password")
+	data := flag.String("data", setting("DATA", "../../data"), "the server's data folder, for the one-time password and the mails")
 	flag.Parse()
 	if err := run(*target, *data); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -82,9 +95,9 @@ func run(target, data string) error {
 	defer nobody.Close()
 
 	// No call waits for ever; a deadline is handed to the server too.
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	t := &tour{nobody: nobody, oneTime: strings.TrimSpace(string(oneTime))}
+	t := &tour{nobody: nobody, oneTime: strings.TrimSpace(string(oneTime)), mails: mailsIn(data)}
 	for _, step := range steps {
 		fmt.Println("==", step.title)
 		if err := step.run(ctx, t); err != nil {

@@ -31,7 +31,7 @@ func operatorSignsIn(ctx context.Context, t *tour) error {
 		return err
 	}
 	t.operator = t.nobody.As(token)
-	me, err := directoryv1.NewSessionServiceClient(t.operator).WhoAmI(ctx, &directoryv1.WhoAmIRequest{})
+	me, err := whoAmI(ctx, t.operator)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func twoUsers(ctx context.Context, t *tour) error {
 	if err != nil {
 		return err
 	}
-	if err := expect(len(refusal.Fields) == 1 && refusal.Fields[0] == "user.recovery_email", "%v", refusal.Fields); err != nil {
+	if err := expectSame(refusal.Fields(), "user.recovery_email"); err != nil {
 		return err
 	}
 	bob.RecoveryEmail = "bob@mail.example"
@@ -104,7 +104,7 @@ func passwordIsReset(ctx context.Context, t *tour) error {
 		return err
 	}
 	t.deePassword = reset.TemporaryPassword
-	_, err = directoryv1.NewSessionServiceClient(t.dee).WhoAmI(ctx, &directoryv1.WhoAmIRequest{})
+	_, err = whoAmI(ctx, t.dee)
 	_, err = refused(err, codes.Unauthenticated, accessv1.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 	return err
 }
@@ -129,8 +129,7 @@ func pages(ctx context.Context, t *tour) error {
 		}
 		request.PageToken = page.NextPageToken
 	}
-	fmt.Println(strings.Join(found, ", "))
-	if err := expect(strings.Join(found, ", ") == "Bob Hill, Dee Marsh", "%v", found); err != nil {
+	if err := expectSame(found, "Bob Hill", "Dee Marsh"); err != nil {
 		return err
 	}
 	_, err := users.ListUsers(ctx, &directoryv1.ListUsersRequest{Parent: t.contoso, Filter: `shoe_size = 43`})
@@ -164,6 +163,7 @@ func sameRequestTwice(ctx context.Context, t *tour) error {
 	if err := expect(proto.Equal(first.User, second.User), "both answers tell of the same user"); err != nil {
 		return err
 	}
+	t.eveUser, t.evePassword = first.User.Name, first.TemporaryPassword
 	// Without a request_id of its own the call is another one.
 	request.RequestId = ""
 	_, err = users.CreateUser(ctx, request)

@@ -14,7 +14,7 @@ import (
 
 // It is an application of the operator's tenant with the role OPERATOR_SERVICE, and signs in with a key.
 func internalService(ctx context.Context, t *tour) error {
-	me, err := directoryv1.NewSessionServiceClient(t.operator).WhoAmI(ctx, &directoryv1.WhoAmIRequest{})
+	me, err := whoAmI(ctx, t.operator)
 	if err != nil {
 		return err
 	}
@@ -94,11 +94,11 @@ func keysAreChanged(ctx context.Context, t *tour) error {
 	if _, err := applications.DeleteKey(ctx, &directoryv1.DeleteKeyRequest{Name: t.key}); err != nil {
 		return err
 	}
-	if _, err := directoryv1.NewSessionServiceClient(now).WhoAmI(ctx, &directoryv1.WhoAmIRequest{}); err != nil {
+	if _, err := whoAmI(ctx, now); err != nil {
 		return err
 	}
 	t.portal, t.key, t.secret = now, made.Key.Name, made.Secret
-	_, err = directoryv1.NewSessionServiceClient(before).WhoAmI(ctx, &directoryv1.WhoAmIRequest{})
+	_, err = whoAmI(ctx, before)
 	_, err = refused(err, codes.Unauthenticated, accessv1.ErrorReason_ERROR_REASON_TOKEN_INVALID)
 	return err
 }

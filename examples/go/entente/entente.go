@@ -6,8 +6,10 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
@@ -54,15 +56,40 @@ func (c *Caller) OnBehalfOf(accessToken, address string) *Caller {
 	return &Caller{c.connection, metadata.Join(c.headers, person)}
 }
 
-// Invoke makes a call; generated clients use it.
+// Invoke makes a call; generated clients use it. One that came too often is repeated once it may come, if its deadline leaves time for that.
 func (c *Caller) Invoke(ctx context.Context, method string, request, answer any, options ...grpc.CallOption) error {
 	if message, ok := request.(proto.Message); ok {
 		setRequestID(message.ProtoReflect())
 	}
-	return c.connection.Invoke(c.outgoing(ctx), method, request, answer, options...)
+	for {
+		err := c.connection.Invoke(c.outgoing(ctx), method, request, answer, options...)
+		if err == nil || !waited(ctx, err) {
+			return err
+		}
+	}
 }
 
-// NewStream opens a stream; generated clients use it.
+// Waits as the error says, if the call came too often and there is time; else it is false.
+func waited(ctx context.Context, err error) bool {
+	refusal := RefusalOf(err)
+	if refusal == nil || refusal.Code != codes.ResourceExhausted || refusal.Wait == 0 {
+		return false
+	}
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < refusal.Wait {
+		return false
+	}
+	timer := time.NewTimer(refusal.Wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// NewStream opens a stream; generated clients use it. Its deadline is that of the context, for the stream as a whole. Messages to the server
+// have a request_id already: it stands for the run, and a sequence for the place in it. So a stream can be sent again too.
 func (c *Caller) NewStream(
 	ctx context.Context, description *grpc.StreamDesc, method string, options ...grpc.CallOption,
 ) (grpc.ClientStream, error) {

@@ -14,20 +14,33 @@ import (
 
 // A Refusal is why a call failed. Programs decide by Code and Reason, never by text.
 type Refusal struct {
-	Code     codes.Code
-	Reason   accessv1.ErrorReason
-	Metadata map[string]string // What the reason speaks of, such as "permission".
-	Fields   []string          // The fields that are wrong.
-	Wait     time.Duration     // When it may be tried again.
-	Text     string            // For people, in the language asked for.
+	Code       codes.Code
+	Reason     accessv1.ErrorReason
+	Metadata   map[string]string                       // What the reason speaks of, such as "permission".
+	Violations []*errdetails.BadRequest_FieldViolation // What is wrong with the request, field by field; the descriptions are for people.
+	Wait       time.Duration                           // When it may be tried again.
+	Text       string                                  // For people, in the language asked for.
+}
+
+// Fields gives the fields that are wrong, one for each violation.
+func (r *Refusal) Fields() []string {
+	fields := make([]string, len(r.Violations))
+	for i, violation := range r.Violations {
+		fields[i] = violation.Field
+	}
+	return fields
 }
 
 func (r *Refusal) Error() string {
 	text := fmt.Sprintf("%s %s: %s", r.Code, strings.TrimPrefix(r.Reason.String(), "ERROR_REASON_"), r.Text)
-	if len(r.Fields) > 0 {
-		text += " (" + strings.Join(r.Fields, ", ") + ")"
+	if len(r.Violations) == 0 {
+		return text
 	}
-	return text
+	wrong := make([]string, len(r.Violations))
+	for i, violation := range r.Violations {
+		wrong[i] = violation.Field + " " + violation.Description
+	}
+	return text + " (" + strings.Join(wrong, "; ") + ")"
 }
 
 // RefusalOf reads a call's error: google.rpc.ErrorInfo is always among its details, the others where they fit. It gives nil for an error that
@@ -46,9 +59,7 @@ func RefusalOf(err error) *Refusal {
 				refusal.Metadata = detail.Metadata
 			}
 		case *errdetails.BadRequest:
-			for _, violation := range detail.FieldViolations {
-				refusal.Fields = append(refusal.Fields, violation.Field)
-			}
+			refusal.Violations = detail.FieldViolations
 		case *errdetails.RetryInfo:
 			refusal.Wait = detail.RetryDelay.AsDuration()
 		case *errdetails.LocalizedMessage:
