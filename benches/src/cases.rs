@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::{
+    hashes,
     load::{self, Op, Sample, Window},
     machine::{Meter, Syncs, resident_mib},
     ops,
@@ -103,11 +104,21 @@ pub const CASES: &[Case] = &[
     case(What::CheckFew(true), "check-10-groups-batch", true, &[]),
     case(What::CheckMany(true), "check-2000-groups-batch", true, &[]),
     case(What::CheckNarrow(true), "check-10-grants-batch", true, &[]),
-    case(What::CheckWide(true), "check-110000-grants-batch", true, &[]),
+    case(
+        What::CheckWide(true),
+        "check-110000-grants-batch",
+        true,
+        &[],
+    ),
     case(What::Create, "create-user", true, &[1, MIDDLE]),
     case(What::CreateHot, "create-user-hot", true, &[MIDDLE]),
     case(What::SignIn, "sign-in", true, &[MIDDLE]),
-    case(What::CreateReplicas, "create-user-hot-2-replicas", false, &[]),
+    case(
+        What::CreateReplicas,
+        "create-user-hot-2-replicas",
+        false,
+        &[],
+    ),
     case(What::OneCommit, "sqlite-one-commit", false, &[0]),
     case(What::Pgbench(0), "pgbench", false, &[0]),
     case(What::Pgbench(1), "pgbench-one-client", false, &[0]),
@@ -162,10 +173,19 @@ pub fn plan(database: Database, only: &[String], levels: &[usize], quick: bool) 
         return runs;
     }
     for level in levels {
-        runs.extend(cases.iter().filter(|c| c.levels).map(|case| run(case, *level)));
+        runs.extend(
+            cases
+                .iter()
+                .filter(|c| c.levels)
+                .map(|case| run(case, *level)),
+        );
     }
     for case in cases.iter().filter(|c| !c.levels) {
-        let callers = if case.what == What::CreateReplicas { MIDDLE } else { 0 };
+        let callers = if case.what == What::CreateReplicas {
+            MIDDLE
+        } else {
+            0
+        };
         runs.push(run(case, callers));
     }
     runs
@@ -219,12 +239,22 @@ fn load_of(world: &World, what: What) -> Result<Option<(Op, Meter)>> {
         }
         What::ListSmall => {
             let (open, _) = small()?;
-            (ops::list_users(open, &open.people[0].tenant(), ""), meter(open))
+            (
+                ops::list_users(open, &open.people[0].tenant(), ""),
+                meter(open),
+            )
         }
         What::ListLarge | What::ListLate => {
             let large = large()?;
-            let page = if what == What::ListLate { &large.late.0 } else { "" };
-            (ops::list_users(&large.open, &large.tenant, page), meter(&large.open))
+            let page = if what == What::ListLate {
+                &large.late.0
+            } else {
+                ""
+            };
+            (
+                ops::list_users(&large.open, &large.tenant, page),
+                meter(&large.open),
+            )
         }
         What::CheckMany(batch) => {
             let (account, held, _) = &large()?.grouped;
@@ -235,17 +265,24 @@ fn load_of(world: &World, what: What) -> Result<Option<(Op, Meter)>> {
             checked(account, few, batch)?
         }
         What::CheckWide(batch) => {
-            let (account, people) = &large()?.wide;
-            checked(account, people, batch)?
+            let large = large()?;
+            checked(&large.wide, &large.members_of_both, batch)?
         }
         What::CheckNarrow(batch) => {
-            let (account, people) = &large()?.narrow;
-            checked(account, people, batch)?
+            let large = large()?;
+            checked(&large.narrow, &large.members_of_both, batch)?
         }
         What::Create | What::CreateHot => {
             let open = &shared(world)?.open;
-            let of = if what == What::CreateHot { 1 } else { open.people.len() };
-            (ops::create(&open.wire, &open.tokens[..of], &open.people[..of]), meter(open))
+            let of = if what == What::CreateHot {
+                1
+            } else {
+                open.people.len()
+            };
+            (
+                ops::create(&open.wire, &open.tokens[..of], &open.people[..of]),
+                meter(open),
+            )
         }
         What::SignIn => {
             let open = &shared(world)?.open;
@@ -264,7 +301,10 @@ pub async fn run(world: &mut World, run: Run, window: Window) -> Result<Sample> 
     if let Some((op, meter)) = load_of(world, run.what)? {
         let sample = load::closed(&op, run.callers, window, &meter).await?;
         if writes(run.what) && !meter.quiet(SETTLING).await {
-            eprintln!("  {} left work behind that takes longer than {SETTLING:?}", run.key());
+            eprintln!(
+                "  {} left work behind that takes longer than {SETTLING:?}",
+                run.key()
+            );
         }
         return Ok(sample);
     }
@@ -297,11 +337,21 @@ pub async fn run(world: &mut World, run: Run, window: Window) -> Result<Sample> 
         What::OneCommit => {
             let shared = shared(world)?;
             let (rows, model) = (shared.rows.clone(), shared.model.clone());
-            tokio::task::spawn_blocking(move || yard::one_commit_each(&rows, &model, seconds)).await?
+            here(move || yard::one_commit_each(&rows, &model, seconds)).await
         }
-        What::Hashes => tokio::task::spawn_blocking(move || yard::hashes(seconds)).await?,
+        What::Hashes => here(move || hashes::run(seconds)).await,
         other => anyhow::bail!("{other:?} is no case"),
     }
+}
+
+/// A yardstick that runs in this process; its CPU time is the client's.
+async fn here(work: impl FnOnce() -> Result<Sample> + Send + 'static) -> Result<Sample> {
+    let meter = Meter::default();
+    let before = meter.read();
+    let mut sample = tokio::task::spawn_blocking(work).await??;
+    let used = meter.read().since(&before).client;
+    sample.client_cpu = used.map(|us| us / sample.calls.max(1) as f64);
+    Ok(sample)
 }
 
 fn writes(what: What) -> bool {
@@ -317,7 +367,9 @@ async fn pgbench(world: &World, which: usize, seconds: f64) -> Result<Sample> {
         database: world.database_pid(),
     };
     let before = meter.read();
-    let mut sample = scripts.run(best.form, which == 2, best.clients, seconds).await?;
+    let mut sample = scripts
+        .run(best.form, which == 2, best.clients, seconds)
+        .await?;
     let used = meter.read().since(&before).database;
     sample.database_cpu = used.map(|us| us / sample.calls.max(1) as f64);
     meter.quiet(SETTLING).await;
@@ -357,7 +409,9 @@ pub async fn syncs(world: &mut World, runs: &[Run], window: Window) -> Result<Ve
             },
         };
         let Some(perf) = Syncs::count(&meter.processes()).await else {
-            world.notes.push("files synced could not be counted: perf is missing, or isn't let".to_owned());
+            world.notes.push(
+                "files synced could not be counted: perf is missing, or isn't let".to_owned(),
+            );
             break;
         };
         let sample = run(world, *of, window).await?;
@@ -373,7 +427,10 @@ pub async fn memory(world: &World) -> Result<Vec<(String, f64)>> {
     let mut told = Vec::new();
     for (name, open) in [
         ("memory-worked", world.small.as_ref().map(|(open, _)| open)),
-        ("memory-worked-writes", world.shared.as_ref().map(|s| &s.open)),
+        (
+            "memory-worked-writes",
+            world.shared.as_ref().map(|s| &s.open),
+        ),
         ("memory-1m-users", world.large.as_ref().map(|l| &l.open)),
     ] {
         if let Some(open) = open {

@@ -42,7 +42,7 @@ pub struct Window {
 /// What was measured of a case in one round. Times are in microseconds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sample {
-    /// Calls answered well within the window.
+    /// Calls answered well that ended within the window; of an open loop, that were due within it.
     pub calls: u64,
     /// Calls answered well in all, warm-up included.
     pub all_calls: u64,
@@ -128,7 +128,10 @@ impl Count {
     }
 
     fn sample(&self, seconds: f64) -> Result<Sample> {
-        let total = self.total.lock().map_err(|_| anyhow!("a caller panicked"))?;
+        let total = self
+            .total
+            .lock()
+            .map_err(|_| anyhow!("a caller panicked"))?;
         let at = |q: f64| {
             (!total.times.is_empty()).then(|| total.times.value_at_quantile(q) as f64 / 1_000.0)
         };
@@ -184,7 +187,9 @@ pub async fn closed(op: &Op, callers: usize, window: Window, meter: &Meter) -> R
         }
         Ok::<_, anyhow::Error>(())
     });
-    ended.await.map_err(|_| anyhow!("calls were not answered within {TAIL:?}"))??;
+    ended
+        .await
+        .map_err(|_| anyhow!("calls were not answered within {TAIL:?}"))??;
     Ok(with_cpu(count.sample(seconds)?, &used))
 }
 
@@ -194,15 +199,14 @@ async fn call_on(caller: usize, op: &Op, count: &Count) -> Result<()> {
     let mut refused: BTreeMap<String, u64> = BTreeMap::new();
     let mut all = 0;
     loop {
-        let phase = count.phase.load(Ordering::Relaxed);
-        if phase == OVER {
+        if count.phase.load(Ordering::Relaxed) == OVER {
             break;
         }
         let begun = Instant::now();
         let answer = op(caller, &mut random).await;
         let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(MOST_NS);
-        // What began before the window or ends after it doesn't count.
-        let counts = phase == MEASURED && count.phase.load(Ordering::Relaxed) == MEASURED;
+        // What ends within the window counts, whenever it began: so no slow call is lost at both edges.
+        let counts = count.phase.load(Ordering::Relaxed) == MEASURED;
         match answer {
             Ok(()) => {
                 all += 1;
@@ -218,7 +222,10 @@ async fn call_on(caller: usize, op: &Op, count: &Count) -> Result<()> {
         }
     }
     count.all.fetch_add(all, Ordering::Relaxed);
-    let mut total = count.total.lock().map_err(|_| anyhow!("a caller panicked"))?;
+    let mut total = count
+        .total
+        .lock()
+        .map_err(|_| anyhow!("a caller panicked"))?;
     total.times.add(&times)?;
     for (code, n) in refused {
         *total.refused.entry(code).or_default() += n;
@@ -275,6 +282,8 @@ pub async fn open(op: &Op, per_second: u32, window: Window, meter: &Meter) -> Re
     let all = u32::try_from(MOST_UNDER_WAY)?;
     let ended = tokio::time::timeout(TAIL, places.acquire_many(all)).await;
     drop(ended.map_err(|_| anyhow!("calls were not answered within {TAIL:?}"))??);
-    beginner.join().map_err(|_| anyhow!("the beginner of calls panicked"))?;
+    beginner
+        .join()
+        .map_err(|_| anyhow!("the beginner of calls panicked"))?;
     Ok(with_cpu(count.sample(seconds)?, &used))
 }

@@ -47,7 +47,11 @@ impl Used {
 impl Meter {
     /// Reads now.
     pub fn read(&self) -> Used {
-        let servers: Vec<f64> = self.servers.iter().filter_map(|p| Some(stat(*p)?.own)).collect();
+        let servers: Vec<f64> = self
+            .servers
+            .iter()
+            .filter_map(|p| Some(stat(*p)?.own))
+            .collect();
         Used {
             server: (!servers.is_empty()).then(|| servers.iter().sum()),
             database: self.database.and_then(|pid| {
@@ -64,7 +68,12 @@ impl Meter {
     pub fn processes(&self) -> Vec<u32> {
         let database = self.database.into_iter();
         let sessions = self.database.map(children).unwrap_or_default();
-        self.servers.iter().copied().chain(database).chain(sessions).collect()
+        self.servers
+            .iter()
+            .copied()
+            .chain(database)
+            .chain(sessions)
+            .collect()
     }
 
     /// Waits until what a case left behind is worked off; false if it isn't after a while.
@@ -165,7 +174,10 @@ impl Syncs {
 
 /// What a command prints, in one line; empty if there is no such command.
 pub fn output(command: &str, args: &[&str]) -> String {
-    let done = Command::new(command).args(args).stderr(Stdio::null()).output();
+    let done = Command::new(command)
+        .args(args)
+        .stderr(Stdio::null())
+        .output();
     done.map(|d| String::from_utf8_lossy(&d.stdout).trim().replace('\n', " "))
         .unwrap_or_default()
 }
@@ -183,17 +195,32 @@ pub fn describe(folder: &std::path::Path) -> Vec<(String, String)> {
         .find_map(|l| l.strip_prefix("MemTotal:"))
         .and_then(|l| l.trim().trim_end_matches(" kB").parse::<f64>().ok());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let files = output("stat", &["-f", "-c", "%T", &folder.display().to_string()]);
+    let files = output(
+        "findmnt",
+        &["-n", "-o", "FSTYPE", "-T", &folder.display().to_string()],
+    );
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     [
-        ("Cores", format!("{cores}, shared by client, server and database")),
+        (
+            "Cores",
+            format!("{cores}, shared by client, server and database"),
+        ),
         ("Processor", model.unwrap_or_else(|| "unknown".to_owned())),
-        ("Memory", memory.map_or_else(String::new, |k| format!("{:.1} GiB", k / 1_048_576.0))),
+        (
+            "Memory",
+            memory.map_or_else(String::new, |k| format!("{:.1} GiB", k / 1_048_576.0)),
+        ),
         ("Kernel", output("uname", &["-sr"])),
         ("Files", files),
-        ("Load before", load.split(' ').take(3).collect::<Vec<_>>().join(" ")),
+        (
+            "Load before",
+            load.split(' ').take(3).collect::<Vec<_>>().join(" "),
+        ),
         ("Rust", output("rustc", &["--version"])),
-        ("Source", output("git", &["describe", "--always", "--dirty"])),
+        (
+            "Source",
+            output("git", &["describe", "--always", "--dirty"]),
+        ),
         ("Date", output("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
     ]
     .map(|(name, value)| (name.to_owned(), value))

@@ -8,6 +8,7 @@
 //! over the rounds and both ends. Client, server and database share the machine's cores.
 
 mod cases;
+mod hashes;
 mod load;
 mod machine;
 mod ops;
@@ -54,7 +55,7 @@ enum Command {
     /// Lists the cases.
     Cases,
     /// Measures.
-    Run(Options),
+    Run(Box<Options>),
 }
 
 #[derive(Args)]
@@ -143,10 +144,18 @@ async fn serve_echo() -> Result<bool> {
 
 async fn run(options: &Options) -> Result<bool> {
     for name in &options.only {
-        ensure!(cases::CASES.iter().any(|c| c.name == name), "{name} is no case; see `cases`");
+        ensure!(
+            cases::CASES.iter().any(|c| c.name == name),
+            "{name} is no case; see `cases`"
+        );
     }
-    ensure!(options.rounds > 0 && options.seconds > 0.0, "no rounds, or no time");
+    ensure!(
+        options.rounds > 0 && options.seconds > 0.0,
+        "no rounds, or no time"
+    );
     let binary = world::binary(options.binary.clone())?;
+    // Rather now than after an hour.
+    report::check(options.page.as_deref(), options.baseline.as_deref())?;
     let under = options.folder.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new()
         .prefix("entente-bench-")

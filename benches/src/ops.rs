@@ -43,7 +43,10 @@ fn wrong(right: bool) -> Result<(), Status> {
     if right {
         Ok(())
     } else {
-        #[expect(clippy::disallowed_methods, reason = "a client's, which no caller is told")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a client's, which no caller is told"
+        )]
         Err(Status::data_loss("not the answer"))
     }
 }

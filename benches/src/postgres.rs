@@ -39,9 +39,9 @@ fn program(name: &str) -> Result<PathBuf> {
         .filter(|p| p.exists())
         .collect();
     found.sort();
-    found
-        .pop()
-        .with_context(|| format!("PostgreSQL's {name} is missing; scripts/tools.sh test installs it"))
+    found.pop().with_context(|| {
+        format!("PostgreSQL's {name} is missing; scripts/tools.sh test installs it")
+    })
 }
 
 /// PostgreSQL won't run as root.
@@ -49,18 +49,29 @@ fn as_postgres(program: &Path) -> Vec<String> {
     let root =
         fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
     let way: &[&str] = if root {
-        &["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        &[
+            "setpriv",
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--clear-groups",
+        ]
     } else {
         &[]
     };
     let program = program.display().to_string();
-    way.iter().map(|s| (*s).to_owned()).chain([program]).collect()
+    way.iter()
+        .map(|s| (*s).to_owned())
+        .chain([program])
+        .collect()
 }
 
 impl Cluster {
     /// Starts one in a folder of its own under the given one.
     pub fn start(under: &Path) -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("postgres-").tempdir_in(under)?.keep();
+        let folder = tempfile::Builder::new()
+            .prefix("postgres-")
+            .tempdir_in(under)?
+            .keep();
         for path in [under, &folder] {
             let mut permissions = fs::metadata(path)?.permissions();
             std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o777);
@@ -70,10 +81,22 @@ impl Cluster {
         let initdb = as_postgres(&program("initdb")?);
         let made = Command::new(&initdb[0])
             .args(&initdb[1..])
-            .args(["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
+            .args([
+                "-U",
+                "postgres",
+                "--auth=trust",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "-D",
+            ])
             .arg(&data)
             .output()?;
-        ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        ensure!(
+            made.status.success(),
+            "initdb: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         let port = crate::site::free_port()?;
         // Its defaults, but for room for the connections of all servers.
         let script = format!(
@@ -109,7 +132,11 @@ impl Cluster {
                 .status()?;
             if ready.success() {
                 let lock = fs::read_to_string(self.folder.join("data/postmaster.pid"))?;
-                self.pid = lock.lines().next().context("an empty postmaster.pid")?.parse()?;
+                self.pid = lock
+                    .lines()
+                    .next()
+                    .context("an empty postmaster.pid")?
+                    .parse()?;
                 return Ok(());
             }
             ensure!(
@@ -135,9 +162,22 @@ impl Cluster {
 /// Runs SQL; gives what psql prints, a line a row.
 pub fn psql(url: &str, sql: &str) -> Result<String> {
     let done = Command::new(program("psql")?)
-        .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, url])
+        .args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            sql,
+            url,
+        ])
         .output()?;
-    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let (out, err) = (
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr),
+    );
     ensure!(done.status.success(), "{sql}: {err}");
     Ok(out.trim().to_owned())
 }
@@ -147,18 +187,31 @@ pub async fn pgbench(url: &str, script: &Path, clients: u32, seconds: f64) -> Re
     let whole = seconds.ceil().max(1.0);
     let mut command = Command::new(program("pgbench")?);
     command.args(["-n", "-M", "prepared", "-T", &whole.to_string()]);
-    command.args(["-c", &clients.to_string(), "-j", &clients.min(2).to_string()]);
+    command.args([
+        "-c",
+        &clients.to_string(),
+        "-j",
+        &clients.min(2).to_string(),
+    ]);
     command.arg("-f").arg(script).arg(url);
     let done = tokio::task::spawn_blocking(move || command.output()).await??;
-    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    ensure!(done.status.success(), "pgbench with {}: {err}", script.display());
+    let (out, err) = (
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr),
+    );
+    ensure!(
+        done.status.success(),
+        "pgbench with {}: {err}",
+        script.display()
+    );
     let number = |prefix: &str| {
         let line = out.lines().find_map(|l| l.trim().strip_prefix(prefix))?;
         line.trim().split(' ').next()?.parse::<f64>().ok()
     };
-    let (Some(tps), Some(calls)) =
-        (number("tps = "), number("number of transactions actually processed:"))
-    else {
+    let (Some(tps), Some(calls)) = (
+        number("tps = "),
+        number("number of transactions actually processed:"),
+    ) else {
         bail!("pgbench told no rate: {out}");
     };
     if tps <= 0.0 {

@@ -145,9 +145,16 @@ impl Outcome {
             for (code, count) in samples.iter().flat_map(|s| &s.refused) {
                 *refused.entry(code).or_default() += count;
             }
-            let refused: Vec<_> = refused.iter().map(|(code, n)| format!("{n} {code}")).collect();
+            let refused: Vec<_> = refused
+                .iter()
+                .map(|(code, n)| format!("{n} {code}"))
+                .collect();
             let dropped: u64 = samples.iter().map(|s| s.dropped).sum();
-            let dropped = if dropped == 0 { String::new() } else { dropped.to_string() };
+            let dropped = if dropped == 0 {
+                String::new()
+            } else {
+                dropped.to_string()
+            };
             let synced = self.syncs.iter().find(|(name, _)| name == key);
             let _ = writeln!(
                 text,
@@ -178,6 +185,28 @@ fn ends(spread: Spread) -> String {
     format!("{} ({} to {})", short(median), short(least), short(most))
 }
 
+/// Whether the page can be written, and the baseline read.
+pub fn check(page: Option<&Path>, base: Option<&Path>) -> Result<()> {
+    page.map(around).transpose()?;
+    base.map(baseline).transpose()?;
+    Ok(())
+}
+
+/// The page before and after what is written anew.
+fn around(page: &Path) -> Result<(String, String)> {
+    let text = fs::read_to_string(page).with_context(|| page.display().to_string())?;
+    let fault = || format!("{} lacks \"{BEGIN}\" or \"{END}\"", page.display());
+    let (before, rest) = text.split_once(BEGIN).with_context(fault)?;
+    let (_, after) = rest.split_once(END).with_context(fault)?;
+    Ok((before.to_owned(), after.to_owned()))
+}
+
+fn baseline(file: &Path) -> Result<Baseline> {
+    let text = fs::read_to_string(file)
+        .with_context(|| format!("{}: write it with make bench-baseline", file.display()))?;
+    serde_json::from_str(&text).with_context(|| file.display().to_string())
+}
+
 impl Results {
     /// Writes everything as JSON.
     pub fn write_json(&self, file: &Path) -> Result<()> {
@@ -191,7 +220,12 @@ impl Results {
     pub fn summary(&self) -> String {
         let mut text = String::new();
         for outcome in &self.databases {
-            let _ = writeln!(text, "\n{}\n{}", outcome.database.name(), outcome.table_of_targets());
+            let _ = writeln!(
+                text,
+                "\n{}\n{}",
+                outcome.database.name(),
+                outcome.table_of_targets()
+            );
         }
         text
     }
@@ -201,7 +235,12 @@ impl Results {
         for (name, value) in &self.machine {
             let _ = writeln!(text, "- {name}: {value}");
         }
-        let rounds = self.databases.iter().map(|d| d.rounds.len()).max().unwrap_or(0);
+        let rounds = self
+            .databases
+            .iter()
+            .map(|d| d.rounds.len())
+            .max()
+            .unwrap_or(0);
         let _ = writeln!(
             text,
             "- Rounds: {rounds}, in each of them every case for {} s after a warm-up; ratios are formed within a round\n",
@@ -225,17 +264,17 @@ impl Results {
 
     /// Writes the measured part of the page, and leaves the rest as it is.
     pub fn write_page(&self, file: &Path) -> Result<()> {
-        let old = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        let fault = || format!("{} lacks \"{BEGIN}\" or \"{END}\"", file.display());
-        let (before, rest) = old.split_once(BEGIN).with_context(fault)?;
-        let (_, after) = rest.split_once(END).with_context(fault)?;
+        let (before, after) = around(file)?;
         fs::write(file, format!("{before}{}{after}", self.measured()))?;
         Ok(())
     }
 
     fn steady(&self) -> BTreeMap<String, BTreeMap<String, (f64, Asked)>> {
         let of = |outcome: &Outcome| {
-            let kept = outcome.ratios().into_iter().filter(|(ratio, _)| ratio.is_steady());
+            let kept = outcome
+                .ratios()
+                .into_iter()
+                .filter(|(ratio, _)| ratio.is_steady());
             let kept = kept.filter_map(|(ratio, spread)| {
                 Some((ratio.name.to_owned(), (spread?.median, ratio.asked)))
             });
@@ -247,7 +286,12 @@ impl Results {
     /// Writes the baseline that later runs are held against.
     pub fn write_baseline(&self, file: &Path) -> Result<()> {
         let ratios = self.steady().into_iter().map(|(database, all)| {
-            (database, all.into_iter().map(|(name, (median, _))| (name, median)).collect())
+            (
+                database,
+                all.into_iter()
+                    .map(|(name, (median, _))| (name, median))
+                    .collect(),
+            )
         });
         let baseline = Baseline {
             machine: self.machine.iter().cloned().collect(),
@@ -259,10 +303,7 @@ impl Results {
 
     /// Holds this run against a baseline; gives whether nothing lost more than a tenth.
     pub fn compare(&self, file: &Path) -> Result<bool> {
-        let text = fs::read_to_string(file).with_context(|| {
-            format!("{} isn't there; write it with --write-baseline", file.display())
-        })?;
-        let baseline: Baseline = serde_json::from_str(&text)?;
+        let baseline = baseline(file)?;
         let (mut good, mut compared) = (true, 0);
         for (database, ratios) in self.steady() {
             for (name, (now, asked)) in ratios {
@@ -272,12 +313,20 @@ impl Results {
                 };
                 let lost = asked.lost(now, *before);
                 let mark = if lost { "LOST" } else { "ok" };
-                println!("{mark:4}  {database}: {name}: {} (before {})", short(now), short(*before));
+                println!(
+                    "{mark:4}  {database}: {name}: {} (before {})",
+                    short(now),
+                    short(*before)
+                );
                 good &= !lost;
                 compared += 1;
             }
         }
-        anyhow::ensure!(compared > 0, "{} has nothing of what was run", file.display());
+        anyhow::ensure!(
+            compared > 0,
+            "{} has nothing of what was run",
+            file.display()
+        );
         Ok(good)
     }
 }

@@ -230,7 +230,10 @@ fn names_of(rows: &Rows, tenant: &str, most: usize) -> Result<Vec<String>> {
 }
 
 fn name(parent: &str, collection: &str, id: &str) -> Result<String> {
-    Ok(format!("{parent}/{collection}/{}", uuid::Uuid::try_parse(id)?))
+    Ok(format!(
+        "{parent}/{collection}/{}",
+        uuid::Uuid::try_parse(id)?
+    ))
 }
 
 /// A hundred tenants, each with its admin. The site is stopped in between: `copied` sees it then, with a user that was just made.
@@ -268,11 +271,13 @@ pub struct Large {
     pub late: (String, usize),
     /// The account on which groups hold roles; members of many groups, members of few.
     pub grouped: (String, Vec<String>, Vec<String>),
-    /// An account with many members, and some of them.
-    pub wide: (String, Vec<String>),
+    /// An account with many members.
+    pub wide: String,
     /// An account with few.
-    pub narrow: (String, Vec<String>),
-    /// How many members that account has.
+    pub narrow: String,
+    /// The members of the latter, who are members of the former too.
+    pub members_of_both: Vec<String>,
+    /// How many members the account of many has.
     pub members: usize,
     /// The service that asks.
     pub service: Token,
@@ -319,27 +324,38 @@ pub async fn large(site: Site, many: usize) -> Result<Large> {
     users(rows, &ann.name, many)?;
     groups(rows, &tenant, &accounts[0])?;
     let members = GRANTS.0.min(many);
-    for (account, first, count) in [(&accounts[1], 1, members), (&accounts[2], 2 * ASKED + 1, GRANTS.1)] {
+    for (account, first, count) in [
+        (&accounts[1], 1, members),
+        (&accounts[2], 2 * ASKED + 1, GRANTS.1),
+    ] {
         grants(rows, &tenant, account, first, count)?;
     }
     settle(rows)?;
     let of = |first: usize, count: usize| people(rows, &tenant, first, count, 1);
     let (held, few) = (of(1, ASKED)?, of(ASKED + 1, ASKED)?);
-    let (narrow, wide) = (of(2 * ASKED + 1, GRANTS.1)?, people(rows, &tenant, 1, ASKED, members / ASKED)?);
-    let users = people(rows, &tenant, 1, FEW_USERS.min(many), (many / FEW_USERS).max(1))?;
+    // Asked about on both accounts, so that nothing differs but how many others there are.
+    let members_of_both = of(2 * ASKED + 1, GRANTS.1)?;
+    let users = people(
+        rows,
+        &tenant,
+        1,
+        FEW_USERS.min(many),
+        (many / FEW_USERS).max(1),
+    )?;
     let open = Open::over(site, vec![ann]).await?;
     let service = sign_in_by_key(&open.wire, &key.0, &key.1).await?;
     let late = late_page(&open, &tenant, many).await?;
-    let [grouped, wide_account, narrow_account] = <[String; 3]>::try_from(accounts)
-        .map_err(|_| anyhow::anyhow!("not three accounts"))?;
+    let [grouped, wide_account, narrow_account] =
+        <[String; 3]>::try_from(accounts).map_err(|_| anyhow::anyhow!("not three accounts"))?;
     Ok(Large {
         open,
         tenant,
         users,
         late,
         grouped: (grouped, held, few),
-        wide: (wide_account, wide),
-        narrow: (narrow_account, narrow),
+        wide: wide_account,
+        narrow: narrow_account,
+        members_of_both,
         members,
         service,
         key,
@@ -349,8 +365,13 @@ pub async fn large(site: Site, many: usize) -> Result<Large> {
 /// An internal service of the operator; gives its client ID and secret.
 async fn service(wire: &Wire, operator: &Token) -> Result<(String, String)> {
     let mut sessions = SessionServiceClient::new(wire.of(0));
-    let me = sessions.who_am_i(by(operator, WhoAmIRequest {})).await?.into_inner();
-    let home = me.tenant.with_context(|| format!("{ADMINISTRATOR} has no tenant"))?;
+    let me = sessions
+        .who_am_i(by(operator, WhoAmIRequest {}))
+        .await?
+        .into_inner();
+    let home = me
+        .tenant
+        .with_context(|| format!("{ADMINISTRATOR} has no tenant"))?;
     let request = CreateApplicationRequest {
         parent: home.name,
         application: Some(Application {
@@ -360,7 +381,10 @@ async fn service(wire: &Wire, operator: &Token) -> Result<(String, String)> {
         ..CreateApplicationRequest::default()
     };
     let mut applications = ApplicationServiceClient::new(wire.of(0));
-    let made = applications.create_application(by(operator, request)).await?.into_inner();
+    let made = applications
+        .create_application(by(operator, request))
+        .await?
+        .into_inner();
     let request = AssignOperatorRolesRequest {
         principal: made.name.clone(),
         roles: vec![OperatorRole::OperatorService as i32],
@@ -372,20 +396,35 @@ async fn service(wire: &Wire, operator: &Token) -> Result<(String, String)> {
         parent: made.name,
         ..CreateKeyRequest::default()
     };
-    let key = applications.create_key(by(operator, request)).await?.into_inner();
+    let key = applications
+        .create_key(by(operator, request))
+        .await?
+        .into_inner();
     Ok((made.client_id, key.secret))
 }
 
 /// Users by their numbers: so many from the first on, each a step after the one before.
-fn people(rows: &Rows, tenant: &str, first: usize, count: usize, step: usize) -> Result<Vec<String>> {
-    let wanted: Vec<String> = (0..count).map(|n| format!("'b{}'", first + n * step)).collect();
+fn people(
+    rows: &Rows,
+    tenant: &str,
+    first: usize,
+    count: usize,
+    step: usize,
+) -> Result<Vec<String>> {
+    let wanted: Vec<String> = (0..count)
+        .map(|n| format!("'b{}'", first + n * step))
+        .collect();
     let ids = rows.column(&format!(
         "SELECT {} FROM users WHERE tenant_id = {} AND user_name_fold IN ({}) AND state <> 3",
         rows.id_text("id"),
         rows.id(tenant),
         wanted.join(", ")
     ))?;
-    ensure!(ids.len() == count, "{} of {count} users were found", ids.len());
+    ensure!(
+        ids.len() == count,
+        "{} of {count} users were found",
+        ids.len()
+    );
     ids.iter().map(|id| name(tenant, "users", id)).collect()
 }
 
@@ -445,8 +484,14 @@ async fn late_page(open: &Open, tenant: &str, many: usize) -> Result<(String, us
             page_token,
             ..ListUsersRequest::default()
         };
-        let told = client.list_users(by(&open.tokens[0], request)).await?.into_inner();
-        ensure!(told.users.len() == size && !told.next_page_token.is_empty(), "a page came short");
+        let told = client
+            .list_users(by(&open.tokens[0], request))
+            .await?
+            .into_inner();
+        ensure!(
+            told.users.len() == size && !told.next_page_token.is_empty(),
+            "a page came short"
+        );
         page_token = told.next_page_token;
         before -= size;
     }

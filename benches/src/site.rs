@@ -163,7 +163,10 @@ impl Server {
         Command::new("kill").args(["-TERM", &id]).status()?;
         let begun = Instant::now();
         while self.child.try_wait()?.is_none() {
-            ensure!(begun.elapsed() < Duration::from_secs(30), "the server does not stop");
+            ensure!(
+                begun.elapsed() < Duration::from_secs(30),
+                "the server does not stop"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
@@ -181,7 +184,12 @@ pub struct Site {
 
 impl Site {
     /// One that has no rows yet.
-    pub fn new(binary: &Path, folder: &Path, name: &str, cluster: Option<&Arc<Cluster>>) -> Result<Self> {
+    pub fn new(
+        binary: &Path,
+        folder: &Path,
+        name: &str,
+        cluster: Option<&Arc<Cluster>>,
+    ) -> Result<Self> {
         let folder = folder.join(name);
         fs::create_dir_all(&folder)?;
         let rows = match cluster {
@@ -304,7 +312,9 @@ async fn sign_in_with(wire: &Wire, credential: Credential) -> Result<Token> {
         credential: Some(credential),
         ..SignInRequest::default()
     };
-    let tokens = SessionServiceClient::new(wire.of(0)).sign_in(request).await?;
+    let tokens = SessionServiceClient::new(wire.of(0))
+        .sign_in(request)
+        .await?;
     token(&tokens.into_inner().access_token)
 }
 

@@ -13,7 +13,11 @@ mod service {
     include!(concat!(env!("OUT_DIR"), "/service.rs"));
 }
 
-#[expect(clippy::all, reason = "generated from the proto")]
+#[expect(
+    clippy::all,
+    clippy::allow_attributes,
+    reason = "generated from the proto"
+)]
 mod echo {
     include!(concat!(env!("OUT_DIR"), "/echo.rs"));
 }
@@ -44,7 +48,8 @@ impl Wire {
     pub async fn open(port: u16) -> Result<Self> {
         let mut channels = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
-            let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.tcp_nodelay(true);
+            let endpoint =
+                Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.tcp_nodelay(true);
             channels.push(endpoint.connect().await?);
         }
         Ok(Self { channels })
@@ -75,7 +80,9 @@ pub fn token(access_token: &str) -> Result<Token> {
 /// A request by whoever has the token.
 pub fn by<T>(token: &Token, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.metadata_mut().insert("authorization", token.clone());
+    request
+        .metadata_mut()
+        .insert("authorization", token.clone());
     request
 }
 

@@ -160,7 +160,11 @@ impl World {
         let step = |text: &str| eprintln!("{}: {text}", database.name());
         if needs.small {
             step("a tenant of 1,000 users");
-            world.small = Some(seed::small(site("small")?).await.context("the small site")?);
+            world.small = Some(
+                seed::small(site("small")?)
+                    .await
+                    .context("the small site")?,
+            );
         }
         if needs.shared {
             step("a hundred tenants, and the yardsticks");
@@ -169,7 +173,9 @@ impl World {
         }
         if needs.large {
             step(&format!("a tenant of {users} users"));
-            let large = seed::large(site("large")?, users).await.context("the large site")?;
+            let large = seed::large(site("large")?, users)
+                .await
+                .context("the large site")?;
             world.notes.push(format!(
                 "the large tenant has {users} users; the late page is page {}; the account of many has {} members",
                 large.late.1, large.members
@@ -196,7 +202,8 @@ impl World {
             async |site, wire, token, admin| {
                 let before = yard::counts(&site.rows)?;
                 let word = format!("u{:012x}", random.u64(..) >> 16);
-                let user = ops::create_user(wire.of(0), token, &admin.tenant(), &word, &request).await?;
+                let user =
+                    ops::create_user(wire.of(0), token, &admin.tenant(), &word, &request).await?;
                 let model = Model {
                     user: user.name,
                     word,
@@ -209,7 +216,8 @@ impl World {
             |site| site.rows.copy(self.cluster.as_deref(), "yard"),
         )
         .await?;
-        self.notes.push(format!("rows that one CreateUser adds: {told}"));
+        self.notes
+            .push(format!("rows that one CreateUser adds: {told}"));
         let model = made.context("no model")?;
         let mut shared = Shared {
             open,
@@ -293,7 +301,10 @@ impl World {
                 SessionServiceClient::new(channel).who_am_i(who).await?;
                 break begun.elapsed();
             }
-            ensure!(begun.elapsed() < Duration::from_secs(30), "the server does not start");
+            ensure!(
+                begun.elapsed() < Duration::from_secs(30),
+                "the server does not start"
+            );
             tokio::time::sleep(Duration::from_micros(500)).await;
         };
         let wire = Wire::open(server.port).await?;

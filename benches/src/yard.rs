@@ -1,5 +1,5 @@
 //! Yardsticks of writes: the rows that one CreateUser leaves behind, written by pgbench in three forms, and by SQLite itself with one commit a
-//! call; and the raw loop of password hashes.
+//! call.
 //!
 //! The rows are copied from those that the service wrote for a user made while the bench was set up, so they have its columns and sizes,
 //! whatever version it is. Only what must differ differs: IDs, names, places in chains, times.
@@ -8,15 +8,10 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use anyhow::{Context as _, Result, ensure};
 use rusqlite::types::Value;
 
 use crate::{
@@ -106,11 +101,18 @@ pub fn written(rows: &Rows, model: &Model, before: &BTreeMap<String, i64>) -> Re
         let copied = match ours {
             Some((name, which)) => {
                 let sql = format!("SELECT COUNT(*) FROM (SELECT 1 FROM {name} WHERE {which}) AS r");
-                rows.column(&sql)?.first().context("no count")?.parse::<i64>()?
+                rows.column(&sql)?
+                    .first()
+                    .context("no count")?
+                    .parse::<i64>()?
             }
             None => 0,
         };
-        let differs = if copied == more { "" } else { " (NOT WRITTEN BY THE YARDSTICKS)" };
+        let differs = if copied == more {
+            ""
+        } else {
+            " (NOT WRITTEN BY THE YARDSTICKS)"
+        };
         told.push(format!("{more} of {table}{differs}"));
     }
     Ok(told.join(", "))
@@ -207,7 +209,10 @@ fn model_rows(rows: &Rows, model: &Model) -> Result<Vec<Row>> {
     };
     let mut out = Vec::new();
     for (table, which) in tables(rows, model) {
-        let found = psql(url, &format!("SELECT row_to_json(r) FROM (SELECT * FROM {table} WHERE {which}) AS r"))?;
+        let found = psql(
+            url,
+            &format!("SELECT row_to_json(r) FROM (SELECT * FROM {table} WHERE {which}) AS r"),
+        )?;
         if found.is_empty() {
             continue;
         }
@@ -225,7 +230,11 @@ fn model_rows(rows: &Rows, model: &Model) -> Result<Vec<Row>> {
                 serde_json::Value::String(text) => Value::Text(text.clone()),
                 other => Value::Text(other.to_string()),
             };
-            Some((column.to_owned(), kind.to_owned(), cell(table, column, value, &model.word)))
+            Some((
+                column.to_owned(),
+                kind.to_owned(),
+                cell(table, column, value, &model.word),
+            ))
         });
         out.push(Row {
             table,
@@ -251,7 +260,10 @@ impl Row {
                 Cell::Same(_) => format!("NULL::{kind}"),
                 Cell::Around(text) => {
                     let parts: Vec<_> = text.split(word).map(quote).collect();
-                    format!("({})::{kind}", parts.join(&format!(" || {} || ", says.word)))
+                    format!(
+                        "({})::{kind}",
+                        parts.join(&format!(" || {} || ", says.word))
+                    )
                 }
                 Cell::Id => says.id.to_owned(),
                 Cell::Tenant => says.tenant.to_owned(),
@@ -321,14 +333,27 @@ impl Scripts {
         )?;
         let head = format!("{} RETURNING audit_count, event_count", head(&BY_VARIABLES));
         for hot in [false, true] {
-            let tenant = if hot { "1".to_owned() } else { format!("random(1, {TENANTS})") };
+            let tenant = if hot {
+                "1".to_owned()
+            } else {
+                format!("random(1, {TENANTS})")
+            };
             let sets = format!(
                 "\\set t {tenant}\n\\set a random(1, 9000000000000000000)\n\\set b random(1, 9000000000000000000)\n"
             );
             for (form, text) in [
-                (Form::Statements, format!("BEGIN;\n{head} \\gset\n{inserts}COMMIT;\n")),
-                (Form::Cte, format!("WITH h AS ({head}), {} SELECT 1;\n", parts.join(", "))),
-                (Form::Function, "SELECT yard_create(:t::integer, :a::bigint, :b::bigint);\n".to_owned()),
+                (
+                    Form::Statements,
+                    format!("BEGIN;\n{head} \\gset\n{inserts}COMMIT;\n"),
+                ),
+                (
+                    Form::Cte,
+                    format!("WITH h AS ({head}), {} SELECT 1;\n", parts.join(", ")),
+                ),
+                (
+                    Form::Function,
+                    "SELECT yard_create(:t::integer, :a::bigint, :b::bigint);\n".to_owned(),
+                ),
             ] {
                 fs::write(script(folder, form, hot), format!("{sets}{text}"))?;
             }
@@ -341,15 +366,23 @@ impl Scripts {
 
     /// Runs one.
     pub async fn run(&self, form: Form, hot: bool, clients: u32, seconds: f64) -> Result<Sample> {
-        crate::postgres::pgbench(&self.url, &script(&self.folder, form, hot), clients, seconds).await
+        crate::postgres::pgbench(
+            &self.url,
+            &script(&self.folder, form, hot),
+            clients,
+            seconds,
+        )
+        .await
     }
 }
 
 /// What variables of pgbench are called within a function.
 fn own(expression: &str) -> String {
-    ["a", "b", "t"].iter().fold(expression.to_owned(), |text, name| {
-        text.replace(&format!(":{name}::"), &format!("{name}::"))
-    })
+    ["a", "b", "t"]
+        .iter()
+        .fold(expression.to_owned(), |text, name| {
+            text.replace(&format!(":{name}::"), &format!("{name}::"))
+        })
 }
 
 fn script(folder: &Path, form: Form, hot: bool) -> PathBuf {
@@ -365,7 +398,9 @@ fn own_tenants(rows: &Rows, model: &Model) -> Result<()> {
         let new: Vec<String> = columns
             .iter()
             .map(|column| match column.as_str() {
-                c if c == key => "('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid".to_owned(),
+                c if c == key => {
+                    "('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid".to_owned()
+                }
                 "domain_prefix" => "'yard' || n".to_owned(),
                 other => other.to_owned(),
             })
@@ -388,7 +423,9 @@ pub fn one_commit_each(rows: &Rows, model: &Model, seconds: f64) -> Result<Sampl
         anyhow::bail!("no SQLite");
     };
     let connection = rusqlite::Connection::open(file)?;
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON",
+    )?;
     connection.set_prepared_statement_cache_capacity(32);
     let mut inserts = Vec::new();
     for (table, which) in tables(rows, model) {
@@ -413,7 +450,10 @@ pub fn one_commit_each(rows: &Rows, model: &Model, seconds: f64) -> Result<Sampl
             .map(|(column, value)| cell(table, column, value, &model.word))
             .collect();
         let places = vec!["?"; cells.len()].join(", ");
-        inserts.push((format!("INSERT INTO {table} ({names}) VALUES ({places})"), cells));
+        inserts.push((
+            format!("INSERT INTO {table} ({names}) VALUES ({places})"),
+            cells,
+        ));
     }
     let tenants = tenants(&connection)?;
     let mut random = fastrand::Rng::new();
@@ -427,7 +467,8 @@ pub fn one_commit_each(rows: &Rows, model: &Model, seconds: f64) -> Result<Sampl
 }
 
 fn tenants(connection: &rusqlite::Connection) -> Result<Vec<Vec<u8>>> {
-    let sql = "SELECT h.scope_id FROM heads h JOIN tenants t ON t.id = h.scope_id WHERE h.scope_kind = 1";
+    let sql =
+        "SELECT h.scope_id FROM heads h JOIN tenants t ON t.id = h.scope_id WHERE h.scope_kind = 1";
     let mut statement = connection.prepare(sql)?;
     let found = statement.query_map([], |row| row.get(0))?;
     Ok(found.collect::<rusqlite::Result<_>>()?)
@@ -468,38 +509,4 @@ fn write(
     }
     connection.prepare_cached("COMMIT")?.execute([])?;
     Ok(())
-}
-
-// ---- password hashes
-
-/// The raw loop: a thread a core, each with a buffer of its own, hashes like the service's for so long.
-pub fn hashes(seconds: f64) -> Result<Sample> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let (over, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let begun = Instant::now();
-    let threads: Vec<_> = (0..cores)
-        .map(|_| {
-            let (over, made) = (over.clone(), made.clone());
-            std::thread::spawn(move || -> Result<()> {
-                let params = Params::new(19 * 1_024, 2, 1, Some(32)).map_err(|e| anyhow!("{e}"))?;
-                let mut blocks = vec![Block::default(); params.block_count()];
-                let argon = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-                let mut out = [0; 32];
-                while !over.load(Ordering::Relaxed) {
-                    argon
-                        .hash_password_into_with_memory(b"tall blue gate 9", &[7; 16], &mut out, &mut blocks)
-                        .map_err(|e| anyhow!("{e}"))?;
-                    made.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(())
-            })
-        })
-        .collect();
-    std::thread::sleep(Duration::from_secs_f64(seconds));
-    over.store(true, Ordering::Relaxed);
-    for thread in threads {
-        thread.join().map_err(|_| anyhow!("a hashing thread panicked"))??;
-    }
-    // The last hash of each thread ends after the time, and counts with its time.
-    Ok(Sample::of_rate(made.load(Ordering::Relaxed), begun.elapsed().as_secs_f64()))
 }
