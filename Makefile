@@ -23,7 +23,29 @@ build: ## Builds the release binary, target/release/entente.
 .PHONY: test
 test: ## Installs what the tests need, and runs all of them.
 	scripts/tools.sh test
-	cargo test --workspace --locked
+	cargo test --workspace --exclude entente-benches --locked
+
+# BENCH hands options on, as in `make bench BENCH='--database sqlite --only echo,get-user'`.
+BENCH ?=
+bench = cargo run --release --locked -q -p entente-benches -- run
+
+.PHONY: bench
+bench: build ## Measures on a quiet machine, about an hour, and writes docs/performance.md.
+	scripts/tools.sh test
+	$(bench) --page docs/performance.md $(BENCH)
+
+# Short windows, few users: what only a million of them shows is left to `make bench`.
+quick = $(bench) --quick --seconds 1 --warm-up 0.3 --users 20000 --json target/bench/quick.json
+
+.PHONY: bench-quick
+bench-quick: build ## Measures for five minutes; fails if a ratio lost more than a tenth of benches/baseline.json.
+	scripts/tools.sh test
+	$(quick) --baseline benches/baseline.json $(BENCH)
+
+.PHONY: bench-baseline
+bench-baseline: build ## Measures for five minutes, and writes benches/baseline.json.
+	scripts/tools.sh test
+	$(quick) --write-baseline benches/baseline.json $(BENCH)
 
 .PHONY: lint
 lint: ## Installs the linters, and checks Rust, the protos and the dependencies.
