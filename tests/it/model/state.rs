@@ -52,6 +52,8 @@ pub struct Principal {
     pub email: bool,
     /// Directory roles.
     pub roles: Words,
+    /// Whether it has had some.
+    pub had_roles: bool,
     /// The account through which it was made.
     pub through: Option<usize>,
     /// Whose credential a guest signs in with.
@@ -82,6 +84,7 @@ impl Principal {
             life: Life::Active,
             email: false,
             roles: Words::new(),
+            had_roles: false,
             through: None,
             home: None,
             address: None,
@@ -357,6 +360,7 @@ impl Model {
         let p = &mut self.principals[who];
         p.life = Life::Deleted;
         p.roles.clear();
+        p.had_roles = false;
         p.inside.clear();
         p.credential = false;
         p.keys = 0;

@@ -1,5 +1,7 @@
 //! Users of tenants, and credentials that others set (USR-1 to USR-8, PWD-5, ROL-9, ROL-13).
 
+use std::collections::BTreeSet;
+
 use entente::proto::directory::{
     AssignDirectoryRolesRequest, CreateUserRequest, DeleteUserRequest, DisableUserRequest,
     EnableUserRequest, ReplaceGlobalAdminRequest, ResetPasswordRequest, UndeleteUserRequest,
@@ -62,6 +64,7 @@ fn set_roles(by: &By<'_>, next: &mut Model, to: usize, new: &Words) -> Result<()
         }
     }
     check(faults)?;
+    p.had_roles |= p.roles != *new;
     p.roles = new.clone();
     next.keeps_admin(&before, tenant)
 }
@@ -101,11 +104,31 @@ fn holds_anything(model: &Model, who: usize) -> bool {
         })
 }
 
+/// Accounts (`Ok`) and tenants (`Err`) on which somebody has something, as itself or as a guest; directory roles count also when all were
+/// taken again.
+fn scopes(model: &Model, who: usize) -> BTreeSet<Result<usize, usize>> {
+    let people = (0..model.principals.len())
+        .filter(|p| *p == who || model.principals[*p].home == Some(who))
+        .collect::<Vec<_>>();
+    let accounts = model.members.keys().map(|(a, _)| *a);
+    let mut scopes: BTreeSet<Result<usize, usize>> = accounts
+        .filter(|a| people.iter().any(|p| !model.sources(*p, *a).is_empty()))
+        .map(Ok)
+        .collect();
+    for p in people {
+        let tenant = model.principals[p].tenant;
+        let agent = tenant != NOWHERE && model.tenants[tenant].agent == Some(p);
+        if agent || model.principals[p].had_roles {
+            scopes.insert(Err(tenant));
+        }
+    }
+    scopes
+}
+
 /// What of a person's rights sleeps, by account, as itself or as a guest.
 fn sleeping(by: &By<'_>, who: usize) -> Vec<(usize, Words)> {
     let model = by.model;
-    let accounts: std::collections::BTreeSet<usize> =
-        model.members.keys().map(|(a, _)| *a).collect();
+    let accounts: BTreeSet<usize> = model.members.keys().map(|(a, _)| *a).collect();
     let of = |account: usize| {
         let people = (0..model.principals.len()).filter(|p| model.person(*p) == who);
         let all = people.flat_map(|p| model.all_on_account(by.table, p, account));
@@ -214,16 +237,18 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             p.asleep = true;
         }
         Step::Wake(target) => {
-            let asleep = sleeping(&by, *target);
-            let fine = by.caller != *target
-                && now.principals[*target].asleep
-                && now.principals[*target].kind == Kind::Member
+            // What a guest holds sleeps with the credential, which is its home's.
+            let person = now.person(*target);
+            let asleep = sleeping(&by, person);
+            let fine = now.person(by.caller) != person
+                && now.principals[person].asleep
                 && !asleep.is_empty()
+                && !scopes(now, by.caller).is_disjoint(&scopes(now, *target))
                 && asleep
                     .iter()
                     .all(|(account, what)| by.holds(*account, what));
             unless(fine, "PERMISSION_MISSING")?;
-            next.principals[*target].asleep = false;
+            next.principals[person].asleep = false;
         }
     }
     Ok(next)

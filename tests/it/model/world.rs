@@ -227,6 +227,7 @@ impl<'a> World<'a> {
     fn know(&mut self, person: Person, tenant: usize, email: bool, roles: Words) {
         self.model.principals.push(Principal {
             email,
+            had_roles: !roles.is_empty(),
             roles,
             credential: true,
             ..Principal::new(Kind::Member, tenant)
