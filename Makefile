@@ -25,6 +25,17 @@ test: ## Installs what the tests need, and runs all of them.
 	scripts/tools.sh test
 	cargo test --workspace --locked
 
+.PHONY: nightly
+nightly: ## Runs what takes hours: 100,000 new random sequences of calls, a part of the mutants.
+	scripts/tools.sh test
+	ENTENTE_MODEL_SEED=0 ENTENTE_MODEL_SEQUENCES=50000 cargo test --locked --test it model:: -- --nocapture
+	$(MAKE) mutants
+
+.PHONY: mutants
+mutants: ## Changes src/access in small ways, and says what no test notices; PART=all, 2/7, "in main", ..
+	scripts/tools.sh test mutants
+	scripts/mutants.sh $(PART)
+
 .PHONY: lint
 lint: ## Installs the linters, and checks Rust, the protos and the dependencies.
 	scripts/tools.sh lint

@@ -78,11 +78,7 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
         }
         Step::Delete(tenant, applications) => {
             by.on_tenant(*tenant, "applications.manage")?;
-            for application in applications {
-                there(now, *application)?;
-                let own = now.principals[*application].external.is_none();
-                unless(own, "DIRECTORY_SYNCHRONIZED")?;
-            }
+            super::groups::own(now, applications)?;
             for application in applications {
                 hold_all(&by, *application)?;
                 next.forget(*application);

@@ -7,7 +7,7 @@ use super::{
 };
 
 /// Principals of a world at most, deleted ones included; what more is drawn makes nobody new.
-const MOST_PRINCIPALS: usize = 70;
+const MOST_PRINCIPALS: usize = 110;
 /// Those that are there at once.
 const MOST_THERE: usize = 26;
 

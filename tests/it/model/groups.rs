@@ -24,11 +24,17 @@ pub enum Step {
     Delete(usize, Vec<usize>),
 }
 
-/// A group that can be changed here.
-fn own(model: &Model, group: usize) -> Result<(), Reasons> {
-    let g = &model.principals[group];
-    unless(g.life == Life::Active, "RESOURCE_NOT_FOUND")?;
-    unless(g.external.is_none(), "DIRECTORY_SYNCHRONIZED")
+/// Groups that can be changed here.
+pub fn own(model: &Model, groups: &[usize]) -> Result<(), Reasons> {
+    let mut faults = Reasons::new();
+    for group in groups.iter().map(|g| &model.principals[*g]) {
+        if group.life != Life::Active {
+            faults.insert("RESOURCE_NOT_FOUND");
+        } else if group.external.is_some() {
+            faults.insert("DIRECTORY_SYNCHRONIZED");
+        }
+    }
+    check(faults)
 }
 
 /// Users that can be grouped here.
@@ -73,14 +79,14 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
         }
         Step::Add(group, who) => {
             by.over(*group, "groups.manage")?;
-            own(now, *group)?;
+            own(now, &[*group])?;
             users(now, who)?;
             by.give_by(*group)?;
             next.principals[*group].inside.extend(who);
         }
         Step::Remove(group, who) => {
             by.over(*group, "groups.manage")?;
-            own(now, *group)?;
+            own(now, &[*group])?;
             users(now, who)?;
             for user in who {
                 let was_in = next.principals[*group].inside.remove(user);
@@ -90,9 +96,7 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
         }
         Step::Delete(tenant, groups) => {
             by.on_tenant(*tenant, "groups.manage")?;
-            for group in groups {
-                own(now, *group)?;
-            }
+            own(now, groups)?;
             for group in groups {
                 next.forget(*group);
             }

@@ -80,14 +80,16 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             for target in targets {
                 found(now, *account, *target)?;
             }
+            let mut faults = Reasons::new();
             for target in targets.iter().filter(|_| *delete) {
-                by.over(*target, "users.delete")?;
                 let p = &now.principals[*target];
-                unless(
-                    p.through == Some(*account) && p.is_person(),
-                    "NOT_CREATED_HERE",
-                )?;
+                if by.over(*target, "users.delete").is_err() {
+                    faults.insert("PERMISSION_MISSING");
+                } else if p.through != Some(*account) || !p.is_person() {
+                    faults.insert("NOT_CREATED_HERE");
+                }
             }
+            check(faults)?;
             for target in targets {
                 next.take(*account, *target)?;
             }

@@ -74,8 +74,14 @@ pub fn delete(next: &mut Model, who: usize) -> Result<(), Reasons> {
     let before = next.clone();
     let p = &next.principals[who];
     let tenant = p.tenant;
-    unless(p.life != Life::Deleted, "WRONG_STATE")?;
-    unless(p.external.is_none(), "DIRECTORY_SYNCHRONIZED")?;
+    let mut faults = Reasons::new();
+    if p.life == Life::Deleted {
+        faults.insert("WRONG_STATE");
+    }
+    if p.external.is_some() {
+        faults.insert("DIRECTORY_SYNCHRONIZED");
+    }
+    check(faults)?;
     next.forget(who);
     next.keeps_admin(&before, tenant)
 }
@@ -141,8 +147,14 @@ fn sleeping(by: &By<'_>, who: usize) -> Vec<(usize, Words)> {
 
 fn undelete(next: &mut Model, who: usize) -> Result<(), Reasons> {
     let old = next.principals[who].clone();
-    unless(old.external.is_none(), "DIRECTORY_SYNCHRONIZED")?;
-    unless(old.life == Life::Deleted, "WRONG_STATE")?;
+    let mut faults = Reasons::new();
+    if old.external.is_some() {
+        faults.insert("DIRECTORY_SYNCHRONIZED");
+    }
+    if old.life != Life::Deleted {
+        faults.insert("WRONG_STATE");
+    }
+    check(faults)?;
     if old.kind == Kind::Guest {
         unless(old.home.is_some(), "WRONG_STATE")?;
         let mut faults = Reasons::new();
@@ -301,11 +313,7 @@ fn create(by: &By<'_>, next: &mut Model, new: &New) -> Result<(), Reasons> {
         ..Principal::new(Kind::Member, new.tenant)
     });
     set_roles(by, next, user, &new.roles)?;
-    for group in &new.groups {
-        let g = &by.model.principals[*group];
-        unless(g.life == Life::Active, "RESOURCE_NOT_FOUND")?;
-        unless(g.external.is_none(), "DIRECTORY_SYNCHRONIZED")?;
-    }
+    super::groups::own(by.model, &new.groups)?;
     for group in &new.groups {
         by.give_by(*group)?;
         next.principals[*group].inside.insert(user);

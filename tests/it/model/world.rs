@@ -251,6 +251,8 @@ impl<'a> World<'a> {
             }
             let manager = rng.pick(&self.model.admins(tenant));
             let index = self.account_names.len();
+            self.made += 1;
+            let publisher = format!("Account {}", self.made);
             let caller = self.caller(manager).await.unwrap();
             let site = TenantSite {
                 name: self.tenant_names[tenant].clone(),
@@ -260,7 +262,7 @@ impl<'a> World<'a> {
                     caller,
                 },
             };
-            let account = self.site.account(&site, &format!("Account {index}")).await;
+            let account = self.site.account(&site, &publisher).await;
             self.account_names.push(account);
             self.accounts.push(index);
             self.model.associated.insert((index, tenant));
