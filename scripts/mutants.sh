@@ -24,7 +24,7 @@ case "${1:-today}" in
   in)
     what="${2:?say a commit or a file}"
     if [ -f "$what" ]; then
-      args+=(--file "$what")
+      args+=(--re "^${what//./\\.}:")
     else
       mkdir -p target
       git diff "$what" -- src/access >target/mutants.diff

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Steps of a sequence, and sequences of a world. What accounts there are changes more often.
-const STEPS: u64 = 6;
+const STEPS: u64 = 5;
 const SEQUENCES_A_WORLD: u64 = 80;
 const SEQUENCES_AN_ACCOUNT: u64 = 10;
 

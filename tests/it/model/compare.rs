@@ -73,7 +73,7 @@ impl World<'_> {
             Err(tenant)
         };
         let people: Vec<usize> = (0..self.doors.len()).collect();
-        let people = rng.some(&people, 12);
+        let people = rng.some(&people, 6);
         self.check_access(&people, scope).await;
         let who = rng.pick(&people);
         self.compare_reads(who, account).await;

@@ -162,6 +162,10 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> (Option<usize>, Step) {
             (_, 0) => (None, Step::Revoke(guest)),
             (_, 1) => (None, Step::Accept(guest)),
             (Some(p), 2..) => (Some(p), Step::Accept(guest)),
+            // Whoever had the address is gone: nobody can accept.
+            (None, 3..) if matches!(draw.model.principals[guest].address, Some(Address::Of(_))) => {
+                (None, Step::Revoke(guest))
+            }
             _ => (None, Step::AcceptAsNew(guest)),
         };
     }

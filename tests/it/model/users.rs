@@ -367,7 +367,10 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> Step {
         9..=11 => Step::Enable(such(rng, &|p| p.life == Life::Disabled)),
         12 | 13 => Step::Delete(target),
         14 | 15 => Step::Undelete(such(rng, &|p| p.life == Life::Deleted)),
-        16 => Step::Replace(target, rng.pick(&people)),
+        16 => {
+            let admin = such(rng, &|p| p.roles.contains("GLOBAL_ADMIN"));
+            Step::Replace(admin, such(rng, &|p| p.life == Life::Active && p.email))
+        }
         17 | 18 => Step::Reset(such(rng, &|p| p.life == Life::Active)),
         19 => Step::Contact(target),
         _ => Step::Wake(such(rng, &|p| p.asleep)),
