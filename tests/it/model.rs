@@ -8,6 +8,7 @@
 
 mod applications;
 mod compare;
+mod doors;
 mod draw;
 mod groups;
 mod guests;

@@ -8,10 +8,11 @@ use tonic::Status;
 
 use super::{
     Reasons, Rng, Verdict,
+    doors::{Door, Made, nothing},
     draw::{Draw, some_rights},
     state::{By, Held, Kind, Life, Model, Principal},
     unless,
-    world::{Door, Made, World, memberships_on_wire, nothing},
+    world::{World, memberships_on_wire},
 };
 use crate::harness::Caller;
 

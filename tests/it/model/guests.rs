@@ -7,10 +7,11 @@ use tonic::Status;
 
 use super::{
     Reasons, Rng, Verdict, check,
+    doors::{Door, Made, nothing},
     draw::{Draw, some_rights},
     state::{Address, By, Held, Kind, Life, Model, NOWHERE, Principal, Promise},
     unless,
-    world::{Door, Made, World, nothing, on_wire},
+    world::{World, on_wire},
 };
 use crate::harness::{Caller, PASSWORD};
 

@@ -9,10 +9,11 @@ use tonic::Status;
 
 use super::{
     Reasons, Rng, Verdict, check,
+    doors::{Made, nothing},
     draw::{Draw, some_rights},
     state::{By, Held, Kind, Model},
     unless,
-    world::{Made, World, id_of, nothing, on_wire},
+    world::{World, id_of, on_wire},
 };
 use crate::harness::Caller;
 

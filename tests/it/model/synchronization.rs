@@ -10,10 +10,11 @@ use tonic::Status;
 
 use super::{
     Rng, Verdict,
+    doors::{Made, nothing},
     draw::Draw,
     state::{By, Kind, Life, Model, Principal},
     unless,
-    world::{Made, World, nothing},
+    world::World,
 };
 use crate::{
     harness::{Caller, request_id},

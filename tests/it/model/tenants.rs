@@ -5,10 +5,11 @@ use tonic::Status;
 
 use super::{
     Reasons, Rng, Verdict,
+    doors::{Made, nothing},
     draw::Draw,
     state::{By, NOWHERE},
     unless,
-    world::{Made, World, nothing},
+    world::World,
 };
 use crate::harness::Caller;
 

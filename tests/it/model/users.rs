@@ -11,10 +11,11 @@ use tonic::Status;
 
 use super::{
     Reasons, Rng, Verdict, Words, check,
+    doors::{Door, Made, nothing},
     draw::{Draw, some_directory_roles, some_rights},
     state::{By, Held, Kind, Life, Model, NOWHERE, Principal, sleeps},
     unless,
-    world::{Door, Made, World, directory_on_wire, memberships_on_wire, nothing},
+    world::{World, directory_on_wire, memberships_on_wire},
 };
 use crate::{
     harness::{Caller, new_user},
