@@ -47,6 +47,17 @@ bench-baseline: build ## Measures for five minutes, and writes benches/baseline.
 	scripts/tools.sh test
 	$(quick) --write-baseline benches/baseline.json $(BENCH)
 
+.PHONY: nightly
+nightly: ## Runs what takes hours: 100,000 new random sequences of calls, a part of the mutants.
+	scripts/tools.sh test
+	ENTENTE_MODEL_SEED=0 ENTENTE_MODEL_SEQUENCES=50000 cargo test --locked --test it model:: -- --nocapture
+	$(MAKE) mutants
+
+.PHONY: mutants
+mutants: ## Changes src/access in small ways, and says what no test notices; PART=all, 2/7, "in main", ..
+	scripts/tools.sh test mutants
+	scripts/mutants.sh $(PART)
+
 .PHONY: lint
 lint: ## Installs the linters, and checks Rust, the protos and the dependencies.
 	scripts/tools.sh lint

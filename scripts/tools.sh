@@ -6,6 +6,7 @@
 #   scripts/tools.sh test    # C toolchain, PostgreSQL server, grpcurl; for the
 #                            # examples Python with its packages, Go, buf
 #   scripts/tools.sh lint    # rustfmt, clippy, buf, cargo-deny
+#   scripts/tools.sh mutants # cargo-mutants
 #
 # What isn't a Debian package goes into a folder that clones share:
 # $ENTENTE_TOOLS_DIR, else ~/.cache/entente-tools. Its bin/ must come first in
@@ -24,6 +25,7 @@ readonly PROTOC_GEN_GO_GRPC_VERSION=1.5.1
 readonly GO_OLDEST=1.19
 readonly CARGO_DENY_VERSION=0.20.2
 readonly CARGO_DENY_OLDEST=0.18.0
+readonly CARGO_MUTANTS_VERSION=27.1.0
 readonly POSTGRES_OLDEST=15
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -219,13 +221,24 @@ cargo_deny() {
     cargo install --locked --force --debug --root "$tools" "cargo-deny@$CARGO_DENY_VERSION"
 }
 
+cargo_mutants() {
+  # Another version has other mutants, so it must be this one.
+  if have cargo-mutants; then
+    [ "$(cargo mutants --version | sed -E 's/^[^0-9]*([0-9.]+).*/\1/')" != "$CARGO_MUTANTS_VERSION" ] || return 0
+  fi
+
+  echo "installing cargo-mutants $CARGO_MUTANTS_VERSION (some minutes)"
+  quietly env CARGO_PROFILE_DEV_DEBUG=0 \
+    cargo install --locked --force --debug --root "$tools" "cargo-mutants@$CARGO_MUTANTS_VERSION"
+}
+
 # --- Groups ----------------------------------------------------------------
 
-[ "$#" -gt 0 ] || die "say which group to install: test, lint"
+[ "$#" -gt 0 ] || die "say which group to install: test, lint, mutants"
 for group in "$@"; do
   case "$group" in
-    test | lint) ;;
-    *) die "there is no group '$group': test, lint" ;;
+    test | lint | mutants) ;;
+    *) die "there is no group '$group': test, lint, mutants" ;;
   esac
 done
 
@@ -252,5 +265,6 @@ for group in "$@"; do
       buf
       cargo_deny
       ;;
+    mutants) cargo_mutants ;;
   esac
 done

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod home;
+mod oneself;
 mod sleep;
 
 /// Gives tokens for another tenant; for the caller's home if none is named.

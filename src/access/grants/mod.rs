@@ -464,6 +464,15 @@ async fn is_guest<C: ConnectionTrait>(db: &C, who: Principal) -> Result<bool> {
     Ok(sql::row(db, sql, [who.id.into()]).await?.is_some())
 }
 
+/// Whether two users are one person: the same one, one of them a guest of the other, or both guests of one home.
+async fn is_same_person<C: ConnectionTrait>(db: &C, one: Uuid, other: Uuid) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM users a JOIN users b ON COALESCE(b.home_id, b.id) = COALESCE(a.home_id, a.id) \
+               WHERE a.id = $1 AND b.id = $2";
+    Ok(sql::row(db, sql, [one.into(), other.into()])
+        .await?
+        .is_some())
+}
+
 /// Who stands behind a change of grants.
 #[derive(Clone, Copy, Debug)]
 pub enum By {
@@ -693,7 +702,7 @@ async fn excepted(tx: &mut Tx, scope: ScopeKey, to: Principal, role: &Role) -> R
             let by_manager = match tx.caller().who {
                 Some(who) => {
                     held(tx.db(), who.principal.id, scope).await?.roles & MANAGER != 0
-                        && who.principal.id != to.id
+                        && !is_same_person(tx.db(), who.principal.id, to.id).await?
                 }
                 None => false,
             };

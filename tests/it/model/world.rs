@@ -1,160 +1,206 @@
 //! The server beside the model: takes each step by a call, and holds the outcome against the model's verdict.
 
-use std::collections::BTreeMap;
+use std::time::Instant;
 
 use entente::{
     access::grants,
     names::Name,
     proto::{
         access::{AccountRole, GetRoleTableRequest, Rights},
-        account::{
-            AddMembersRequest, AssociateTenantRequest, DropRolesRequest, GrantFinanceRequest,
-            LeaveAccountRequest, Member, RemoveMembersRequest, RemoveTenantRequest,
-            RestoreManagerRequest, RevokeFinanceRequest, UpdateMemberRequest, UpdateMembersRequest,
-        },
-        directory::{
-            AssignDirectoryRolesRequest, CreateUserRequest, DeleteUserRequest, DirectoryRole,
-            DisableUserRequest, EnableUserRequest, ListUsersRequest, NewMembership,
-            ReplaceGlobalAdminRequest, UndeleteUserRequest, UserState,
-        },
+        directory::{DirectoryRole, NewMembership},
     },
 };
-use sea_orm::{ConnectionTrait as _, Statement};
-use tonic::{Response, Status};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-use super::{Held, Life, Model, Rng, Step, Table, User, Words};
-use crate::harness::{Caller, PASSWORD, Person, Site, TenantSite, new_user};
+use super::{
+    Rng, Step, Tally, Words, applications,
+    doors::{Door, Made},
+    draw, groups, guests, members,
+    state::{Held, Kind, Life, Model, Principal, Table, Tenant},
+    synchronization, tenants, users, words,
+};
+use crate::{
+    harness::{Caller, Person, Site, TenantSite},
+    people::{People as _, Service},
+};
 
-/// A user's doors into the server.
-struct Door {
-    name: String,
-    sign_in_name: String,
-    /// The password if it is still a temporary one.
-    temporary: Option<String>,
-    /// The last token, good or ended.
-    caller: Option<Caller>,
-    live: bool,
-}
+/// Steps that many sequences must have taken. Nobody is an owner, so RestoreManager is not among them.
+pub const ALL_STEPS: &[&str] = &[
+    "Members.Add",
+    "Members.Update",
+    "Members.Remove",
+    "Members.Drop",
+    "Members.Leave",
+    "Members.GrantFinance",
+    "Members.RevokeFinance",
+    "Members.Associate",
+    "Members.Dissociate",
+    "Users.Create",
+    "Users.Roles",
+    "Users.Disable",
+    "Users.Enable",
+    "Users.Delete",
+    "Users.Undelete",
+    "Users.Replace",
+    "Users.Reset",
+    "Users.Contact",
+    "Users.Wake",
+    "Groups.Create",
+    "Groups.Add",
+    "Groups.Remove",
+    "Groups.Delete",
+    "Applications.Create",
+    "Applications.Key",
+    "Applications.DeleteKey",
+    "Applications.Delete",
+    "Guests.Invite",
+    "Guests.Accept",
+    "Guests.AcceptAsNew",
+    "Guests.Revoke",
+    "Tenants.Delete",
+    "Tenants.Undelete",
+    "Synchronization.Set",
+    "Synchronization.Chunk",
+];
 
 pub struct World<'a> {
-    site: &'a Site,
-    table: Table,
+    pub site: &'a Site,
+    pub service: Caller,
+    pub table: Table,
     pub model: Model,
-    doors: Vec<Door>,
-    tenant_names: Vec<String>,
-    account_names: Vec<String>,
-    /// Those of this sequence.
+    pub doors: Vec<Door>,
+    pub tenant_names: Vec<String>,
+    /// What its users sign in under.
+    pub domains: Vec<String>,
+    pub account_names: Vec<String>,
+    /// Those that steps are drawn for.
     pub accounts: Vec<usize>,
     pub tenants: Vec<usize>,
-    made: usize,
+    /// Numbers names, over all worlds of the site.
+    pub made: usize,
+    /// The number that this world began with.
+    pub base: usize,
+    /// Where the run is, for failures.
+    pub at: String,
     history: Vec<String>,
-    allowed: usize,
-    refused: BTreeMap<&'static str, usize>,
 }
 
-fn id_of(name: &str) -> Uuid {
+pub fn id_of(name: &str) -> Uuid {
     Name::parse(name).unwrap().id()
 }
 
-fn roles_on_wire(roles: &Words) -> Vec<i32> {
-    let number =
-        |r: &String| AccountRole::from_str_name(&format!("ACCOUNT_ROLE_{r}")).unwrap() as i32;
-    roles.iter().map(number).collect()
-}
-
-fn directory_on_wire(roles: &Words) -> Vec<i32> {
+pub fn directory_on_wire(roles: &Words) -> Vec<i32> {
     let number =
         |r: &String| DirectoryRole::from_str_name(&format!("DIRECTORY_ROLE_{r}")).unwrap() as i32;
     roles.iter().map(number).collect()
 }
 
-fn on_wire(held: &Held) -> Option<Rights> {
+pub fn on_wire(held: &Held) -> Option<Rights> {
+    let number =
+        |r: &String| AccountRole::from_str_name(&format!("ACCOUNT_ROLE_{r}")).unwrap() as i32;
     Some(Rights {
-        roles: roles_on_wire(&held.roles),
+        roles: held.roles.iter().map(number).collect(),
         permissions: held.single.iter().cloned().collect(),
     })
 }
 
-/// What a call that makes credentials gives.
-type Made = Option<(String, String, String)>;
-
-fn nothing<T>(_: Response<T>) -> Made {
-    None
+pub fn memberships_on_wire(world: &World<'_>, of: &[(usize, Held)]) -> Vec<NewMembership> {
+    of.iter()
+        .map(|(a, held)| NewMembership {
+            account: world.account_names[*a].clone(),
+            rights: on_wire(held),
+        })
+        .collect()
 }
 
 impl<'a> World<'a> {
-    pub async fn new(site: &'a Site) -> Self {
+    /// Three tenants with three people each; accounts don't use the last one, mostly.
+    pub async fn new(site: &'a Site, service: &Service, made: usize) -> Self {
+        let service = service.caller(site).await;
         let mut access = site.nobody().access();
         let table = access.get_role_table(GetRoleTableRequest {}).await.unwrap();
         let entries = table.into_inner().roles.into_iter();
         let table = entries
             .map(|r| ((r.scope, r.role), r.permissions.into_iter().collect()))
             .collect();
-        Self {
+        let mut world = Self {
             site,
+            service,
             table: Table(table),
             model: Model::default(),
             doors: Vec::new(),
             tenant_names: Vec::new(),
+            domains: Vec::new(),
             account_names: Vec::new(),
             accounts: Vec::new(),
-            tenants: Vec::new(),
-            made: 0,
+            tenants: (0..3).collect(),
+            made,
+            base: made,
+            at: String::new(),
             history: Vec::new(),
-            allowed: 0,
-            refused: BTreeMap::new(),
+        };
+        for index in 0..3 {
+            world.settle(index).await;
         }
+        world
     }
 
+    async fn settle(&mut self, index: usize) {
+        self.made += 1;
+        let tenant: TenantSite = self.site.tenant(&format!("tenant{}", self.made)).await;
+        let (_, domain) = tenant.admin.sign_in_name.split_once('@').unwrap();
+        self.domains.push(domain.to_owned());
+        self.tenant_names.push(tenant.name.clone());
+        self.model.tenants.push(Tenant {
+            active: true,
+            synchronized: false,
+            agent: None,
+        });
+        for user_name in ["one", "two"] {
+            let email = user_name == "one";
+            let change = |r: &mut entente::proto::directory::CreateUserRequest| {
+                if email {
+                    r.user.as_mut().unwrap().recovery_email = "one@a.example".to_owned();
+                }
+            };
+            let person = self.site.person_with(&tenant, user_name, change).await;
+            self.know(person, index, email, Words::new());
+        }
+        self.know(tenant.admin, index, true, words(&["GLOBAL_ADMIN"]));
+    }
+
+    /// Somebody whom the harness made, awake.
     fn know(&mut self, person: Person, tenant: usize, email: bool, roles: Words) {
-        self.model.users.push(User {
-            tenant,
-            life: Life::Active,
+        self.model.principals.push(Principal {
             email,
+            had_roles: !roles.is_empty(),
             roles,
-            through: None,
+            credential: true,
+            ..Principal::new(Kind::Member, tenant)
         });
         self.doors.push(Door {
-            name: person.name,
             sign_in_name: person.sign_in_name,
-            temporary: None,
-            caller: Some(person.caller),
+            caller: Some((person.caller, Instant::now())),
             live: true,
+            ..Door::of(person.name)
         });
     }
 
-    /// Two new tenants with three people each.
-    pub async fn settle_anew(&mut self) {
-        self.tenants.clear();
-        for _ in 0..2 {
-            let index = self.tenant_names.len();
-            let tenant: TenantSite = self.site.tenant(&format!("tenant{index}")).await;
-            self.tenant_names.push(tenant.name.clone());
-            self.tenants.push(index);
-            for user_name in ["one", "two"] {
-                let email = user_name == "one";
-                let person = self
-                    .site
-                    .person_with(&tenant, user_name, |r| {
-                        if email {
-                            r.user.as_mut().unwrap().recovery_email = "one@a.example".to_owned();
-                        }
-                    })
-                    .await;
-                self.know(person, index, email, Words::new());
-            }
-            self.know(tenant.admin, index, true, super::words(&["GLOBAL_ADMIN"]));
-        }
-    }
-
-    /// Two new accounts, the first with both tenants, and with somebody for its finances at times.
+    /// Two new accounts, the first with two tenants, and with somebody for its finances at times.
     pub async fn open_accounts(&mut self, rng: &mut Rng) {
         self.accounts.clear();
-        for tenant in self.tenants.clone() {
+        let mut tally = Tally::default();
+        for tenant in [0, 1] {
+            if !self.model.is_active(tenant) {
+                let step = Step::Tenants(tenants::Step::Undelete(tenant, true));
+                self.take(0, &step, &mut tally).await;
+            }
             let manager = rng.pick(&self.model.admins(tenant));
             let index = self.account_names.len();
+            self.made += 1;
+            let publisher = format!("Account {}", self.made);
             let caller = self.caller(manager).await.unwrap();
             let site = TenantSite {
                 name: self.tenant_names[tenant].clone(),
@@ -164,11 +210,11 @@ impl<'a> World<'a> {
                     caller,
                 },
             };
-            let account = self.site.account(&site, &format!("Account {index}")).await;
+            let account = self.site.account(&site, &publisher).await;
             self.account_names.push(account);
             self.accounts.push(index);
             self.model.associated.insert((index, tenant));
-            let mut roles = super::words(&["MANAGER", "ADMIN_AGENT"]);
+            let mut roles = words(&["MANAGER", "ADMIN_AGENT"]);
             if rng.chance(50) {
                 crate::members::seed(self.site, &self.member(index, manager), grants::FINANCE)
                     .await;
@@ -180,61 +226,58 @@ impl<'a> World<'a> {
             };
             self.model.members.insert((index, manager), held);
         }
-        let guest = rng.pick(&self.model.admins(self.tenants[1]));
+        self.history
+            .push(format!("accounts {:?} opened", self.accounts));
         let account = self.accounts[0];
-        let by = self
-            .model
-            .members
-            .keys()
-            .find(|(a, _)| *a == account)
-            .unwrap()
-            .1;
-        self.take(by, &Step::Associate(account, guest), "opening")
-            .await;
+        let by = self.model.members.keys().find(|(a, _)| *a == account);
+        let by = by.unwrap().1;
+        let other = rng.pick(&self.model.admins(1));
+        let mut opening = vec![members::Step::Associate(account, other)];
         // Lesser givers, who are where most is refused for want of what is given.
-        let home: Vec<usize> = (0..self.model.users.len())
-            .filter(|u| self.model.users[*u].tenant == self.tenants[0] && self.model.active(*u))
+        let home: Vec<usize> = (0..self.model.principals.len())
+            .filter(|p| self.model.principals[*p].tenant == 0 && self.model.can_act(*p))
             .collect();
         let assigner = Held {
             roles: Words::new(),
-            single: super::words(&["users.assign", "members.remove"]),
+            single: words(&["users.assign", "members.remove"]),
         };
         let agent = Held {
-            roles: super::words(&["ADMIN_AGENT"]),
+            roles: words(&["ADMIN_AGENT"]),
             single: Words::new(),
         };
         for held in [assigner.clone(), agent, assigner] {
-            let step = Step::Add(account, vec![rng.pick(&home)], held);
-            self.take(by, &step, "opening").await;
+            opening.push(members::Step::Add(account, vec![rng.pick(&home)], held));
+        }
+        for step in opening {
+            self.take(by, &Step::Members(step), &mut tally).await;
         }
     }
 
-    fn member(&self, account: usize, user: usize) -> String {
-        let id = id_of(&self.doors[user].name);
+    pub fn name(&self, who: usize) -> String {
+        self.doors[who].name.clone()
+    }
+
+    pub fn member(&self, account: usize, who: usize) -> String {
+        let id = id_of(&self.doors[who].name);
         format!("{}/members/{id}", self.account_names[account])
     }
 
-    /// Somebody with a good token if it can have one, else with the last one.
-    async fn caller(&mut self, user: usize) -> Option<Caller> {
-        let door = &self.doors[user];
-        if self.model.active(user) && !door.live {
-            let caller = match &door.temporary {
-                Some(temporary) => self.site.settle_in(&door.sign_in_name, temporary).await,
-                None => self.site.sign_in(&door.sign_in_name, PASSWORD).await,
-            };
-            let door = &mut self.doors[user];
-            door.caller = Some(caller);
-            door.temporary = None;
-            door.live = true;
-        }
-        self.doors[user].caller.clone()
+    pub fn has_token(&self, who: usize) -> bool {
+        self.doors[who].caller.is_some()
     }
 
     /// A caller and its step; what merely lacks a permission is mostly drawn anew, so that sequences get somewhere.
     pub fn draw(&self, rng: &mut Rng) -> (usize, Step) {
         loop {
-            let caller = self.model.caller(rng, &self.accounts, &self.tenants);
-            let step = self.model.step(rng, &self.accounts, &self.tenants, caller);
+            let (caller, step) = draw::draw(&self.model, rng, &self.accounts, &self.tenants);
+            let possible = match &step {
+                Step::Members(step) => members::possible(self, step),
+                Step::Guests(step) => guests::possible(&self.model, step),
+                _ => true,
+            };
+            if !possible || (!self.model.signs_in(caller) && !self.has_token(caller)) {
+                continue;
+            }
             let dull = match self.model.judge(&self.table, caller, &step) {
                 Ok(_) => false,
                 Err(reasons) => [
@@ -243,31 +286,35 @@ impl<'a> World<'a> {
                     "TOKEN_INVALID",
                     "LAST_GLOBAL_ADMIN",
                     "NOT_IN_ASSOCIATED_TENANT",
+                    "RESOURCE_NOT_FOUND",
+                    "ALREADY_MEMBER",
+                    "ALREADY_ASSOCIATED",
+                    "INVALID_FIELDS",
+                    "TENANT_IN_USE",
                 ]
                 .iter()
                 .any(|r| reasons.contains(r)),
             };
-            if !dull || rng.chance(20) {
+            if !dull || rng.chance(8) {
                 return (caller, step);
             }
         }
     }
 
     /// Takes a step on the server and in the model; they must agree.
-    pub async fn take(&mut self, by: usize, step: &Step, at: &str) {
-        // Whoever never had a token can't call.
-        let Some(caller) = self.caller(by).await else {
-            return;
-        };
-        let token = match step {
-            Step::Associate(_, admin) => match self.caller(*admin).await {
-                Some(admin) => admin.token.unwrap(),
-                None => return,
-            },
-            _ => String::new(),
-        };
+    pub async fn take(&mut self, by: usize, step: &Step, tally: &mut Tally) {
+        let caller = self.caller(by).await;
+        let caller = caller.unwrap_or_else(|| self.site.nobody());
         let verdict = self.model.judge(&self.table, by, step);
-        let outcome = self.call(&caller, by, step, token).await;
+        let outcome = match step {
+            Step::Members(step) => members::call(self, &caller, by, step).await,
+            Step::Users(step) => users::call(self, &caller, step).await,
+            Step::Groups(step) => groups::call(self, &caller, step).await,
+            Step::Applications(step) => applications::call(self, &caller, step).await,
+            Step::Guests(step) => guests::call(self, &caller, step).await,
+            Step::Tenants(step) => tenants::call(self, &caller, step).await,
+            Step::Synchronization(step) => synchronization::call(self, &caller, step).await,
+        };
         let told = outcome.as_ref().err().map(|s| {
             let info = s.get_details_error_info();
             info.map_or_else(|| format!("{s:?}"), |i| i.reason)
@@ -279,326 +326,71 @@ impl<'a> World<'a> {
             _ => false,
         };
         if !agreed {
-            let begin = self.history.len().saturating_sub(25);
-            panic!(
-                "{at}: the server says {told:?}, the model {:?}\n{}",
-                verdict.map(|_| "allowed"),
-                self.history[begin..].join("\n")
-            );
+            let model = verdict.map(|_| "allowed");
+            let fault = outcome.err();
+            self.fail(&format!(
+                "the server says {told:?}, the model {model:?}: {fault:?}"
+            ));
         }
-        match verdict {
-            Ok(next) => {
-                self.allowed += 1;
-                let made = outcome.unwrap();
-                if let Some((name, ..)) = &made {
-                    // The model knows no sleep: that is another rule's.
-                    self.site.wake(name).await;
-                }
-                self.follow(next, made);
+        match (verdict, outcome) {
+            (Ok(next), Ok(made)) => {
+                let text = format!("{step:?}");
+                let kind: Vec<&str> = text.split(['(', ')']).take(2).collect();
+                *tally.allowed.entry(kind.join(".")).or_default() += 1;
+                self.follow(next, made).await;
             }
-            Err(reasons) => {
+            (Err(reasons), _) => {
                 let told = told.unwrap();
                 let reason = reasons.into_iter().find(|r| *r == told).unwrap();
-                *self.refused.entry(reason).or_default() += 1;
+                *tally.refused.entry(reason).or_default() += 1;
             }
+            (Ok(_), Err(_)) => {}
         }
     }
 
-    /// Takes over the model's next state, and what it means for tokens.
-    fn follow(&mut self, next: Model, made: Made) {
-        for user in 0..self.model.users.len() {
-            let (old, new) = (self.model.users[user].life, next.users[user].life);
-            if old != new {
-                self.doors[user].live = false;
-            }
-            if (old, new) == (Life::Deleted, Life::Active) {
-                let (_, _, temporary) = made.clone().unwrap();
-                self.doors[user].temporary = Some(temporary);
-            }
+    /// Ends the test, and tells how it came to this.
+    pub fn fail(&self, what: &str) -> ! {
+        let begin = self.history.len().saturating_sub(40);
+        let mut who = String::new();
+        for (i, p) in self.model.principals.iter().enumerate() {
+            who += &format!("  {i}: {p:?}\n");
         }
-        if next.users.len() > self.model.users.len() {
-            let (name, sign_in_name, temporary) = made.unwrap();
-            self.doors.push(Door {
-                name,
-                sign_in_name,
-                temporary: Some(temporary),
-                caller: None,
-                live: false,
-            });
-        }
-        self.model = next;
-    }
-
-    async fn call(
-        &mut self,
-        caller: &Caller,
-        by: usize,
-        step: &Step,
-        token: String,
-    ) -> Result<Made, Status> {
-        let account = |a: &usize| self.account_names[*a].clone();
-        let user = |u: &usize| self.doors[*u].name.clone();
-        let (mut members, mut users) = (caller.members(), caller.users());
-        match step {
-            Step::Add(a, targets, held) => {
-                let request = AddMembersRequest {
-                    parent: account(a),
-                    principals: targets.iter().map(user).collect(),
-                    rights: on_wire(held),
-                    ..AddMembersRequest::default()
-                };
-                members.add_members(request).await.map(nothing)
-            }
-            Step::Update(a, changes) => {
-                let change = |(u, held): &(usize, Held)| UpdateMemberRequest {
-                    member: Some(Member {
-                        name: self.member(*a, *u),
-                        rights: on_wire(held),
-                        ..Member::default()
-                    }),
-                };
-                let request = UpdateMembersRequest {
-                    parent: account(a),
-                    requests: changes.iter().map(change).collect(),
-                    ..UpdateMembersRequest::default()
-                };
-                members.update_members(request).await.map(nothing)
-            }
-            Step::Remove(a, targets, delete_from_directory) => {
-                let request = RemoveMembersRequest {
-                    parent: account(a),
-                    names: targets.iter().map(|u| self.member(*a, *u)).collect(),
-                    delete_from_directory: *delete_from_directory,
-                    ..RemoveMembersRequest::default()
-                };
-                members.remove_members(request).await.map(nothing)
-            }
-            Step::Drop(a, held) => {
-                let request = DropRolesRequest {
-                    name: self.member(*a, by),
-                    rights: on_wire(held),
-                    ..DropRolesRequest::default()
-                };
-                members.drop_roles(request).await.map(nothing)
-            }
-            Step::Leave(a) => {
-                let request = LeaveAccountRequest {
-                    name: self.member(*a, by),
-                    ..LeaveAccountRequest::default()
-                };
-                members.leave_account(request).await.map(nothing)
-            }
-            Step::GrantFinance(a, u) => {
-                let request = GrantFinanceRequest {
-                    name: self.member(*a, *u),
-                    ..GrantFinanceRequest::default()
-                };
-                members.grant_finance(request).await.map(nothing)
-            }
-            Step::RevokeFinance(a, u) => {
-                let request = RevokeFinanceRequest {
-                    name: self.member(*a, *u),
-                    ..RevokeFinanceRequest::default()
-                };
-                members.revoke_finance(request).await.map(nothing)
-            }
-            Step::RestoreManager(a, u) => {
-                let request = RestoreManagerRequest {
-                    name: self.member(*a, *u),
-                    ..RestoreManagerRequest::default()
-                };
-                members.restore_manager(request).await.map(nothing)
-            }
-            Step::Roles(u, roles) => {
-                let request = AssignDirectoryRolesRequest {
-                    name: user(u),
-                    directory_roles: directory_on_wire(roles),
-                    ..AssignDirectoryRolesRequest::default()
-                };
-                users.assign_directory_roles(request).await.map(nothing)
-            }
-            Step::Create(tenant, email, roles, memberships) => {
-                self.made += 1;
-                let name = format!("made{}", self.made);
-                let mut request: CreateUserRequest = new_user(&self.tenant_names[*tenant], &name);
-                let new = request.user.as_mut().unwrap();
-                new.directory_roles = directory_on_wire(roles);
-                if *email {
-                    new.recovery_email = format!("{name}@a.example");
-                }
-                let membership = |(a, held): &(usize, Held)| NewMembership {
-                    account: self.account_names[*a].clone(),
-                    rights: on_wire(held),
-                };
-                request.memberships = memberships.iter().map(membership).collect();
-                let made = users.create_user(request).await?.into_inner();
-                let new = made.user.unwrap();
-                Ok(Some((new.name, new.sign_in_name, made.temporary_password)))
-            }
-            Step::Disable(u) => {
-                let request = DisableUserRequest {
-                    name: user(u),
-                    ..DisableUserRequest::default()
-                };
-                users.disable_user(request).await.map(nothing)
-            }
-            Step::Enable(u) => {
-                let request = EnableUserRequest {
-                    name: user(u),
-                    ..EnableUserRequest::default()
-                };
-                users.enable_user(request).await.map(nothing)
-            }
-            Step::Delete(u) => {
-                let request = DeleteUserRequest {
-                    name: user(u),
-                    ..DeleteUserRequest::default()
-                };
-                users.delete_user(request).await.map(nothing)
-            }
-            Step::Undelete(u) => {
-                let request = UndeleteUserRequest {
-                    name: user(u),
-                    ..UndeleteUserRequest::default()
-                };
-                let made = users.undelete_user(request).await?.into_inner();
-                let back = made.user.unwrap();
-                Ok(Some((
-                    back.name,
-                    back.sign_in_name,
-                    made.temporary_password,
-                )))
-            }
-            Step::Replace(old, successor) => {
-                let request = ReplaceGlobalAdminRequest {
-                    name: user(old),
-                    successor: user(successor),
-                    ..ReplaceGlobalAdminRequest::default()
-                };
-                users.replace_global_admin(request).await.map(nothing)
-            }
-            Step::Associate(a, _) => {
-                let request = AssociateTenantRequest {
-                    parent: account(a),
-                    tenant_admin_token: token,
-                    ..AssociateTenantRequest::default()
-                };
-                let done = caller.associations().associate_tenant(request).await;
-                done.map(nothing)
-            }
-            Step::Dissociate(a, tenant) => {
-                let tenant = id_of(&self.tenant_names[*tenant]);
-                let request = RemoveTenantRequest {
-                    name: format!("{}/tenantAssociations/{tenant}", account(a)),
-                    ..RemoveTenantRequest::default()
-                };
-                let done = caller.associations().remove_tenant(request).await;
-                done.map(nothing)
-            }
-        }
-    }
-
-    /// Holds all that is granted on the server against the model.
-    pub async fn compare(&mut self, at: &str) {
-        for account in self.accounts.clone() {
-            self.compare_members(account, at).await;
-        }
-        for tenant in self.tenants.clone() {
-            self.compare_users(tenant, at).await;
-        }
-    }
-
-    async fn compare_members(&mut self, account: usize, at: &str) {
-        let expected: BTreeMap<Uuid, Option<Rights>> = self
-            .model
-            .members
-            .iter()
-            .filter(|((a, _), _)| *a == account)
-            .map(|((_, u), held)| (id_of(&self.doors[*u].name), on_wire(held)))
-            .map(|(id, rights)| (id, sorted(rights)))
-            .collect();
-        let reader = (0..self.model.users.len()).find(|u| {
-            let may = self.model.on_account(&self.table, *u, account);
-            self.model.active(*u) && may.contains("members.read")
-        });
-        if let Some(reader) = reader {
-            let caller = self.caller(reader).await.unwrap();
-            let name = &self.account_names[account];
-            let rows = crate::members::list(&caller, name, "").await.unwrap();
-            let told: BTreeMap<Uuid, Option<Rights>> = rows
-                .into_iter()
-                .map(|m| (id_of(&m.name), sorted(m.rights)))
-                .collect();
-            assert_eq!(told, expected, "{at}");
-        }
-        // Where nobody is left who could list them, the rows are counted.
-        let db = &self.site.app.db.read;
-        let sql = "SELECT COUNT(*) AS n FROM grants WHERE scope_kind = 2 AND scope_id = $1";
-        let id = id_of(&self.account_names[account]);
-        let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, [id.into()]);
-        let row = db.query_one_raw(statement).await.unwrap().unwrap();
-        let count: i64 = row.try_get("", "n").unwrap();
-        assert_eq!(usize::try_from(count).unwrap(), expected.len(), "{at}");
-    }
-
-    async fn compare_users(&mut self, tenant: usize, at: &str) {
-        // The invariant itself: somebody is left.
-        let admins = self.model.admins(tenant);
-        assert!(!admins.is_empty(), "{at}");
-        let caller = self.caller(admins[0]).await.unwrap();
-        let request = ListUsersRequest {
-            parent: self.tenant_names[tenant].clone(),
-            page_size: 1_000,
-            show_deleted: true,
-            ..ListUsersRequest::default()
-        };
-        let page = caller.users().list_users(request).await.unwrap();
-        let told: BTreeMap<String, (i32, Vec<i32>)> = page
-            .into_inner()
-            .users
-            .into_iter()
-            .map(|u| (u.name, (u.state, u.directory_roles)))
-            .collect();
-        let state = |life: Life| match life {
-            Life::Active => UserState::Active as i32,
-            Life::Disabled => UserState::Disabled as i32,
-            Life::Deleted => UserState::Deleted as i32,
-        };
-        let users = self.model.users.iter().zip(&self.doors);
-        let expected: BTreeMap<String, (i32, Vec<i32>)> = users
-            .filter(|(u, _)| u.tenant == tenant)
-            .map(|(u, door)| {
-                let mut roles = directory_on_wire(&u.roles);
-                roles.sort_unstable();
-                (door.name.clone(), (state(u.life), roles))
-            })
-            .collect();
-        assert_eq!(told, expected, "{at}");
-    }
-
-    /// Says what the sequences came to; they must have come to something.
-    pub fn tell(&self, database: crate::harness::Database) {
-        println!(
-            "{database:?}: {} allowed, refused {:?}",
-            self.allowed, self.refused
+        panic!(
+            "{}\n{}\n{who}  {:?}\n  {:?}\n{what}",
+            self.at,
+            self.history[begin..].join("\n"),
+            self.model.tenants,
+            self.model.members,
         );
-        let refused: usize = self.refused.values().sum();
-        assert!(self.allowed * 10 > refused, "{} : {refused}", self.allowed);
-        if self.history.len() > 1_500 {
-            for reason in [
-                "CANNOT_GRANT_WHAT_YOU_LACK",
-                "LAST_MANAGER",
-                "NOT_ASSIGNABLE",
-            ] {
-                assert!(self.refused.contains_key(reason), "{reason} never came up");
+    }
+
+    /// Takes over the model's next state, and what it means for tokens: those that ended are good for nothing from now on (ROL-10).
+    async fn follow(&mut self, next: Model, made: Made) {
+        let before = std::mem::replace(&mut self.model, next);
+        for who in 0..before.principals.len() {
+            let ended = self.model.ended(who) != before.ended(who);
+            let key = &self.doors[who].signed_in_with;
+            let other_key = self.doors[who].keys.iter().any(|(name, _)| name == key);
+            let stays = other_key && self.model.principals[who].life == Life::Active;
+            if ended && self.doors[who].live && !stays {
+                self.doors[who].live = false;
+                let (caller, _) = self.doors[who].caller.clone().unwrap();
+                let tried = caller.who_am_i().await;
+                if tried.as_ref().err().map(Status::code) != Some(Code::Unauthenticated) {
+                    self.fail(&format!("the token of {who} is still good: {tried:?}"));
+                }
             }
         }
+        if let Some((who, temporary)) = made.password
+            && !temporary.is_empty()
+        {
+            self.doors[who].temporary = Some(temporary);
+            self.doors[who].live = false;
+        }
+        self.doors.extend(made.door);
+        for who in self.doors.len()..self.model.principals.len() {
+            let door = self.brought(who).await;
+            self.doors.push(door);
+        }
     }
-}
-
-fn sorted(rights: Option<Rights>) -> Option<Rights> {
-    let mut rights = rights.unwrap_or_default();
-    rights.roles.sort_unstable();
-    rights.permissions.sort_unstable();
-    Some(rights)
 }

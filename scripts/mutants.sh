@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Mutation testing of src/access/: changes its source in small ways, one at a
+# time, and says which of them no test notices. What is to be thought of those
+# that survive stands in docs/testing.md.
+#
+#   scripts/mutants.sh             # a seventh of all mutants, by the weekday
+#   scripts/mutants.sh 2/7         # this part of them, from 0/7 on
+#   scripts/mutants.sh all         # all of them: days on a small machine
+#   scripts/mutants.sh in REF      # those in lines that differ from a commit
+#   scripts/mutants.sh in FILE.rs  # those of one file
+#
+# The results are in target/mutants.out; missed.txt lists the survivors. It
+# fails if there are any that docs/testing.md doesn't explain.
+
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+explained="docs/testing.md"
+args=(--no-shuffle --colors=never --output target)
+
+case "${1:-today}" in
+  today) args+=(--shard "$(($(date +%u) - 1))/7") ;;
+  all) ;;
+  in)
+    what="${2:?say a commit or a file}"
+    if [ -f "$what" ]; then
+      args+=(--re "^${what//./\\.}:")
+    else
+      mkdir -p target
+      git diff "$what" -- src/access >target/mutants.diff
+      [ -s target/mutants.diff ] || { echo "nothing in src/access differs from $what"; exit 0; }
+      args+=(--in-diff target/mutants.diff)
+    fi
+    ;;
+  */*) args+=(--shard "$1") ;;
+  *)
+    echo "mutants.sh: there is no part '$1'" >&2
+    exit 1
+    ;;
+esac
+
+# Fewer sequences: a mutant that matters is found early, or by its own tests.
+export ENTENTE_MODEL_SEQUENCES="${ENTENTE_MODEL_SEQUENCES:-80}"
+status=0
+cargo mutants "${args[@]}" || status=$?
+# 0: all caught; 2: some were missed; 3: some ran too long, which is caught too.
+# Anything else: it couldn't run, or tests fail without mutants.
+case "$status" in
+  0 | 3) exit 0 ;;
+  2) ;;
+  *) exit "$status" ;;
+esac
+
+unexplained=0
+while IFS= read -r mutant; do
+  # Lines move: a survivor is known by its file and what was changed.
+  text="$(sed -E 's/^([^:]+):[0-9]+:[0-9]+: /\1: /' <<<"$mutant")"
+  if ! grep -qF -- "$text" "$explained"; then
+    echo "survived, and not explained: $mutant"
+    unexplained=1
+  fi
+done <target/mutants.out/missed.txt
+exit "$unexplained"
