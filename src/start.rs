@@ -18,7 +18,7 @@ use crate::{
         refusals::Tally,
         token::{self, Tokens},
     },
-    app::{App, Inner},
+    app::{App, Inner, lanes::Lanes},
     config::Config,
     env::Env,
     error::{Error, Result},
@@ -97,6 +97,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
         operator,
         committed: Notify::new(),
         draining: CancellationToken::new(),
+        lanes: Lanes::new(db.backend),
         turns: moka::sync::Cache::builder()
             .max_capacity(100_000)
             .time_to_idle(std::time::Duration::from_secs(600))

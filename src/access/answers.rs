@@ -325,7 +325,7 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
 /// # Errors
 /// `INVALID_ARGUMENT` on the field if it may no longer act; `PERMISSION_DENIED` if it lacks the permission.
 pub async fn demand_of_token(
-    db: &sea_orm::DatabaseTransaction,
+    db: &impl sea_orm::ConnectionTrait,
     (field, who): (&'static str, Authenticated),
     permission: Permission,
     tenant: Uuid,

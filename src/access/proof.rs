@@ -1,6 +1,6 @@
 //! The decision: whether a rule holds for a caller on the very resources that a request names (COM-1, COM-2).
 
-use sea_orm::DatabaseTransaction;
+use sea_orm::ConnectionTrait;
 
 use super::{
     grants::{self, Held, Standing},
@@ -136,8 +136,8 @@ pub fn scopes(rule: &Rule, named: &Named, caller: &Caller) -> Vec<ScopeKey> {
 }
 
 /// What is remembered within one proof, so that each row is asked for once.
-struct Asked<'a> {
-    db: &'a DatabaseTransaction,
+struct Asked<'a, C> {
+    db: &'a C,
     caller: &'a Caller,
     standing: Option<Standing>,
     ceiling: Option<Permissions>,
@@ -146,7 +146,7 @@ struct Asked<'a> {
     held: Vec<(ScopeKey, Held)>,
 }
 
-impl Asked<'_> {
+impl<C: ConnectionTrait> Asked<'_, C> {
     /// What the caller may on a scope: what the person holds, within the ceiling of the service that acts for it.
     async fn permissions(&mut self, scope: ScopeKey) -> Result<Permissions> {
         let Some(who) = self.caller.who else {
@@ -188,11 +188,11 @@ enum Has {
 }
 
 /// Asks whether the principals of the tokens may still act, and gives what bounds them.
-async fn stand<'a>(
-    db: &'a DatabaseTransaction,
+async fn stand<'a, C: ConnectionTrait>(
+    db: &'a C,
     caller: &'a Caller,
     now: Micros,
-) -> Result<Asked<'a>> {
+) -> Result<Asked<'a, C>> {
     let mut asked = Asked {
         db,
         caller,
@@ -213,7 +213,7 @@ async fn stand<'a>(
 
 /// What a service may do for people, if it may act for them at all (COM-16), and whether that is a list of its own.
 async fn service_ceiling(
-    db: &DatabaseTransaction,
+    db: &impl ConnectionTrait,
     via: &Authenticated,
     now: Micros,
 ) -> Result<(Permissions, bool)> {
@@ -236,7 +236,7 @@ async fn service_ceiling(
 /// `UNAUTHENTICATED`, `PERMISSION_DENIED` (the same whether or not what is named exists), `FAILED_PRECONDITION` for a password to be
 /// changed, a sign-in too old or rights asleep; those of the database.
 pub async fn prove<R: Request>(
-    db: &DatabaseTransaction,
+    db: &impl ConnectionTrait,
     keys: &Keys,
     caller: &Caller,
     rule: &'static Rule,
@@ -343,7 +343,7 @@ pub async fn prove<R: Request>(
 /// # Errors
 /// Those of the database.
 pub async fn link_of<R: Request>(
-    db: &DatabaseTransaction,
+    db: &impl ConnectionTrait,
     keys: &Keys,
     rule: &Rule,
     request: &R,
@@ -356,7 +356,7 @@ pub async fn link_of<R: Request>(
 }
 
 async fn prove_pair<R: Request>(
-    asked: &mut Asked<'_>,
+    asked: &mut Asked<'_, impl ConnectionTrait>,
     pair: &'static Pair,
     named: &Named,
     request: &R,
@@ -410,7 +410,7 @@ fn is_oneself(who: Option<Authenticated>, names: &[Name]) -> bool {
 /// # Errors
 /// Those of the database; `UNAUTHENTICATED` if the caller may no longer act.
 pub async fn permissions(
-    db: &DatabaseTransaction,
+    db: &impl ConnectionTrait,
     caller: &Caller,
     scope: ScopeKey,
     now: Micros,
@@ -428,7 +428,7 @@ pub async fn permissions(
 /// # Errors
 /// `PERMISSION_DENIED`, `RIGHTS_ASLEEP`; those of the database.
 pub async fn demand(
-    db: &DatabaseTransaction,
+    db: &impl ConnectionTrait,
     caller: &Caller,
     permission: Permission,
     scope: ScopeKey,

@@ -3,16 +3,13 @@
 use futures_util::future::BoxFuture;
 
 use super::{
-    App, Tx,
+    App, Begin, Tx,
     mutate::{FIRST_PAUSE, MOST_ATTEMPTS},
 };
 use crate::{
     access::{principal::Caller, scope::JobScope},
     error::{Language, Result},
-    store::{
-        scope_key::ScopeKey,
-        work::{Origin, Work},
-    },
+    store::{scope_key::ScopeKey, work::Origin},
 };
 
 impl App {
@@ -61,13 +58,12 @@ impl App {
                 trace_id: String::new(),
             },
             method: name,
-            work: Work::new(self.snapshot(true).await?),
+            work: self.open(Begin::Write).await?,
             validate_only: false,
             moved_to: None,
         };
         tx.lock(extra.iter().copied()).await?;
         let answer = run(&mut tx, JobScope::new(name)).await?;
-        let news = tx.has_news();
         let event_id = tx.id();
         let origin = Origin {
             action: name.to_owned(),
@@ -77,10 +73,8 @@ impl App {
         tx.work
             .finish(&self.keys, &origin, "OK", event_id, true)
             .await?;
-        tx.work.into_db().commit().await?;
-        if news {
-            self.committed.notify_waiters();
-        }
+        tx.batch().write().await?;
+        self.commit(tx.work.into_batch()).await?;
         Ok(answer)
     }
 }

@@ -1,7 +1,9 @@
 //! The application: the only place where a transaction begins. `read` and `mutate` carry every call: proof, claim, function, audit,
 //! domain events, reply, commit; retries around the whole. Functions see `Read` and `Tx`, nothing else.
 
+mod attempt;
 mod jobs;
+pub mod lanes;
 mod mutate;
 mod read;
 mod tx;
@@ -15,7 +17,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, IsolationLevel,
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, IsolationLevel,
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -44,9 +46,10 @@ use crate::{
     hash::Hasher,
     keys::Keys,
     store::{
+        batch::Batch,
         connect::Db,
         scope_key::ScopeKey,
-        work::{Origin, Snapshot},
+        work::{Origin, Snapshot, Work},
     },
 };
 
@@ -78,6 +81,8 @@ pub struct Inner {
     pub committed: Notify,
     /// Set when the server drains: streams end.
     pub draining: CancellationToken,
+    /// Where calls that write wait for each other, to share a commit.
+    pub lanes: lanes::Lanes,
     /// Writers of one scope that may hold connections at once, scope by scope: a hot scope must not take the whole pool.
     pub turns: moka::sync::Cache<ScopeKey, Arc<tokio::sync::Semaphore>>,
     /// Open streams, by caller.
@@ -123,6 +128,17 @@ pub struct Call {
     pub gone: CancellationToken,
 }
 
+/// What a transaction is begun for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Begin {
+    /// To read.
+    Read,
+    /// To write what one call or job writes.
+    Write,
+    /// To write, in a lane.
+    Lane,
+}
+
 /// How a function ended.
 pub enum Outcome<T> {
     /// All is well.
@@ -132,7 +148,8 @@ pub enum Outcome<T> {
 }
 
 impl App {
-    async fn begin(&self, write: bool) -> Result<DatabaseTransaction> {
+    async fn begin(&self, kind: Begin) -> Result<DatabaseTransaction> {
+        let write = kind != Begin::Read;
         let options = match (self.db.backend, write) {
             (DbBackend::Postgres, true) => TransactionOptions {
                 isolation_level: Some(IsolationLevel::ReadCommitted),
@@ -154,8 +171,11 @@ impl App {
                 ..Default::default()
             },
         };
-        let pool = if write { &self.db.write } else { &self.db.read };
-        let pool = pool.clone();
+        let pool = match kind {
+            Begin::Read => self.db.read.clone(),
+            Begin::Write => self.db.write.clone(),
+            Begin::Lane => self.db.lanes.clone(),
+        };
         // A caller may leave at any await. Left between BEGIN and its answer, a connection would go back to the pool with a transaction
         // open that nobody knows of, and swallow what is written next. So it begins in a task of its own, which is never left: whoever
         // waited being gone, the transaction is dropped when it has begun, and rolled back.
@@ -171,26 +191,47 @@ impl App {
             .map_err(|e| Error::internal(format!("a transaction did not begin: {e}")))??)
     }
 
-    async fn snapshot(&self, write: bool) -> Result<Snapshot> {
-        let db = self.begin(write).await?;
+    async fn snapshot(&self) -> Result<Snapshot> {
+        let db = self.begin(Begin::Read).await?;
         let now = self.now_in(&db).await?;
         Ok(Snapshot::new(db, now))
     }
 
+    /// Begins what a single call or job writes.
+    async fn open(&self, kind: Begin) -> Result<Work> {
+        let db = self.begin(kind).await?;
+        let now = self.now_in(&db).await?;
+        Ok(Work::new(Batch::new(db, false), now))
+    }
+
+    /// Commits what was written: the one place where that happens. What is touched is known before and after, for memory that depends
+    /// on it. No caller waits in here: it is run by tasks that nobody drops.
+    async fn commit(&self, batch: Batch) -> std::result::Result<(), DbErr> {
+        let (db, touched) = batch.into_parts();
+        let done = db.commit().await;
+        if done.is_ok() && !touched.scopes.is_empty() {
+            self.committed.notify_waiters();
+        }
+        done
+    }
+
     async fn now_in<C: ConnectionTrait>(&self, db: &C) -> Result<Micros> {
-        let now = self.env.now();
+        Ok(self.env.now() + self.offset_in(db).await?)
+    }
+
+    /// What the test clock adds to the machine's time.
+    async fn offset_in<C: ConnectionTrait>(&self, db: &C) -> Result<Micros> {
         if !self.config.enable_test_clock {
-            return Ok(now);
+            return Ok(0);
         }
         let sql = "SELECT value FROM meta WHERE key = 'clock_offset'";
         let row = db
             .query_one_raw(Statement::from_string(self.db.backend, sql))
             .await?;
-        let offset: Micros = match row {
+        Ok(match row {
             Some(row) => row.try_get::<String>("", "value")?.parse().unwrap_or(0),
             None => 0,
-        };
-        Ok(now + offset)
+        })
     }
 
     /// Now, with the test clock's offset, outside of any transaction.
@@ -209,7 +250,7 @@ impl App {
     where
         F: for<'a> FnOnce(&'a Snapshot) -> BoxFuture<'a, Result<T>>,
     {
-        let snapshot = self.snapshot(false).await?;
+        let snapshot = self.snapshot().await?;
         let answer = run(&snapshot).await?;
         snapshot.into_db().commit().await?;
         Ok(answer)

@@ -7,7 +7,11 @@ use futures_util::future::BoxFuture;
 use prost::Message;
 use uuid::Uuid;
 
-use super::{App, Call, Outcome, Outside, Read, Tx, check, is_late_refusal, origin_of};
+use super::{
+    App, Begin, Call, Outcome, Outside, Read, Tx,
+    attempt::{Attempt, Given},
+    check, is_late_refusal,
+};
 use crate::{
     access::{
         principal::Caller,
@@ -17,14 +21,13 @@ use crate::{
         token,
     },
     check::{Redact, Request},
-    error::{Error, Reason, Result, reason_name},
+    error::{Error, Result, reason_name},
     keys::{Mac, Purpose},
     proto::access::{CallKind, Idempotency},
     store::{
-        idempotency::{self, Claim, Claimed},
+        idempotency::{self, Claim},
         list::fold,
         scope_key::ScopeKey,
-        work::Work,
     },
 };
 
@@ -34,16 +37,6 @@ pub(super) const MOST_ATTEMPTS: u32 = 10;
 const WRITERS_A_SCOPE: usize = 4;
 /// The first pause before another attempt; doubled each time, with jitter.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(2);
-
-/// What an attempt came to.
-enum Attempt<S> {
-    /// Committed, with the answer.
-    Done(S),
-    /// Answered before.
-    Replay(Vec<u8>),
-    /// Committed, with a refusal.
-    Refused(Error),
-}
 
 impl App {
     fn caller_mac(&self, caller: &Caller) -> Mac {
@@ -115,7 +108,7 @@ impl App {
     {
         let named = proof::resolve(call.rule, request)?;
         let (rd, proven) = {
-            let snapshot = self.snapshot(false).await?;
+            let snapshot = self.snapshot().await?;
             let now = snapshot.now();
             let rd = Read {
                 app: self.clone(),
@@ -181,10 +174,13 @@ impl App {
     ) -> Result<(S, bool)>
     where
         R: Request,
-        S: Message + Default + Redact + Clone,
-        P: Clone,
+        S: Message + Default + Redact + Clone + Send + Sync + 'static,
+        P: Clone + Send + Sync + 'static,
         G: for<'a> Fn(&'a Outside, Proof, &'a R) -> BoxFuture<'a, Result<P>>,
-        F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>,
+        F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>
+            + Send
+            + Sync
+            + 'static,
     {
         let replayed = |bytes: Vec<u8>| -> Result<(S, bool)> {
             let stored = S::decode(bytes.as_slice())
@@ -198,237 +194,29 @@ impl App {
             Ok(both) => both,
             Err(reply) => return replayed(reply),
         };
-        let claim = self.claim_of(call, &request);
-        let mut extra: Vec<ScopeKey> = Vec::new();
-        let mut pause = FIRST_PAUSE;
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let attempt = self
-                .attempt(
-                    call,
-                    &request,
-                    &named,
-                    claim.as_ref(),
-                    &extra,
-                    &prepared,
-                    &run,
-                )
-                .await;
-            match attempt {
-                Ok(Attempt::Done(answer)) => {
-                    self.committed.notify_waiters();
-                    return Ok((answer, false));
+        let given = Arc::new(Given {
+            app: self.clone(),
+            call: call.clone(),
+            claim: self.claim_of(call, &request),
+            request,
+            named,
+            prepared,
+            run,
+        });
+        match given.until_done().await? {
+            Attempt::Done(answer) => Ok((answer, false)),
+            Attempt::Replay(bytes) => replayed(bytes),
+            Attempt::Refused(error) => {
+                if error.code() == tonic::Code::Unauthenticated {
+                    let reason = reason_name(error.reason());
+                    refusals::unauthenticated(self, call.rule.method, reason, &call.caller);
                 }
-                Ok(Attempt::Replay(bytes)) => return replayed(bytes),
-                Ok(Attempt::Refused(error)) => {
-                    if error.code() == tonic::Code::Unauthenticated {
-                        refusals::unauthenticated(
-                            self,
-                            call.rule.method,
-                            reason_name(error.reason()),
-                            &call.caller,
-                        );
-                    }
-                    return Err(error);
-                }
-                Err(error) if error.lacks_key() && attempts < MOST_ATTEMPTS => {
-                    // In a task of its own, since it commits: a caller that leaves takes nothing along.
-                    let app = self.clone();
-                    let made = tokio::spawn(async move { token::rotate_keys(&app, false).await });
-                    made.await.map_err(|e| Error::internal(e.to_string()))??;
-                }
-                Err(error) => {
-                    let Some(needs) = error.again().map(<[ScopeKey]>::to_vec) else {
-                        return Err(if is_late_refusal(&error) {
-                            self.refuse(call, &named, error).await
-                        } else {
-                            error
-                        });
-                    };
-                    if attempts >= MOST_ATTEMPTS {
-                        return Err(error);
-                    }
-                    tracing::debug!(attempts, %error, "a transaction is run again");
-                    if needs.is_empty() {
-                        let jitter = u64::from(u16::from_be_bytes(self.env.bytes::<2>()));
-                        tokio::time::sleep(pause + pause.mul_f64(jitter as f64 / 65_536.0)).await;
-                        pause = (pause * 2).min(Duration::from_millis(100));
-                    } else {
-                        extra = needs;
-                    }
-                }
+                Err(error)
             }
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one attempt is given all that the call has come to"
-    )]
-    async fn attempt<R, S, P, F>(
-        &self,
-        call: &Call,
-        request: &R,
-        named: &Named,
-        claim: Option<&Claim>,
-        extra: &[ScopeKey],
-        prepared: &P,
-        run: &F,
-    ) -> Result<Attempt<S>>
-    where
-        R: Request,
-        S: Message + Default + Redact + Clone,
-        P: Clone,
-        F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>,
-    {
-        let work = async {
-            let mut scopes = proof::scopes(call.rule, named, &call.caller);
-            let _turn = match scopes.last() {
-                Some(scope) => Some(self.turn(*scope).await?),
-                None => None,
-            };
-            let mut tx = Tx {
-                app: self.clone(),
-                caller: call.caller.clone(),
-                method: call.rule.method,
-                work: Work::new(self.snapshot(true).await?),
-                validate_only: request.validate_only(),
-                moved_to: None,
-            };
-            // What a mailed token is about is locked before it is proven, so that it is redeemed once.
-            let link = proof::link_of(tx.db(), &self.keys, call.rule, request, tx.now()).await?;
-            scopes.extend(link.map(|link| link.scope));
-            tx.lock(scopes.into_iter().chain(extra.iter().copied()))
-                .await?;
-            let now = tx.now();
-            let proven = match proof::prove(
-                tx.db(),
-                &self.keys,
-                &call.caller,
-                call.rule,
-                named,
-                request,
-                now,
-            )
-            .await
-            {
-                Ok(proven) => proven,
-                Err(error) => {
-                    // The same call, a moment ago, may have ended the right: then its answer is given.
-                    if let Some(claim) = claim
-                        && let Ok(Some(stored)) = idempotency::look_up(tx.db(), claim, now).await
-                        && stored.ended_right
-                    {
-                        return Ok((tx, Attempt::Replay(stored.reply), Vec::new()));
-                    }
-                    return Err(error);
-                }
-            };
-            if let Some(claim) = claim
-                && let Claimed::Replay(reply) = idempotency::claim(tx.db(), claim, now).await?
-            {
-                return Ok((tx, Attempt::Replay(reply), Vec::new()));
-            }
-            let touched: Vec<_> = proven.scopes().collect();
-            for scope in touched {
-                tx.touch(scope);
-            }
-            let (answer, outcome) =
-                match run(&mut tx, proven, request.clone(), prepared.clone()).await? {
-                    Outcome::Done(answer) => (Attempt::Done(answer), "OK"),
-                    Outcome::Refuse(error) => {
-                        let outcome = reason_name(error.reason());
-                        (Attempt::Refused(error), outcome)
-                    }
-                };
-            if tx.validate_only {
-                return Ok((tx, answer, Vec::new()));
-            }
-            let event_id = tx.id();
-            let origin = origin_of(call);
-            let ended = match (&answer, call.caller.who) {
-                (Attempt::Done(_), who)
-                    if claim.is_some()
-                        && (link.is_some()
-                            || who.is_some_and(|who| tx.told_of(who.principal.id))) =>
-                {
-                    let again = proof::prove(
-                        tx.db(),
-                        &self.keys,
-                        &call.caller,
-                        call.rule,
-                        named,
-                        request,
-                        now,
-                    );
-                    match again.await {
-                        Ok(_) => false,
-                        // A database that failed says nothing about rights; what was begun may be gone already.
-                        Err(error) if error.again().is_some() || error.is_ours() => {
-                            return Err(error);
-                        }
-                        Err(_) => true,
-                    }
-                }
-                _ => false,
-            };
-            let with_events = call.rule.claims();
-            tx.work
-                .finish(&self.keys, &origin, outcome, event_id, with_events)
-                .await?;
-            let mut reply = Vec::new();
-            match (claim, &answer) {
-                (Some(claim), Attempt::Done(answer)) => {
-                    let mut stored = answer.clone();
-                    stored.redact();
-                    reply = stored.encode_to_vec();
-                    let kept_from = tx.moved_to.unwrap_or(now);
-                    idempotency::settle(tx.db(), claim, &reply, ended, kept_from).await?;
-                }
-                (Some(claim), _) => idempotency::give_up(tx.db(), claim).await?,
-                (None, _) => {}
-            }
-            Ok((tx, answer, reply))
-        };
-        let (tx, answer, reply) = self.in_time(call, work).await?;
-        if tx.validate_only {
-            tx.work.into_db().rollback().await?;
-            return Ok(match answer {
-                Attempt::Done(mut answer) => {
-                    answer.redact();
-                    Attempt::Done(answer)
-                }
-                other => other,
-            });
-        }
-        // From here on nothing stops it: a commit that has begun is finished (COM-13).
-        if let Err(fault) = tx.work.into_db().commit().await {
-            let error = Error::from(fault);
-            if error.again().is_some() {
-                return Err(error);
-            }
-            // The connection broke while committing: the claim tells whether it was done.
-            if let Some(claim) = claim
-                && let Ok(now) = self.now().await
-                && let Ok(Some(stored)) = idempotency::look_up(&self.db.read, claim, now).await
-            {
-                // Ours, or that of a repetition which came between: only ours may show its secrets.
-                return Ok(if stored.reply == reply {
-                    answer
-                } else {
-                    Attempt::Replay(stored.reply)
-                });
-            }
-            return Err(Error::unavailable(
-                Reason::DatabaseUnavailable,
-                format!("the commit's outcome is unknown: {error}"),
-            ));
-        }
-        Ok(answer)
-    }
-
-    async fn turn(&self, scope: ScopeKey) -> Result<tokio::sync::OwnedSemaphorePermit> {
+    pub(super) async fn turn(&self, scope: ScopeKey) -> Result<tokio::sync::OwnedSemaphorePermit> {
         let turns = self.turns.get_with(scope, || {
             Arc::new(tokio::sync::Semaphore::new(WRITERS_A_SCOPE))
         });
@@ -448,6 +236,79 @@ impl App {
             biased;
             () = call.gone.cancelled() => Err(Error::cancelled()),
             done = tokio::time::timeout_at(call.deadline, work) => done.unwrap_or_else(|_| Err(Error::late())),
+        }
+    }
+}
+
+impl<R: Request, P, F> Given<R, P, F> {
+    /// Whether the call may share its transaction: not if it is to be rolled back, and not if what it locks is found only in there.
+    fn may_ride(&self) -> bool {
+        self.call.rule.kind == CallKind::Mutation
+            && !self.request.validate_only()
+            && self.call.rule.token().is_none()
+            && !self.app.lanes.are_apart()
+    }
+
+    /// Tries until it is done, or can't be.
+    async fn until_done<S>(self: &Arc<Self>) -> Result<Attempt<S>>
+    where
+        S: Message + Default + Redact + Clone + Send + Sync + 'static,
+        P: Clone + Send + Sync + 'static,
+        F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        let Self { app, call, .. } = &**self;
+        let mut extra: Vec<ScopeKey> = Vec::new();
+        let mut pause = FIRST_PAUSE;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let shared = if attempts == 1 && self.may_ride() {
+                self.ride().await.transpose()
+            } else {
+                None
+            };
+            let attempt = match shared {
+                Some(attempt) => attempt,
+                None => self.attempt(Begin::Write, &extra).await,
+            };
+            let error = match attempt {
+                Ok(attempt) => return Ok(attempt),
+                Err(error) => error,
+            };
+            if error.lacks_key() && attempts < MOST_ATTEMPTS {
+                // In a task of its own, since it commits: a caller that leaves takes nothing along.
+                let app = app.clone();
+                let made = tokio::spawn(async move { token::rotate_keys(&app, false).await });
+                made.await.map_err(|e| Error::internal(e.to_string()))??;
+                continue;
+            }
+            let Some(needs) = error.again().map(<[ScopeKey]>::to_vec) else {
+                // Without a lock that equal calls share, it may have lost against one that was committed meanwhile (COM-4).
+                if self.scopes().is_empty()
+                    && let Some(reply) = self.answered_before().await
+                {
+                    return Ok(Attempt::Replay(reply));
+                }
+                return Err(if is_late_refusal(&error) {
+                    app.refuse(call, &self.named, error).await
+                } else {
+                    error
+                });
+            };
+            if attempts >= MOST_ATTEMPTS {
+                return Err(error);
+            }
+            tracing::debug!(attempts, %error, "a transaction is run again");
+            if needs.is_empty() {
+                let jitter = u64::from(u16::from_be_bytes(app.env.bytes::<2>()));
+                tokio::time::sleep(pause + pause.mul_f64(jitter as f64 / 65_536.0)).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+            } else {
+                extra = needs;
+            }
         }
     }
 }

@@ -113,7 +113,7 @@ impl App {
         F: for<'a> Fn(&'a Read, Proof, R) -> BoxFuture<'a, Result<S>>,
     {
         let named = proof::resolve(call.rule, &request)?;
-        let snapshot = self.snapshot(false).await?;
+        let snapshot = self.snapshot().await?;
         let now = snapshot.now();
         let rd = Read {
             app: self.clone(),
@@ -177,7 +177,7 @@ impl App {
         named: &Named,
         request: &R,
     ) -> Result<(Read, Proof)> {
-        let snapshot = self.snapshot(false).await?;
+        let snapshot = self.snapshot().await?;
         let now = snapshot.now();
         let rd = Read {
             app: self.clone(),

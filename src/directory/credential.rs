@@ -5,6 +5,7 @@ use sea_orm::Value;
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
+use super::entity::credential::Model;
 use crate::{
     access::link,
     app::{App, Tx},
@@ -94,6 +95,26 @@ pub async fn set(tx: &mut Tx, user: Uuid, hash: &str, temporary: bool) -> Result
     let sql = "UPDATE sign_in_networks SET failed = 0, locked_until = 0 WHERE user_id = $1 AND failed > 0";
     sql::execute(tx.db(), sql, [user.into()]).await?;
     link::revoke_ways_in(tx, user).await
+}
+
+/// Makes the temporary password of a user who was just made; gives it, to be shown once.
+///
+/// # Errors
+/// Those of the database.
+pub async fn make_first(tx: &mut Tx, user: Uuid) -> Result<String> {
+    let app = tx.app().clone();
+    let password = temporary_password(&app.env);
+    let row = Model {
+        user_id: user,
+        hash: stored_made(&app.keys, user, &password),
+        temporary: true,
+        expire_time: Some(tx.now() + TEMPORARY_US),
+        change_time: tx.now(),
+        strangers_failed: 0,
+        known_failed: 0,
+    };
+    tx.insert(row).await?;
+    Ok(password)
 }
 
 /// Makes a temporary password for a user; gives it, to be shown once.

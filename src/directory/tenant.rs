@@ -470,15 +470,19 @@ pub fn not_the_operators(tx: &Tx, tenant: Uuid) -> Result<()> {
     }
 }
 
-/// Refuses to make here what the tenant's local directory has to make (TEN-5).
+/// Refuses to make here what the tenant's local directory has to make (TEN-5); gives the tenant where there is none.
 ///
 /// # Errors
 /// `DIRECTORY_SYNCHRONIZED`; `NOT_FOUND`.
-pub(crate) async fn refuse_synchronized<C: ConnectionTrait>(db: &C, tenant: Uuid) -> Result<()> {
-    if by_id(db, tenant).await?.synchronized {
+pub(crate) async fn refuse_synchronized<C: ConnectionTrait>(
+    db: &C,
+    tenant: Uuid,
+) -> Result<tenant::Model> {
+    let row = by_id(db, tenant).await?;
+    if row.synchronized {
         Err(Error::precondition(Reason::DirectorySynchronized)
             .with("tenant", Name::Tenant(tenant).to_string()))
     } else {
-        Ok(())
+        Ok(row)
     }
 }

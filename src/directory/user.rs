@@ -125,7 +125,7 @@ pub async fn create_user(
     tenant: TenantScope,
     req: CreateUserRequest,
 ) -> Result<CreateUserResponse> {
-    tenant::refuse_synchronized(tx.db(), tenant.id()).await?;
+    let row = tenant::refuse_synchronized(tx.db(), tenant.id()).await?;
     let (new, memberships, groups) = wire::new_user(req)?;
     let accounts: Vec<ScopeKey> = memberships
         .iter()
@@ -135,12 +135,11 @@ pub async fn create_user(
     tx.lock(accounts.iter().copied()).await?;
     let through = accounts.first().map(ScopeKey::to_owned).map(ScopeKey::id);
     let user = user_change::insert(tx, tenant.id(), &new, through).await?;
-    let temporary_password = credential::make_temporary(tx, user.id).await?;
+    let temporary_password = credential::make_first(tx, user.id).await?;
     give_directory_roles(tx, &user, new.directory_roles).await?;
     tx.emit(user_change::created(&user, new.directory_roles));
     group::join_all(tx, tenant, user.id, &groups).await?;
     user_change::join_accounts(tx, user_change::principal(&user), &memberships).await?;
-    let row = tenant::find(tx.db(), tenant).await?;
     Ok(CreateUserResponse {
         user: Some(wire::user(
             tx.app(),

@@ -4,7 +4,10 @@ use prost::Message;
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
-use super::{scope_key::ScopeKey, sql};
+use super::{
+    scope_key::ScopeKey,
+    sql::{self, Type},
+};
 use crate::{
     error::Result,
     keys::{Keys, Purpose},
@@ -88,38 +91,45 @@ pub fn hash(keys: &Keys, scope: ScopeKey, seq: i64, previous: &[u8], body: &[u8]
     .to_vec()
 }
 
-/// Inserts an event; the caller holds the scope's head.
-///
-/// # Errors
-/// Those of the database.
-pub async fn insert<C: ConnectionTrait>(
-    db: &C,
+const COLUMNS: &[(&str, Type)] = &[
+    ("scope_kind", Type::Number),
+    ("scope_id", Type::Id),
+    ("seq", Type::Number),
+    ("event_id", Type::Id),
+    ("create_time", Type::Number),
+    ("action", Type::Text),
+    ("actor", Type::Text),
+    ("outcome", Type::Text),
+    ("body", Type::Bytes),
+    ("hash", Type::Bytes),
+];
+
+/// An event as a row for `insert_sql`. `encoded` is its body, which the hash covers.
+pub(super) fn cells(
     scope: ScopeKey,
     seq: i64,
     body: &Body,
+    encoded: &[u8],
     event_id: Uuid,
     hash: &[u8],
-) -> Result<()> {
-    let sql = "INSERT INTO audit_events (scope_kind, scope_id, seq, event_id, create_time, action, actor, outcome, body, hash) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-    sql::execute(
-        db,
-        sql,
-        [
-            scope.kind().into(),
-            scope.id().into(),
-            seq.into(),
-            event_id.into(),
-            body.create_time.into(),
-            body.action.clone().into(),
-            body.actor.clone().into(),
-            body.outcome.clone().into(),
-            Value::Bytes(Some(body.encode_to_vec())),
-            Value::Bytes(Some(hash.to_vec())),
-        ],
-    )
-    .await?;
-    Ok(())
+) -> Vec<serde_json::Value> {
+    vec![
+        scope.kind().into(),
+        sql::id(scope.id()),
+        seq.into(),
+        sql::id(event_id),
+        body.create_time.into(),
+        body.action.as_str().into(),
+        body.actor.as_str().into(),
+        body.outcome.as_str().into(),
+        sql::bytes(encoded),
+        sql::bytes(hash),
+    ]
+}
+
+/// The text that inserts the events that parameter `$n` holds, however many they are; the caller holds the heads of their scopes.
+pub(super) fn insert_sql<C: ConnectionTrait>(db: &C, n: usize) -> String {
+    sql::insert_rows(db, "audit_events", COLUMNS, n)
 }
 
 /// Events of a chain after a place, in order.

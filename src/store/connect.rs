@@ -23,6 +23,8 @@ use crate::error::{Error, Reason, Result};
 const SQLITE_READERS: u32 = 6;
 /// Connections of the pool: PostgreSQL's default allows 100 in all, and two replicas must fit beside tools.
 const POSTGRES_CONNECTIONS: u32 = 32;
+/// Connections of lanes: one each at work, and some that are slow.
+const LANE_CONNECTIONS: u32 = 12;
 /// A statement that runs longer is cancelled by the server: a dropped client does not stop it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A caller waits for a free connection at most so long, then is told to try again.
@@ -35,6 +37,8 @@ const MIGRATION_LOCK: i64 = 368_3683;
 pub struct Db {
     /// For transactions that write.
     pub write: DatabaseConnection,
+    /// For transactions that calls share: the plans of their few statements are made once.
+    pub lanes: DatabaseConnection,
     /// For transactions that only read.
     pub read: DatabaseConnection,
     /// Which database it is.
@@ -71,6 +75,7 @@ impl Db {
         let write = Database::connect(sqlite_options(&url, 1)).await?;
         let read = Database::connect(sqlite_options(&url, SQLITE_READERS)).await?;
         Ok(Self {
+            lanes: write.clone(),
             write,
             read,
             backend: DbBackend::Sqlite,
@@ -83,25 +88,8 @@ impl Db {
     /// # Errors
     /// If it can't be reached, or is older.
     pub async fn postgres(url: &str) -> Result<Self> {
-        let mut options = ConnectOptions::new(url);
-        options
-            .max_connections(POSTGRES_CONNECTIONS)
-            .min_connections(2)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_timeout(ACQUIRE_TIMEOUT)
-            .statement_timeout(STATEMENT_TIMEOUT)
-            .test_before_acquire_if_idle_for(Duration::from_secs(30))
-            .set_application_name("entente")
-            .sqlx_logging(false)
-            .map_sqlx_postgres_opts(|o| {
-                o.options([
-                    ("lock_timeout", "10000"),
-                    // Of solid state: so a page is read along its index, even where many rows are alike and few are expected.
-                    ("random_page_cost", "1.1"),
-                    ("idle_in_transaction_session_timeout", "60000"),
-                ])
-            });
-        let pool = Database::connect(options).await?;
+        let pool =
+            Database::connect(postgres_options(url, POSTGRES_CONNECTIONS, 2, "auto")).await?;
         let row = pool
             .query_one_raw(Statement::from_string(
                 DbBackend::Postgres,
@@ -116,7 +104,9 @@ impl Db {
                 version / 10_000
             )));
         }
+        let options = postgres_options(url, LANE_CONNECTIONS, 0, "force_generic_plan");
         Ok(Self {
+            lanes: Database::connect(options).await?,
             write: pool.clone(),
             read: pool,
             backend: DbBackend::Postgres,
@@ -216,6 +206,29 @@ async fn ended(connection: &mut SqliteConnection) -> std::result::Result<bool, S
         tracing::warn!("a connection didn't end its transaction and is closed");
     }
     Ok(!stuck)
+}
+
+fn postgres_options(url: &str, most: u32, least: u32, plans: &'static str) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(most)
+        .min_connections(least)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_timeout(ACQUIRE_TIMEOUT)
+        .statement_timeout(STATEMENT_TIMEOUT)
+        .test_before_acquire_if_idle_for(Duration::from_secs(30))
+        .set_application_name("entente")
+        .sqlx_logging(false)
+        .map_sqlx_postgres_opts(move |o| {
+            o.options([
+                ("lock_timeout", "10000"),
+                ("plan_cache_mode", plans),
+                // Of solid state: so a page is read along its index, even where many rows are alike and few are expected.
+                ("random_page_cost", "1.1"),
+                ("idle_in_transaction_session_timeout", "60000"),
+            ])
+        });
+    options
 }
 
 fn sqlite_options(url: &str, connections: u32) -> ConnectOptions {

@@ -1,10 +1,12 @@
-//! Claims of `request_id` (COM-4): the claim comes first, then the work, in one transaction; so two at once give one effect and
-//! two equal answers.
+//! Claims of `request_id` (COM-4): looked up once the call's scopes are locked, and stored with the answer by the transaction that did the
+//! work. Of two at once the second waits, finds that it has lost, is rolled back and looks up again: one effect and two equal answers.
 
-use sea_orm::{ConnectionTrait, Value};
+use std::collections::HashMap;
+
+use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::sql;
+use super::sql::{self, Type};
 use crate::{
     env::{DAY_US, Micros},
     error::{Error, Reason, Result},
@@ -32,22 +34,17 @@ pub struct Claim {
 }
 
 impl Claim {
+    pub(super) fn key(&self) -> (Mac, Uuid) {
+        (self.caller, self.request_id)
+    }
+
     fn expire_time(&self, now: Micros) -> Micros {
         if self.for_ever { NEVER } else { now + KEPT_US }
     }
 }
 
-/// What became of a claim.
-#[derive(Debug)]
-pub enum Claimed {
-    /// It is ours; the work may begin.
-    New,
-    /// It was claimed before; this was the answer, without its one-time secrets.
-    Replay(Vec<u8>),
-}
-
 /// A stored answer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Stored {
     /// The answer, without its one-time secrets.
     pub reply: Vec<u8>,
@@ -55,32 +52,103 @@ pub struct Stored {
     pub ended_right: bool,
 }
 
-/// Claims the ID. Waits for another transaction that has claimed it.
+/// What is stored under an ID of a caller, for whatever request.
+#[derive(Clone, Debug)]
+pub struct Found {
+    method: String,
+    request: Vec<u8>,
+    stored: Stored,
+    expire_time: Micros,
+}
+
+impl Found {
+    pub(super) fn new(claim: &Claim, reply: &[u8], ended_right: bool, kept_from: Micros) -> Self {
+        Self {
+            method: claim.method.clone(),
+            request: claim.request.to_vec(),
+            stored: Stored {
+                reply: reply.to_vec(),
+                ended_right,
+            },
+            expire_time: claim.expire_time(kept_from),
+        }
+    }
+
+    pub(super) fn cells(&self, claim: &Claim) -> Vec<serde_json::Value> {
+        vec![
+            sql::bytes(&claim.caller),
+            sql::id(claim.request_id),
+            self.method.as_str().into(),
+            sql::bytes(&self.request),
+            sql::bytes(&self.stored.reply),
+            self.stored.ended_right.into(),
+            self.expire_time.into(),
+        ]
+    }
+
+    /// The answer, if it is still kept.
+    ///
+    /// # Errors
+    /// `REQUEST_ID_REUSED` if the ID was used for another request.
+    pub fn answer(&self, claim: &Claim, now: Micros) -> Result<Option<Stored>> {
+        if self.expire_time <= now {
+            return Ok(None);
+        }
+        if self.method != claim.method || self.request != claim.request {
+            return Err(Error::argument(
+                Reason::RequestIdReused,
+                "request_id",
+                "was used with another request",
+            ));
+        }
+        Ok(Some(self.stored.clone()))
+    }
+}
+
+const COLUMNS: &[(&str, Type)] = &[
+    ("caller", Type::Bytes),
+    ("request_id", Type::Id),
+    ("method", Type::Text),
+    ("request", Type::Bytes),
+    ("reply", Type::Bytes),
+    ("ended_right", Type::Flag),
+    ("expire_time", Type::Number),
+];
+
+/// What is stored under the IDs of claims, by one statement.
 ///
 /// # Errors
-/// `REQUEST_ID_REUSED` if it was claimed with another request; those of the database.
-pub async fn claim<C: ConnectionTrait>(db: &C, claim: &Claim, now: Micros) -> Result<Claimed> {
-    let sql = "INSERT INTO claims (caller, request_id, method, request, reply, ended_right, expire_time) VALUES ($1, $2, $3, $4, $5, false, $6) \
-               ON CONFLICT (caller, request_id) DO UPDATE SET method = excluded.method, request = excluded.request, reply = excluded.reply, \
-               ended_right = false, expire_time = excluded.expire_time WHERE claims.expire_time <= $7";
-    let values: [Value; 7] = [
-        bytes(&claim.caller),
-        claim.request_id.into(),
-        claim.method.clone().into(),
-        bytes(&claim.request),
-        bytes(&[]),
-        claim.expire_time(now).into(),
-        now.into(),
-    ];
-    let done = sql::execute(db, sql, values).await?;
-    if done.rows_affected() == 1 {
-        return Ok(Claimed::New);
+/// Those of the database.
+pub async fn find<C: ConnectionTrait>(
+    db: &C,
+    claims: &[&Claim],
+) -> Result<HashMap<(Mac, Uuid), Found>> {
+    let sql = format!(
+        "SELECT c.caller, c.request_id, c.method, c.request, c.reply, c.ended_right, c.expire_time FROM ({}) x \
+         JOIN claims c ON c.caller = x.caller AND c.request_id = x.request_id",
+        sql::rows(db, 1, &COLUMNS[..2])
+    );
+    let keys = claims
+        .iter()
+        .map(|c| vec![sql::bytes(&c.caller), sql::id(c.request_id)]);
+    let mut found = HashMap::new();
+    for row in sql::rows_of(db, sql, [sql::table(keys.collect())]).await? {
+        let caller: Vec<u8> = row.try_get("", "caller")?;
+        let Ok(caller) = Mac::try_from(caller) else {
+            continue;
+        };
+        let one = Found {
+            method: row.try_get("", "method")?,
+            request: row.try_get("", "request")?,
+            stored: Stored {
+                reply: row.try_get("", "reply")?,
+                ended_right: row.try_get("", "ended_right")?,
+            },
+            expire_time: row.try_get("", "expire_time")?,
+        };
+        found.insert((caller, row.try_get("", "request_id")?), one);
     }
-    match look_up(db, claim, now).await? {
-        Some(stored) => Ok(Claimed::Replay(stored.reply)),
-        // The other transaction's claim was there and is gone: it was rolled back or purged meanwhile.
-        None => Err(Error::contended("a claim vanished")),
-    }
+    Ok(found)
 }
 
 /// The stored answer to the same request of the same caller.
@@ -92,60 +160,20 @@ pub async fn look_up<C: ConnectionTrait>(
     claim: &Claim,
     now: Micros,
 ) -> Result<Option<Stored>> {
-    let sql = "SELECT method, request, reply, ended_right FROM claims WHERE caller = $1 AND request_id = $2 AND expire_time > $3";
-    let values: [Value; 3] = [bytes(&claim.caller), claim.request_id.into(), now.into()];
-    let Some(row) = sql::row(db, sql, values).await? else {
-        return Ok(None);
-    };
-    let method: String = row.try_get("", "method")?;
-    let request: Vec<u8> = row.try_get("", "request")?;
-    if method != claim.method || request != claim.request {
-        return Err(Error::argument(
-            Reason::RequestIdReused,
-            "request_id",
-            "was used with another request",
-        ));
+    match find(db, &[claim]).await?.remove(&claim.key()) {
+        Some(found) => found.answer(claim, now),
+        None => Ok(None),
     }
-    Ok(Some(Stored {
-        reply: row.try_get("", "reply")?,
-        ended_right: row.try_get("", "ended_right")?,
-    }))
 }
 
-/// Stores the answer of a claim, in the transaction that made it; it is kept from `now` on.
-///
-/// # Errors
-/// Those of the database.
-pub async fn settle<C: ConnectionTrait>(
-    db: &C,
-    claim: &Claim,
-    reply: &[u8],
-    ended_right: bool,
-    now: Micros,
-) -> Result<()> {
-    let sql = "UPDATE claims SET reply = $1, ended_right = $2, expire_time = $3 WHERE caller = $4 AND request_id = $5";
-    let values: [Value; 5] = [
-        bytes(reply),
-        ended_right.into(),
-        claim.expire_time(now).into(),
-        bytes(&claim.caller),
-        claim.request_id.into(),
-    ];
-    sql::execute(db, sql, values).await?;
-    Ok(())
-}
-
-fn bytes(of: &[u8]) -> Value {
-    Value::Bytes(Some(of.to_vec()))
-}
-
-/// Gives a claim up, in the transaction that made it: only successes are claimed and replayed.
-///
-/// # Errors
-/// Those of the database.
-pub async fn give_up<C: ConnectionTrait>(db: &C, claim: &Claim) -> Result<()> {
-    let sql = "DELETE FROM claims WHERE caller = $1 AND request_id = $2";
-    let values: [Value; 2] = [bytes(&claim.caller), claim.request_id.into()];
-    sql::execute(db, sql, values).await?;
-    Ok(())
+/// The text that stores the claims that parameter `$n` holds, with their answers. It waits for other transactions that store the same. Those
+/// that have expired by the time of the next parameter give way; those that have not are left, and not counted among the rows touched.
+pub(super) fn insert_sql<C: ConnectionTrait>(db: &C, n: usize) -> String {
+    // Without WHERE, SQLite takes the conflict's ON for that of a join.
+    format!(
+        "{} WHERE 1 = 1 ON CONFLICT (caller, request_id) DO UPDATE SET method = excluded.method, request = excluded.request, \
+         reply = excluded.reply, ended_right = excluded.ended_right, expire_time = excluded.expire_time WHERE claims.expire_time <= ${}",
+        sql::insert_rows(db, "claims", COLUMNS, n),
+        n + 1
+    )
 }

@@ -2,6 +2,7 @@
 //! Knows nothing of access.
 
 pub mod audit;
+pub mod batch;
 pub mod connect;
 pub mod facts;
 pub mod fault;
@@ -15,5 +16,6 @@ pub mod sql;
 pub mod time;
 pub mod update;
 pub mod work;
+pub mod writes;
 
 pub use work::{Snapshot, Work};

@@ -115,10 +115,14 @@ pub(super) struct Told<'a> {
     pub event_id: Uuid,
     /// Its message, encoded.
     pub payload: Arc<[u8]>,
+    /// Who.
+    pub actor: &'a str,
+    /// When.
+    pub create_time: Micros,
 }
 
 impl Told<'_> {
-    fn cells(&self) -> Vec<serde_json::Value> {
+    pub(super) fn cells(&self) -> Vec<serde_json::Value> {
         let changed_fields: Vec<_> = self.event.changes.iter().map(|c| c.field).collect();
         let scopes: Vec<_> = self.event.scopes.iter().map(ToString::to_string).collect();
         vec![
@@ -132,6 +136,8 @@ impl Told<'_> {
             scopes.join(" ").into(),
             changed_fields.join(" ").into(),
             sql::bytes(&self.payload),
+            self.actor.into(),
+            self.create_time.into(),
         ]
     }
 }
@@ -147,28 +153,13 @@ const COLUMNS: &[(&str, Type)] = &[
     ("scopes", Type::Text),
     ("changed_fields", Type::Text),
     ("payload", Type::Bytes),
+    ("actor", Type::Text),
+    ("create_time", Type::Number),
 ];
 
-/// Stores events by one statement, however many they are.
-pub(super) async fn insert<C: ConnectionTrait>(
-    db: &C,
-    told: &[Told<'_>],
-    actor: &str,
-    now: Micros,
-) -> Result<()> {
-    if told.is_empty() {
-        return Ok(());
-    }
-    let columns: Vec<_> = COLUMNS.iter().map(|(name, _)| *name).collect();
-    let sql = format!(
-        "INSERT INTO outbox ({}, actor, create_time) SELECT x.{}, $1, $2 FROM ({}) x",
-        columns.join(", "),
-        columns.join(", x."),
-        sql::rows(db, 3, COLUMNS)
-    );
-    let rows = sql::table(told.iter().map(Told::cells).collect());
-    sql::execute(db, sql, [actor.into(), now.into(), rows]).await?;
-    Ok(())
+/// The text that stores the events that parameter `$n` holds, however many they are.
+pub(super) fn insert_sql<C: ConnectionTrait>(db: &C, n: usize) -> String {
+    sql::insert_rows(db, "outbox", COLUMNS, n)
 }
 
 /// A stored event.

@@ -39,6 +39,18 @@ pub async fn row<C: ConnectionTrait>(
     Ok(db.query_one_raw(statement(db, sql, values)).await?)
 }
 
+/// All rows of a query; the query bounds their number.
+///
+/// # Errors
+/// Those of the database.
+pub async fn rows_of<C: ConnectionTrait>(
+    db: &C,
+    sql: impl Into<String>,
+    values: impl IntoIterator<Item = Value>,
+) -> Result<Vec<QueryResult>> {
+    Ok(db.query_all_raw(statement(db, sql, values)).await?)
+}
+
 /// The first row of a query as a type, if it has one.
 ///
 /// # Errors
@@ -180,4 +192,21 @@ pub fn id(of: Uuid) -> serde_json::Value {
 #[must_use]
 pub fn bytes(of: &[u8]) -> serde_json::Value {
     super::audit::hex(of).into()
+}
+
+/// The text that inserts the rows of the `table` that parameter `$n` holds; the same for each number of them.
+#[must_use]
+pub(super) fn insert_rows<C: ConnectionTrait>(
+    db: &C,
+    into: &str,
+    columns: &[(&str, Type)],
+    n: usize,
+) -> String {
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    format!(
+        "INSERT INTO {into} ({}) SELECT x.{} FROM ({}) x",
+        names.join(", "),
+        names.join(", x."),
+        rows(db, n, columns)
+    )
 }

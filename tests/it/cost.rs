@@ -48,7 +48,7 @@ impl Statements {
     /// Counts what is done over these connections from now on.
     pub fn watch(&self, db: &mut Db) {
         self.0.since.store(u64::MAX, Ordering::SeqCst);
-        for pool in [&mut db.write, &mut db.read] {
+        for pool in [&mut db.write, &mut db.lanes, &mut db.read] {
             let counted = self.0.clone();
             pool.set_metric_callback(move |info| {
                 counted.all.fetch_add(1, Ordering::SeqCst);

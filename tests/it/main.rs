@@ -26,6 +26,7 @@ mod half_done;
 mod harness;
 mod identities;
 mod invitations;
+mod lanes;
 mod late;
 mod mails;
 mod members;

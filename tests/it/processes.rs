@@ -297,6 +297,9 @@ struct Told {
     unknown: Vec<CreateUserRequest>,
 }
 
+/// So many that calls share commits.
+const WRITERS: usize = 24;
+
 async fn killed_in_the_middle(url: Option<String>) {
     let setting = Setting::new(url);
     let mut server = setting.serve(&[]).await;
@@ -304,7 +307,7 @@ async fn killed_in_the_middle(url: Option<String>) {
     let tenant = home(&admin).await;
     let told = Arc::new(Mutex::new(Told::default()));
     let mut writers = tokio::task::JoinSet::new();
-    for w in 0..8 {
+    for w in 0..WRITERS {
         let (admin, tenant, told) = (admin.clone(), tenant.clone(), told.clone());
         writers.spawn(async move {
             for n in 0.. {
@@ -339,7 +342,7 @@ async fn killed_in_the_middle(url: Option<String>) {
         unknown,
     } = std::mem::take(&mut *told.lock().unwrap());
     assert!(acknowledged.len() > 10, "{}", acknowledged.len());
-    assert_eq!(unknown.len(), 8);
+    assert_eq!(unknown.len(), WRITERS);
     // Whoever was told of success finds it under the same ID; who wasn't finds it or makes it, once.
     for request in &acknowledged {
         let again = admin.users().create_user(request.clone()).await.unwrap();

@@ -1,6 +1,6 @@
 //! What must not be lost: the last who can act of an account's managers, a tenant's global admins, the operator's administrators (ROL-9).
 
-use sea_orm::{DatabaseTransaction, Value};
+use sea_orm::{ConnectionTrait, Value};
 use uuid::Uuid;
 
 use super::{GLOBAL_ADMIN, MANAGER, OPERATOR_ADMIN, Right};
@@ -73,7 +73,7 @@ fn kept_role(scope: ScopeKey) -> Option<(i64, Reason)> {
 /// # Errors
 /// Those of the database.
 pub async fn somebody_holds(
-    db: &DatabaseTransaction,
+    db: &impl ConnectionTrait,
     scope: ScopeKey,
     role: i64,
     now: Micros,
@@ -83,7 +83,7 @@ pub async fn somebody_holds(
 
 /// The same of everybody but one.
 async fn somebody_else_holds(
-    db: &DatabaseTransaction,
+    db: &impl ConnectionTrait,
     scope: ScopeKey,
     role: i64,
     now: Micros,
