@@ -284,6 +284,24 @@ pub fn text(value: &mut String, at: &At<'_>, required: bool, takes: &Takes, v: &
     }
     if let Some(fault) = form(value, takes) {
         v.add(at.to_string(), fault);
+    } else if matches!(takes.format, 5 | 6) {
+        one_uri(value, at, takes, v);
+    }
+}
+
+/// Brings a URI into the one form that all spellings of it have, so that unique means one place and not one spelling.
+fn one_uri(value: &mut String, at: &At<'_>, takes: &Takes, v: &mut Violations) {
+    let Some(uri) = uri(value) else { return };
+    *value = uri.into();
+    if value.len() > takes.max_chars {
+        v.add(
+            at.to_string(),
+            format!(
+                "has {} characters in its normal form; at most {} are allowed",
+                value.len(),
+                takes.max_chars
+            ),
+        );
     }
 }
 
@@ -534,8 +552,22 @@ fn is_domain_prefix(value: &str) -> bool {
         && !lower.ends_with('-')
 }
 
+/// An absolute URI (RFC 3986). The parser is that of browsers, which mends what isn't one: blanks, backslashes, a missing `//`. What needed
+/// mending is refused, since others read it otherwise.
+fn uri(value: &str) -> Option<url::Url> {
+    if !value.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+        return None;
+    }
+    let uri = url::Url::parse(value).ok()?;
+    let (_, rest) = value.split_once(':')?;
+    let has_authority = rest
+        .strip_prefix("//")
+        .is_some_and(|rest| !rest.starts_with('/'));
+    (has_authority || !uri.is_special()).then_some(uri)
+}
+
 fn is_web_uri(value: &str) -> bool {
-    let Ok(uri) = url::Url::parse(value) else {
+    let Some(uri) = uri(value) else {
         return false;
     };
     let loopback = match uri.host() {
@@ -550,7 +582,7 @@ fn is_web_uri(value: &str) -> bool {
 }
 
 fn is_harmless_uri(value: &str) -> bool {
-    url::Url::parse(value).is_ok_and(|u| {
+    uri(value).is_some_and(|u| {
         !matches!(
             u.scheme(),
             "javascript" | "data" | "file" | "vbscript" | "blob"
@@ -672,11 +704,53 @@ mod tests {
         ] {
             assert!(!is_web_uri(bad), "{bad}");
         }
+        // What browsers mend is none either, whatever it is for.
+        for bad in [
+            " https://a.example/cb",
+            "https://a.example/cb ",
+            "https://a.example/c b",
+            "https:a.example/cb",
+            "https:/a.example/cb",
+            "https:///a.example/cb",
+            "https:\\\\a.example\\cb",
+            "https://a.example\\@b.example/cb",
+            "https://\u{e9}.example/cb",
+            "https://a.example/\u{e9}",
+        ] {
+            assert!(!is_web_uri(bad) && !is_harmless_uri(bad), "{bad}");
+        }
         assert!(
             is_harmless_uri("api://contoso/app")
                 && is_harmless_uri("urn:x:y")
                 && !is_harmless_uri("javascript:1")
         );
+    }
+
+    // proves APP-2
+    #[test]
+    fn all_spellings_of_a_uri_are_one() {
+        for (said, kept) in [
+            ("HTTPS://A.Example:443", "https://a.example/"),
+            ("https://a.example/x/../cb", "https://a.example/cb"),
+            ("https://a.example/cb?x=Y#Z", "https://a.example/cb?x=Y#Z"),
+            ("http://LOCALHOST:8080/cb", "http://localhost:8080/cb"),
+        ] {
+            let mut v = Violations::default();
+            let mut value = said.to_owned();
+            text(
+                &mut value,
+                &At::root().field("f"),
+                true,
+                &takes(256, 5),
+                &mut v,
+            );
+            assert!(v.0.is_empty(), "{said}");
+            assert_eq!(value, kept);
+        }
+        // What fits as it is said, but not as it is kept.
+        let said = "https://a.example/\"\"";
+        assert_eq!(faults(said, takes(said.len(), 5)).len(), 1);
+        assert!(faults(said, takes(said.len() + 4, 5)).is_empty());
     }
 
     #[test]

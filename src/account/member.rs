@@ -18,7 +18,7 @@ use crate::{
     },
     app::{Read, Tx},
     check::{MOST_ITEMS_NAMED, Violations},
-    directory::{self, search},
+    directory::{self, asleep, search, user_change::add_losses},
     error::{Error, Reason, Result},
     names::Name,
     proto::{
@@ -117,8 +117,8 @@ pub(crate) fn check_add_members(req: &AddMembersRequest, v: &mut Violations) {
     Set::check(req.rights.as_ref(), "rights", v);
 }
 
-/// Adds principals of one associated tenant with one same set of rights, all or nothing (USR-4). By whoever may give rights, or, without
-/// rights, by a global admin of the principals' tenant.
+/// Adds principals of one associated tenant with one same set of rights, all or nothing (USR-4). By whoever may give rights, or, users
+/// without rights, by a global admin of their tenant.
 ///
 /// # Errors
 /// `OTHER_TENANT`, `NOT_IN_ASSOCIATED_TENANT`, `ALREADY_MEMBER`, `CANNOT_GRANT_WHAT_YOU_LACK`.
@@ -138,8 +138,11 @@ pub async fn add_members(
         return Err(Error::field("parent", "is no account"));
     };
     let set = Set::of_request(rights.as_ref());
-    if proof.alternative() == 1 && set != Set::default() {
-        // The second way in is for members without rights; whoever gives some needs users.assign.
+    let only_users = principals
+        .iter()
+        .all(|name| matches!(Name::parse(name), Some(Name::User(..))));
+    if proof.alternative() == 1 && (set != Set::default() || !only_users) {
+        // The second way in is for users without rights (USR-4); for all else users.assign is needed.
         tx.demand(Permission::UsersAssign, Name::Account(account))
             .await?;
     }
@@ -147,6 +150,7 @@ pub async fn add_members(
     tx.lock([scope]).await?;
     let caller_tenant = tx.caller().who.map(|w| w.principal.tenant);
     let mut added = Vec::with_capacity(principals.len());
+    let mut gifts = Vec::with_capacity(principals.len());
     for name in &principals {
         let principal = Name::parse(name)
             .and_then(Principal::of)
@@ -178,7 +182,9 @@ pub async fn add_members(
             .touches(principal.id),
         );
         added.push(principal.id);
+        gifts.push((principal, set));
     }
+    asleep::tell_of_gifts(tx, scope, &gifts).await?;
     Ok(AddMembersResponse {
         members: all_to_wire(tx, account, &added).await?,
     })
@@ -230,16 +236,12 @@ async fn change_finance(
     let row = find(tx, scope, name).await?;
     update::check_etag(etag, row.version)?;
     let old = set_of(&row);
-    replace(
-        tx,
-        &row,
-        Set {
-            roles: change(old.roles),
-            single: old.single,
-        },
-        grants::By::Caller,
-    )
-    .await?;
+    let new = Set {
+        roles: change(old.roles),
+        single: old.single,
+    };
+    let gift = replace(tx, &row, new, grants::By::Caller).await?;
+    asleep::tell_of_gifts(tx, ScopeKey::Account(scope.id()), &[gift]).await?;
     to_wire(tx, row.account_id, row.principal_id).await
 }
 
@@ -433,12 +435,14 @@ pub async fn update_members(
     // What is given comes before what is taken, so that a manager can be replaced by another in one call.
     let mut order: Vec<usize> = (0..changes.len()).collect();
     order.sort_by_key(|i| changes[*i].2.roles & MANAGER == 0);
+    let mut gifts = Vec::with_capacity(changes.len());
     for i in order {
         let (name, etag, new) = &changes[i];
         let row = find(tx, scope, name).await?;
         update::check_etag(etag, row.version)?;
-        replace(tx, &row, *new, grants::By::Caller).await?;
+        gifts.push(replace(tx, &row, *new, grants::By::Caller).await?);
     }
+    asleep::tell_of_gifts(tx, ScopeKey::Account(scope.id()), &gifts).await?;
     let ids: Vec<Uuid> = changes
         .iter()
         .filter_map(|(name, ..)| Name::parse(name))
@@ -483,9 +487,7 @@ pub async fn remove_members(
     if delete_from_directory {
         for row in &rows {
             let lost = directory::user::delete_by_id(tx, row.principal_id).await?;
-            losses.memberships.extend(lost.memberships);
-            losses.directory_roles.extend(lost.directory_roles);
-            losses.session_count += lost.session_count;
+            add_losses(&mut losses, lost);
         }
     }
     Ok(RemoveMembersResponse {
@@ -525,21 +527,19 @@ pub async fn restore_manager(
     if grants::somebody_holds(tx.db(), ScopeKey::Account(scope.id()), MANAGER, tx.now()).await? {
         return Err(Error::precondition(Reason::ManagerExists));
     }
-    if row.principal_kind != PrincipalKind::User as i16 || row.active != 1 {
+    if row.principal_kind != PrincipalKind::User as i16
+        || !grants::can_act(tx.db(), row.principal_id, tx.now()).await?
+    {
         return Err(Error::precondition(Reason::NotAssignable)
             .with("lacking", "MANAGER by who isn't an active person"));
     }
     let old = set_of(&row);
-    replace(
-        tx,
-        &row,
-        Set {
-            roles: old.roles | MANAGER,
-            single: old.single,
-        },
-        grants::By::Caller,
-    )
-    .await?;
+    let new = Set {
+        roles: old.roles | MANAGER,
+        single: old.single,
+    };
+    let gift = replace(tx, &row, new, grants::By::Caller).await?;
+    asleep::tell_of_gifts(tx, ScopeKey::Account(scope.id()), &[gift]).await?;
     to_wire(tx, row.account_id, row.principal_id).await
 }
 
@@ -595,13 +595,15 @@ async fn find_own(tx: &mut Tx, scope: CallerScope, name: &str) -> Result<Model> 
     }
 }
 
-async fn replace(tx: &mut Tx, row: &Model, new: Set, by: grants::By) -> Result<()> {
+/// Replaces what a member holds; gives what it has got beyond before, and who that is.
+async fn replace(tx: &mut Tx, row: &Model, new: Set, by: grants::By) -> Result<(Principal, Set)> {
     let scope = ScopeKey::Account(row.account_id);
-    let old = set_of(row);
+    let (member, old) = (principal(row), set_of(row));
+    let gift = (member, new.beyond(old));
     if new == old {
-        return Ok(());
+        return Ok(gift);
     }
-    grants::set(tx, scope, principal(row), new, by).await?;
+    grants::set(tx, scope, member, new, by).await?;
     tx.emit(
         Event::new(
             "entente.account.v1.MemberUpdated",
@@ -610,7 +612,7 @@ async fn replace(tx: &mut Tx, row: &Model, new: Set, by: grants::By) -> Result<(
         .change("rights", old.to_rights(), new.to_rights())
         .touches(row.principal_id),
     );
-    Ok(())
+    Ok(gift)
 }
 
 async fn remove(tx: &mut Tx, row: &Model, losses: &mut Losses) -> Result<Member> {

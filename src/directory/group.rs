@@ -10,7 +10,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    DELETED,
+    DELETED, asleep,
     entity::{
         group::{self, Column, Entity, Model},
         group_member, user,
@@ -369,7 +369,25 @@ async fn join(tx: &mut Tx, group: &Model, users: &[Uuid]) -> Result<()> {
         return Ok(());
     }
     let joined = grants::join_group(tx, principal(group), users).await?;
-    tell_members(tx, group, "entente.directory.v1.GroupMembersAdded", &joined).await
+    tell_members(tx, group, "entente.directory.v1.GroupMembersAdded", &joined).await?;
+    for (scope, grant) in grants::all_of(tx.db(), group.id).await? {
+        let set = grants::Set::of_grant(&grant);
+        let gifts: Vec<_> = joined
+            .iter()
+            .map(|user| (person(group.tenant_id, *user), set))
+            .collect();
+        asleep::tell_of_gifts(tx, scope, &gifts).await?;
+    }
+    Ok(())
+}
+
+/// A user of a tenant, as principal.
+fn person(tenant: Uuid, id: Uuid) -> Principal {
+    Principal {
+        kind: Kind::User,
+        id,
+        tenant,
+    }
 }
 
 /// Tells who joined or left, in the tenant and on the accounts where that gives or takes something.

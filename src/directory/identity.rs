@@ -6,7 +6,6 @@
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
 };
-use uuid::Uuid;
 
 pub(crate) use super::sign_up::check_sign_up;
 use super::{
@@ -24,7 +23,7 @@ pub use super::{
 };
 use crate::{
     access::{
-        grants::{self, OWNER},
+        grants::{self, Last, MANAGER, OWNER},
         link::{self, Link},
         scope::{CallerScope, TokenScope},
     },
@@ -215,7 +214,7 @@ pub async fn confirm_email(
 
 /// Guests are shown by the name that their home signs in with. Where somebody else is invited by that name, the old one stays.
 async fn rename_guests(tx: &mut Tx, old: &Model, email: &str) -> Result<()> {
-    let guests = guests_of(tx.db(), old.id).await?;
+    let guests = user_change::guests_of(tx.db(), old.id).await?;
     tx.lock(guests.iter().map(|g| ScopeKey::Tenant(g.tenant_id)))
         .await?;
     for guest in guests
@@ -252,19 +251,11 @@ async fn rename_guests(tx: &mut Tx, old: &Model, email: &str) -> Result<()> {
     Ok(())
 }
 
-/// The guest users of an identity that aren't deleted.
-pub(super) async fn guests_of<C: ConnectionTrait>(db: &C, identity: Uuid) -> Result<Vec<Model>> {
-    Ok(Entity::find()
-        .filter(Column::HomeId.eq(identity))
-        .filter(Column::State.ne(DELETED))
-        .all(db)
-        .await?)
-}
-
-/// Closes the caller's own identity: its guests are deleted, everything is taken from it, and its address is free.
+/// Closes the caller's own identity: its guests are deleted, everything is taken from it, and its address is free. As with LeaveAccount, no
+/// account loses its last manager by it (ROL-9).
 ///
 /// # Errors
-/// `RECENT_SIGN_IN_REQUIRED`; `OWNS_ACCOUNT`; `ETAG_MISMATCH`.
+/// `RECENT_SIGN_IN_REQUIRED`; `OWNS_ACCOUNT`, `LAST_MANAGER`, each naming the account; `ETAG_MISMATCH`.
 pub async fn close_identity(
     tx: &mut Tx,
     scope: CallerScope,
@@ -279,7 +270,7 @@ pub async fn close_identity(
     let old = own(tx.db(), scope).await?;
     update::check_etag(&etag, old.version)?;
     let rights = grants::rights_of(tx.db(), old.id).await?;
-    let guests = guests_of(tx.db(), old.id).await?;
+    let guests = user_change::guests_of(tx.db(), old.id).await?;
     tx.lock(
         rights
             .iter()
@@ -295,15 +286,21 @@ pub async fn close_identity(
             Error::precondition(Reason::OwnsAccount).with("account", right.scope.to_string())
         );
     }
+    let mut lasts = Vec::new();
+    for scope in grants::at_stake(&rights) {
+        lasts.push((scope, Last::before(tx, scope, MANAGER).await?));
+    }
     let mut losses = Losses::default();
     for guest in guests {
         let (_, lost) = user_change::delete(tx, guest).await?;
-        add(&mut losses, lost);
+        user_change::add_losses(&mut losses, lost);
     }
-    add(
-        &mut losses,
-        user_change::take_everything(tx, &old, DELETED).await?,
-    );
+    let taken = user_change::take_everything(tx, &old, DELETED).await?;
+    user_change::add_losses(&mut losses, taken.losses);
+    for (scope, last) in lasts {
+        let named = |error: Error| error.with("account", scope.to_string());
+        last.kept(tx).await.map_err(named)?;
+    }
     let now = tx.now();
     let mut row = old.clone().into_active_model();
     row.state = Set(DELETED);
@@ -332,28 +329,4 @@ pub async fn close_identity(
         resources: vec![wire::identity(&row)],
         losses: Some(losses),
     })
-}
-
-/// Adds what one lost to what all lost.
-fn add(all: &mut Losses, one: Losses) {
-    let Losses {
-        memberships,
-        directory_roles,
-        session_count,
-        key_count,
-        groups,
-        group_member_count,
-        by_group,
-    } = one;
-    all.memberships.extend(memberships);
-    for role in directory_roles {
-        if !all.directory_roles.contains(&role) {
-            all.directory_roles.push(role);
-        }
-    }
-    all.session_count += session_count;
-    all.key_count += key_count;
-    all.groups.extend(groups);
-    all.group_member_count += group_member_count;
-    all.by_group.extend(by_group);
 }

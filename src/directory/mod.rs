@@ -7,7 +7,8 @@
 //! deleted, which is for good. A group is
 //! there or not, and so is a user in it. A session runs until it ends or expires. A personal identity is confirmed → active → closed.
 //!
-//! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had. A credential that
+//! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had, and the guests of a deleted one
+//! are deleted with it. A credential that
 //! somebody else set is temporary. An address has one credential, and a guest none of its own. A tenant never loses its last global admin,
 //! and who is in a group has what it gives (`access/grants`). Groups have users of their own tenant only. What a local directory filled is
 //! changed there.
@@ -16,6 +17,7 @@ mod acceptance;
 pub(crate) mod address;
 pub mod application;
 pub(crate) mod application_key;
+pub(crate) mod asleep;
 pub mod candidate;
 pub(crate) mod credential;
 mod entity;

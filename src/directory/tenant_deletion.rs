@@ -72,8 +72,8 @@ pub async fn delete_tenant(
     demand_no_account(tx, old.id).await?;
     let mut losses = losses(tx, old.id).await?;
     // Guests of it elsewhere are out with their home; accounts that lose their last manager so are told (ROL-9).
-    let abroad = grants::rights_as_guests(tx.db(), old.id).await?;
-    let shut_out = grants::ShutOut::before(tx, &abroad).await?;
+    let abroad = grants::accounts_kept_from(tx.db(), old.id).await?;
+    let shut_out = grants::ShutOut::before(tx, abroad).await?;
     let now = tx.now();
     let mut row = old.clone().into_active_model();
     row.state = Set(TENANT_DELETED);

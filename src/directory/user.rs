@@ -2,13 +2,13 @@
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
-    JoinType, QueryFilter, QuerySelect, QueryTrait, Set, Value,
+    JoinType, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, Value,
     sea_query::{Alias, Expr, ExprTrait as _},
 };
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, credential,
+    ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, asleep, credential,
     entity::user::{self, Column, Entity, Model},
     group, search, synchronization, tenant, user_change,
     wire::{self, NewUser},
@@ -328,7 +328,7 @@ async fn after_recovery_change(tx: &mut Tx, old: &Model, new: &Model) -> Result<
     )
     .await?;
     if tx.caller().who.is_none_or(|w| w.principal.id != new.id) {
-        user_change::put_to_sleep(tx, new, &sign_in_name).await?;
+        asleep::put_to_sleep(tx, new, &sign_in_name).await?;
     }
     Ok(())
 }
@@ -357,8 +357,8 @@ pub async fn disable_user(
 /// Shuts an active user out.
 pub(super) async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
     demand_state(old, &[ACTIVE])?;
-    let held = grants::rights_of(tx.db(), old.id).await?;
-    let shut_out = grants::ShutOut::before(tx, &held).await?;
+    let kept = grants::kept_by(tx.db(), old.id).await?;
+    let shut_out = grants::ShutOut::before(tx, kept).await?;
     let row = change_state(tx, old, DISABLED, "entente.directory.v1.UserDisabled").await?;
     credential::end_sessions(tx, old.id, None).await?;
     link::revoke_ways_in(tx, old.id).await?;
@@ -428,7 +428,8 @@ pub async fn delete_user(
     })
 }
 
-/// Restores a deleted user with a new temporary password, and nothing else that it had. A guest keeps the home that it signs in with; one
+/// Restores a deleted user with a new temporary password, and nothing else that it had; as after a reset, what it gets within 72 hours
+/// sleeps (ROL-13). A guest keeps the home that it signs in with; one
 /// that never accepted has none, and is invited again instead.
 ///
 /// # Errors
@@ -475,6 +476,9 @@ pub async fn undelete_user(
     let temporary_password = if is_guest {
         String::new()
     } else {
+        let prefix = tenant::find(tx.db(), scope).await?.domain_prefix;
+        let sign_in_name = wire::sign_in_name(tx.app(), row.kind, &row.user_name, &prefix);
+        asleep::put_to_sleep(tx, &row, &sign_in_name).await?;
         credential::make_temporary(tx, row.id).await?
     };
     tx.emit(
@@ -530,7 +534,7 @@ pub async fn reset_password(
         user.user_name,
         wire::domain(tx.app(), &prefix.domain_prefix)
     );
-    user_change::put_to_sleep(tx, &user, &sign_in_name).await?;
+    asleep::put_to_sleep(tx, &user, &sign_in_name).await?;
     let by = tx.caller().name();
     let by = caller_display_name(tx, &by).await?;
     let values = [
@@ -777,7 +781,8 @@ pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest
         }
         None => named.clone(),
     };
-    if scope.principal().id == user.id {
+    // A guest of the same home is oneself.
+    if grants::is_same_person(tx.db(), scope.principal().id, user.id).await? {
         return Err(refused());
     }
     let held = grants::by_scope(&grants::rights_of(tx.db(), user.id).await?);
@@ -907,21 +912,35 @@ pub struct Summary {
 /// # Errors
 /// Those of the database.
 pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
-    let due = Entity::find()
-        .filter(Column::PurgeTime.lte(tx.now()))
-        .filter(Column::State.eq(DELETED))
-        .limit(500)
-        .all(tx.db())
+    let before = tx.now();
+    let found = || {
+        Entity::find()
+            .filter(Column::PurgeTime.lte(before))
+            .filter(Column::State.eq(DELETED))
+            .order_by_asc(Column::PurgeTime)
+            .order_by_asc(Column::Id)
+            .limit(500)
+    };
+    let due = found().all(tx.db()).await?;
+    tx.lock(due.iter().map(|user| user_change::principal(user).home()))
         .await?;
+    // Under the locks: one that was restored meanwhile stays.
+    let due = found().all(tx.db()).await?;
     for user in &due {
         for sql in [
             "DELETE FROM sessions WHERE user_id = $1",
             "DELETE FROM sign_in_networks WHERE user_id = $1",
             "DELETE FROM invitations WHERE user_id = $1",
             "DELETE FROM directory_disabled_users WHERE user_id = $1",
-            "DELETE FROM users WHERE id = $1",
         ] {
             sql::execute(tx.db(), sql, [user.id.into()]).await?;
+        }
+        let sql = "DELETE FROM users WHERE id = $1 AND state = 3 AND purge_time <= $2";
+        let gone = sql::execute(tx.db(), sql, [user.id.into(), before.into()]).await?;
+        if gone.rows_affected() != 1 {
+            return Err(Error::internal(
+                "a user to be purged changed under its lock",
+            ));
         }
         let kind = if user.kind == IDENTITY {
             "entente.directory.v1.IdentityPurged"

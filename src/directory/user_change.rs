@@ -1,11 +1,16 @@
-//! What several RPCs do to users: making one, taking everything from one, giving memberships, telling holders of sleeping rights.
+//! What several RPCs do to users: making one, giving memberships, taking everything from one, deleting one.
 
-use sea_orm::{ActiveModelTrait, ConnectionTrait, FromQueryResult, IntoActiveModel, Set, Value};
+use std::collections::BTreeSet;
+
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
+    Value,
+};
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, RESTORABLE_US, credential,
-    entity::user::Model,
+    ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, RESTORABLE_US, asleep, credential,
+    entity::user::{Column, Entity, Model},
     invitation,
     wire::{self, NewUser},
 };
@@ -14,20 +19,15 @@ use crate::{
         grants::{self, ASLEEP_US},
         link,
         principal::{Kind, Principal},
-        roles::{self, TENANT_ROLES},
+        roles::{self, OPERATOR_ROLES, TENANT_ROLES},
     },
     app::Tx,
     env::Micros,
     error::{Error, Reason, Result},
-    mail::{self, Template},
     names::Name,
     proto::directory::{Losses, LostMembership, NewMembership},
-    store::{list::fold, outbox::Event, scope_key::ScopeKey, sql, time::rfc3339},
+    store::{list::fold, outbox::Event, scope_key::ScopeKey, sql},
 };
-
-/// Mails to other holders of sleeping rights, per scope: to so many who hold them directly, and to so many who do by groups. More than hold
-/// money anywhere, and few enough for one transaction.
-const MOST_HOLDERS_TOLD: i64 = 1_000;
 
 /// The principal of a user's row.
 #[must_use]
@@ -250,7 +250,16 @@ pub async fn join_account(
         .change("rights", serde_json::Value::Null, set.to_rights())
         .touches(principal.id),
     );
-    Ok(())
+    asleep::tell_of_gifts(tx, scope, &[(principal, set)]).await
+}
+
+/// What was taken from a user.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// For the answer.
+    pub losses: Losses,
+    /// Where groups gave something, which no membership of the user's own tells.
+    pub by_groups: BTreeSet<ScopeKey>,
 }
 
 /// Takes everything that a user has, as a deletion does: grants, credential, sessions. Gives what was lost. Refused for the tenant's last
@@ -258,10 +267,12 @@ pub async fn join_account(
 ///
 /// # Errors
 /// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
-pub async fn take_everything(tx: &mut Tx, user: &Model, state: i64) -> Result<Losses> {
+pub async fn take_everything(tx: &mut Tx, user: &Model, state: i64) -> Result<Taken> {
     let held = grants::all_of(tx.db(), user.id).await?;
     let rights = grants::rights_of(tx.db(), user.id).await?;
-    let shut_out = grants::ShutOut::before(tx, &rights).await?;
+    tx.lock(rights.iter().map(|right| right.scope)).await?;
+    let kept = grants::kept_by(tx.db(), user.id).await?;
+    let shut_out = grants::ShutOut::before(tx, kept).await?;
     set_state(tx, user.id, state).await?;
     let mut losses = Losses::default();
     for (scope, grant) in &held {
@@ -277,9 +288,13 @@ pub async fn take_everything(tx: &mut Tx, user: &Model, state: i64) -> Result<Lo
                 tx.emit(member_removed(*account, user.id, rights));
             }
             ScopeKey::Tenant(_) => {
-                losses.directory_roles = roles::numbers_of(TENANT_ROLES, grant.roles)
+                losses.directory_roles = roles::numbers_of(TENANT_ROLES, grant.roles);
             }
-            _ => {}
+            ScopeKey::Operator => {
+                losses.operator_roles = roles::numbers_of(OPERATOR_ROLES, grant.roles);
+                tx.emit(staff_removed(user, &losses.operator_roles));
+            }
+            ScopeKey::Identity(_) => {}
         }
     }
     losses.groups = grants::leave_all_groups(tx, user.id)
@@ -292,7 +307,57 @@ pub async fn take_everything(tx: &mut Tx, user: &Model, state: i64) -> Result<Lo
     sql::execute(tx.db(), sql, [user.id.into()]).await?;
     link::revoke_ways_in(tx, user.id).await?;
     shut_out.done(tx).await?;
-    Ok(losses)
+    Ok(Taken {
+        losses,
+        by_groups: rights
+            .iter()
+            .filter(|right| right.by_group && right.holder == user.id)
+            .map(|right| right.scope)
+            .collect(),
+    })
+}
+
+/// The event of somebody who is no staff any more, told in the operator's name.
+fn staff_removed(user: &Model, operator_roles: &[i32]) -> Event {
+    Event::new(
+        "entente.operator.v1.OperatorRolesRemoved",
+        Name::Staff(user.id),
+    )
+    .also_in(ScopeKey::Tenant(user.tenant_id))
+    .change("roles", operator_roles, serde_json::Value::Null)
+    .touches(user.id)
+}
+
+/// Adds what one lost to what all lost; what is lost by several is named once.
+pub fn add_losses(all: &mut Losses, one: Losses) {
+    let Losses {
+        memberships,
+        directory_roles,
+        session_count,
+        key_count,
+        groups,
+        group_member_count,
+        by_group,
+        operator_roles,
+    } = one;
+    all.memberships.extend(memberships);
+    for (all, one) in [
+        (&mut all.directory_roles, directory_roles),
+        (&mut all.operator_roles, operator_roles),
+    ] {
+        for role in one {
+            if !all.contains(&role) {
+                all.push(role);
+            }
+        }
+    }
+    all.session_count += session_count;
+    all.key_count += key_count;
+    all.groups.extend(groups);
+    all.groups.sort_unstable();
+    all.groups.dedup();
+    all.group_member_count += group_member_count;
+    all.by_group.extend(by_group);
 }
 
 /// The event of a member that is gone.
@@ -306,12 +371,45 @@ pub fn member_removed(account: Uuid, principal: Uuid, held: grants::Set) -> Even
     .touches(principal)
 }
 
-/// Deletes a user: everything is taken from it, its name is free, and it can be restored for 30 days (USR-6).
+/// The guest users of a home that aren't deleted.
+///
+/// # Errors
+/// Those of the database.
+pub async fn guests_of<C: ConnectionTrait>(db: &C, home: Uuid) -> Result<Vec<Model>> {
+    Ok(Entity::find()
+        .filter(Column::HomeId.eq(home))
+        .filter(Column::State.ne(DELETED))
+        .all(db)
+        .await?)
+}
+
+/// Deletes a user: everything is taken from it, its name is free, and it can be restored for 30 days (USR-6). Its guests elsewhere are deleted
+/// with it: whoever restores it here sets a new credential, and must get nothing there by it (INV-5, ROL-13). What they lose is told there,
+/// and of the losses only that their sessions end: the rest is no business of their home's tenant.
 ///
 /// # Errors
 /// As `take_everything`.
 pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
-    let losses = take_everything(tx, &user, DELETED).await?;
+    let mut ended = 0;
+    if user.kind != GUEST {
+        let guests = guests_of(tx.db(), user.id).await?;
+        if !guests.is_empty() {
+            let rights = grants::rights_of(tx.db(), user.id).await?;
+            let tenants = guests.iter().map(|g| ScopeKey::Tenant(g.tenant_id));
+            tx.lock(rights.iter().map(|right| right.scope).chain(tenants))
+                .await?;
+        }
+        for guest in guests {
+            ended += delete_one(tx, guest).await?.1.session_count;
+        }
+    }
+    let (row, mut losses) = delete_one(tx, user).await?;
+    losses.session_count += ended;
+    Ok((row, losses))
+}
+
+async fn delete_one(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
+    let Taken { losses, by_groups } = take_everything(tx, &user, DELETED).await?;
     if user.state == INVITED {
         invitation::withdraw(tx, user.id).await?;
     }
@@ -323,7 +421,7 @@ pub async fn delete(tx: &mut Tx, user: Model) -> Result<(Model, Losses)> {
     row.update_time = Set(now);
     row.version = Set(user.version + 1);
     let row = row.update(tx.db()).await?;
-    tx.emit(deleted(&user));
+    tx.emit(by_groups.into_iter().fold(deleted(&user), Event::also_in));
     Ok((row, losses))
 }
 
@@ -348,71 +446,6 @@ pub async fn set_state(tx: &mut Tx, user: Uuid, state: i64) -> Result<()> {
     let values: [Value; 2] = [state.into(), user.into()];
     sql::execute(tx.db(), sql, values).await?;
     Ok(())
-}
-
-#[derive(FromQueryResult)]
-struct Holder {
-    address: String,
-}
-
-/// Somebody else set this person's credential: what must sleep, sleeps for 72 hours, and the other holders are told (ROL-13).
-///
-/// # Errors
-/// Those of the database.
-pub async fn put_to_sleep(tx: &mut Tx, user: &Model, sign_in_name: &str) -> Result<()> {
-    let until = tx.now() + ASLEEP_US;
-
-    for (scope, set) in grants::by_scope(&grants::rights_of(tx.db(), user.id).await?) {
-        let mine = grants::sleeping(scope, set.permissions(scope));
-        if mine.is_empty() {
-            continue;
-        }
-        // What sleeps is held as part of a role only.
-        let roles = grants::roles_of(scope)
-            .iter()
-            .filter(|role| !role.permissions.within(mine).is_empty())
-            .fold(0, |bits, role| bits | role.bit());
-        for holder in other_holders(tx, scope, roles, user.id).await? {
-            let values = [
-                ("name", user.display_name.clone()),
-                ("sign_in_name", sign_in_name.to_owned()),
-                ("scope", scope.to_string()),
-                ("until", rfc3339(until)),
-            ];
-            mail::queue(
-                tx,
-                Template::RightsAsleep,
-                &holder.address,
-                name(user),
-                &values,
-            )
-            .await?;
-        }
-    }
-    // Also where nothing sleeps yet: what is given within that time sleeps too.
-    grants::set_asleep(tx, user.id, Some(until)).await
-}
-
-/// The others who hold any of these roles on a scope, directly or by groups, and have an address.
-async fn other_holders(tx: &Tx, scope: ScopeKey, roles: i64, but: Uuid) -> Result<Vec<Holder>> {
-    // A guest was invited by its address, which is its name here.
-    let sql = "SELECT DISTINCT CASE WHEN u.recovery_email = '' THEN u.user_name ELSE u.recovery_email END AS address FROM ( \
-                 SELECT principal_id FROM (SELECT g.principal_id FROM grants g JOIN users d ON d.id = g.principal_id \
-                   AND (d.recovery_email <> '' OR d.kind = 2) AND d.state = 1 WHERE g.scope_kind = $1 AND g.scope_id = $2 AND g.principal_id <> $3 AND (g.roles & $4) <> 0 \
-                   ORDER BY g.create_time, g.principal_id LIMIT $5) a \
-                 UNION ALL \
-                 SELECT principal_id FROM (SELECT r.user_id AS principal_id FROM group_rights r JOIN users d ON d.id = r.user_id \
-                   AND (d.recovery_email <> '' OR d.kind = 2) AND d.state = 1 WHERE r.scope_kind = $1 AND r.scope_id = $2 AND r.user_id <> $3 \
-                   AND (r.roles & $4) <> 0 ORDER BY r.user_id LIMIT $5) b \
-               ) x JOIN users u ON u.id = x.principal_id";
-    let values: [Value; 5] = [
-        scope.kind().into(),
-        scope.id().into(),
-        but.into(),
-        roles.into(),
-        MOST_HOLDERS_TOLD.into(),
-    ];
-    sql::all::<Holder, _>(tx.db(), sql, values).await
 }
 
 /// A user for the wire, with its tenant's domain and its directory roles looked up.

@@ -199,7 +199,8 @@ pub fn user(app: &App, row: &user::Model, prefix: &str, directory_roles: i64, no
 }
 
 /// What a user signs in as: a guest with the name of its home.
-fn sign_in_name(app: &App, kind: i64, user_name: &str, prefix: &str) -> String {
+#[must_use]
+pub fn sign_in_name(app: &App, kind: i64, user_name: &str, prefix: &str) -> String {
     if kind == GUEST {
         user_name.to_owned()
     } else {

@@ -16,7 +16,7 @@ use crate::{
     },
     app::{Read, Tx},
     check::Violations,
-    directory::search,
+    directory::{asleep, search},
     error::{Error, Reason, Result},
     names::Name,
     proto::operator::{
@@ -131,6 +131,9 @@ pub async fn assign_operator_roles(
     )
     .touches(to.id);
     tx.emit(event);
+    let before = old.as_ref().map_or(0, |old| old.grant.roles);
+    let gift = Set::of_roles(bits & !before);
+    asleep::tell_of_gifts(tx, ScopeKey::Operator, &[(to, gift)]).await?;
     let new = staff::find(tx.db(), to.id)
         .await?
         .ok_or_else(|| Error::internal("a grant is gone that was just made"))?;

@@ -180,6 +180,11 @@ async fn uris_are_absolute_harmless_and_short() {
             "/relative",
             "a.example/cb",
             "https://user:word@a.example/",
+            " https://a.example/cb",
+            "https:a.example/cb",
+            "https:///a.example/cb",
+            "https://a.example\\@b.example/cb",
+            "https://\u{e9}.example/cb",
             &long,
         ] {
             let status = refused(
@@ -226,7 +231,10 @@ async fn uris_are_unique_in_their_tenant() {
         create(admin, &contoso.name, url, uri).await.unwrap();
         for (url, uri, field) in [
             (url, "", "application.reply_url"),
+            // However it is spelt.
+            ("HTTPS://A.Example:443/x/../cb", "", "application.reply_url"),
             ("", uri, "application.application_id_uri"),
+            ("", "API://portal", "application.application_id_uri"),
         ] {
             let status = refused(
                 create(admin, &contoso.name, url, uri).await,

@@ -1,5 +1,8 @@
-//! Who may give what, what nobody may hold, and how soon all of it counts. The last ones who must remain: `rights/last.rs`.
+//! Who may give what, what nobody may hold, and how soon all of it counts. The last ones who must remain: `rights/last.rs`; how far exceptions
+//! reach: `rights/exceptions.rs`; who hears of what sleeps: `rights/gifts.rs`.
 
+mod exceptions;
+mod gifts;
 mod last;
 
 use entente::{

@@ -18,11 +18,12 @@ use uuid::Uuid;
 use crate::{
     claims::{Replica, chains_are_intact, count, execute, replayed, row_counts, tables},
     harness::{
-        Caller, PASSWORD, Person, Site, TenantSite, both, fields, new_tenant, refused, request_id,
+        Caller, Database, PASSWORD, Person, Site, TenantSite, both, fields, new_tenant, refused,
+        request_id,
     },
     people::{
-        People as _, again, application, change, events, id, letters, number, operator_tenant,
-        person_as, refresh, second_admin, sign_in_by_key, staff,
+        People as _, again, application, change, events, execute_on, id, letters, number,
+        operator_tenant, person_as, refresh, second_admin, sign_in_by_key, staff,
     },
 };
 
@@ -773,6 +774,19 @@ async fn accounts_that_lose_their_last_manager_by_it_are_told() {
         let me = at.who_am_i().await.unwrap();
         let held = &me.accounts[0].rights.as_ref().unwrap().roles;
         assert!(held.contains(&(AccountRole::Manager as i32)));
+        // However much else it holds that no account can lose its last of, and is found before.
+        let account_of = match site.database {
+            Database::Postgres => "CAST(lpad(to_hex(n.n), 32, '0') AS uuid)",
+            Database::Sqlite => "unhex(printf('%032x', n.n))",
+        };
+        let sql = format!(
+            "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
+             display_name_fold, create_time, update_time, version) \
+             WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n.n + 1 FROM n WHERE n.n < 10001) \
+             SELECT 2, {account_of}, g.principal_id, 1, g.tenant_id, 4, '', '', '', 1, 1, 1 FROM n, grants g \
+             WHERE g.scope_kind = 2 AND (g.roles & 2) <> 0"
+        );
+        execute_on(&site, &sql).await;
 
         let done = delete(&contoso.admin.caller, &contoso.name).await.unwrap();
         assert_eq!(done.losses.unwrap().guest_elsewhere_count, 1);

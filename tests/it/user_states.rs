@@ -1,5 +1,7 @@
 //! The states of users: who is in, who is out, what comes back, and who must stay (USR-6, ROL-9).
 
+mod deletion;
+
 use entente::proto::{
     access::AccountRole,
     directory::{

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{Grant, Last, Right, Set, ShutOut, Source, all_of, lacking};
+use super::{Grant, Last, Right, Set, ShutOut, Source, all_of, at_stake, lacking};
 use crate::{
     access::{
         principal::Principal,
@@ -263,7 +263,7 @@ pub async fn fill_groups(
             by_group: true,
         })
         .collect();
-    let shut_out = ShutOut::before(tx, &rights).await?;
+    let shut_out = ShutOut::before(tx, at_stake(&rights)).await?;
     let mut filled: BTreeMap<Uuid, Filled> = BTreeMap::new();
     for edge in leave_by(tx, fillings).await? {
         filled

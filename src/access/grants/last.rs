@@ -1,5 +1,7 @@
 //! What must not be lost: the last who can act of an account's managers, a tenant's global admins, the operator's administrators (ROL-9).
 
+use std::collections::BTreeSet;
+
 use sea_orm::{ConnectionTrait, Value};
 use uuid::Uuid;
 
@@ -58,7 +60,7 @@ impl Last {
     }
 }
 
-fn kept_role(scope: ScopeKey) -> Option<(i64, Reason)> {
+pub(super) fn kept_role(scope: ScopeKey) -> Option<(i64, Reason)> {
     match scope {
         ScopeKey::Operator => Some((OPERATOR_ADMIN, Reason::LastOperatorAdmin)),
         ScopeKey::Tenant(_) => Some((GLOBAL_ADMIN, Reason::LastGlobalAdmin)),
@@ -141,16 +143,17 @@ pub async fn last_administrator(
 pub struct ShutOut(Vec<Last>);
 
 impl ShutOut {
-    /// Before it, with all that is held by whoever is shut out, there and as a guest elsewhere, directly and by groups. The scopes are
-    /// locked.
+    /// Before it, with the scopes that may lose their last one by it: where whoever is shut out holds that role, there and as a guest
+    /// elsewhere, directly and by groups. They are locked.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn before(tx: &mut Tx, rights: &[Right]) -> Result<Self> {
-        tx.lock(rights.iter().map(|right| right.scope)).await?;
+    pub async fn before(tx: &mut Tx, scopes: BTreeSet<ScopeKey>) -> Result<Self> {
+        tx.lock(scopes.iter().copied()).await?;
         let mut lasts = Vec::new();
-        for right in rights {
-            lasts.push(Last::before(tx, right.scope, right.set.roles).await?);
+        for scope in scopes {
+            let role = kept_role(scope).map_or(0, |(bit, _)| bit);
+            lasts.push(Last::before(tx, scope, role).await?);
         }
         Ok(Self(lasts))
     }
@@ -160,14 +163,12 @@ impl ShutOut {
     /// # Errors
     /// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
     pub async fn done(self, tx: &mut Tx) -> Result<()> {
-        let mut told = Vec::new();
         for last in self.0 {
             let ScopeKey::Account(account) = last.scope else {
                 last.kept(tx).await?;
                 continue;
             };
-            if !told.contains(&account) && last.is_lost(tx).await? {
-                told.push(account);
+            if last.is_lost(tx).await? {
                 tx.emit(Event::new(
                     "entente.account.v1.AccountWithoutManager",
                     Name::Account(account),

@@ -5,13 +5,13 @@
 //! `group_rights` is worked out from the grants of groups and their members whenever one of these changes, and only by `groups`.
 
 mod associations;
+mod excepted;
 mod groups;
 mod last;
 mod passing;
+mod people;
 mod purge;
 mod standing;
-
-use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
@@ -26,6 +26,10 @@ pub use self::{
     },
     last::{Last, ShutOut, last_administrator, somebody_holds},
     passing::demand_all_held_by,
+    people::{
+        Right, accounts_kept_from, at_stake, by_scope, can_act, is_same_person, kept_by, rights_of,
+        share_a_scope,
+    },
     purge::{forget_principals, forget_scope},
     standing::{
         ACTIVE, Held, Source, Standing, asleep, held, home_principal, sleeping, standing, state,
@@ -47,6 +51,9 @@ use crate::{
     },
     store::{scope_key::ScopeKey, sql},
 };
+
+/// Rows of rights that one question reads.
+const MOST_ROWS: usize = 10_000;
 
 /// Rights sleep so long after somebody else set the credential (ROL-13).
 pub const ASLEEP_US: Micros = 72 * HOUR_US;
@@ -135,13 +142,13 @@ pub async fn find<C: ConnectionTrait>(
     sql::one::<Grant, _>(db, sql, values).await
 }
 
-/// Everything that a principal holds, with where; at most 10,000 scopes.
+/// Everything that a principal holds, with where; at most 10,000 scopes, and the log tells where that cuts.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn all_of<C: ConnectionTrait>(db: &C, principal: Uuid) -> Result<Vec<(ScopeKey, Grant)>> {
     let sql = format!(
-        "SELECT scope_kind, scope_id, {COLUMNS} FROM grants WHERE principal_id = $1 ORDER BY scope_kind, scope_id LIMIT 10000"
+        "SELECT scope_kind, scope_id, {COLUMNS} FROM grants WHERE principal_id = $1 ORDER BY scope_kind, scope_id LIMIT {MOST_ROWS}"
     );
     let rows = db
         .query_all_raw(Statement::from_sql_and_values(
@@ -150,6 +157,7 @@ pub async fn all_of<C: ConnectionTrait>(db: &C, principal: Uuid) -> Result<Vec<(
             [principal.into()],
         ))
         .await?;
+    people::tell_if_cut(rows.len(), "grants of a principal", principal);
     let mut out = Vec::with_capacity(rows.len());
     for row in rows {
         let kind: i16 = row.try_get("", "scope_kind")?;
@@ -158,128 +166,6 @@ pub async fn all_of<C: ConnectionTrait>(db: &C, principal: Uuid) -> Result<Vec<(
         }
     }
     Ok(out)
-}
-
-/// Something that a person holds somewhere, however it comes to it.
-#[derive(Clone, Copy, Debug)]
-pub struct Right {
-    /// Where.
-    pub scope: ScopeKey,
-    /// The roles and single permissions.
-    pub set: Set,
-    /// The user that holds it: the person itself, or as a guest elsewhere.
-    pub holder: Uuid,
-    /// Whether it comes by a group.
-    pub by_group: bool,
-}
-
-/// Everything that a person holds anywhere: directly and by groups, as itself and as a guest of other tenants; at most 10,000 rows.
-///
-/// # Errors
-/// Those of the database.
-pub async fn rights_of<C: ConnectionTrait>(db: &C, person: Uuid) -> Result<Vec<Right>> {
-    let people = "SELECT id FROM users WHERE id = $1 OR home_id = $1";
-    let sql = format!(
-        "SELECT scope_kind, scope_id, principal_id AS holder, roles, permissions, 0 AS by_group FROM grants WHERE principal_id IN ({people}) \
-         UNION ALL \
-         SELECT scope_kind, scope_id, user_id AS holder, roles, permissions, 1 AS by_group FROM group_rights WHERE user_id IN ({people}) \
-         ORDER BY scope_kind, scope_id, holder LIMIT 10000"
-    );
-    let rows = db
-        .query_all_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            [person.into()],
-        ))
-        .await?;
-    let mut out = Vec::with_capacity(rows.len());
-    for row in rows {
-        let kind: i16 = row.try_get("", "scope_kind")?;
-        let Some(scope) = ScopeKey::from_parts(kind, row.try_get("", "scope_id")?) else {
-            continue;
-        };
-        let permissions: String = row.try_get("", "permissions")?;
-        out.push(Right {
-            scope,
-            set: Set {
-                roles: row.try_get("", "roles")?,
-                single: Permissions::from_stored(&permissions),
-            },
-            holder: row.try_get("", "holder")?,
-            by_group: row.try_get::<i32>("", "by_group")? != 0,
-        });
-    }
-    Ok(out)
-}
-
-/// What rights come to on each scope.
-#[must_use]
-pub fn by_scope(rights: &[Right]) -> BTreeMap<ScopeKey, Set> {
-    let mut all: BTreeMap<ScopeKey, Set> = BTreeMap::new();
-    for right in rights {
-        let set = all.entry(right.scope).or_default();
-        set.roles |= right.set.roles;
-        set.single = set.single.and(right.set.single);
-    }
-    all
-}
-
-/// Whether two principals hold something on one same scope, if only membership: directly, by groups, as guests.
-///
-/// # Errors
-/// Those of the database.
-pub async fn share_a_scope<C: ConnectionTrait>(db: &C, one: Uuid, other: Uuid) -> Result<bool> {
-    let scopes = |n: u8| {
-        let people = format!("SELECT id FROM users WHERE id = ${n} OR home_id = ${n}");
-        format!(
-            "SELECT scope_kind, scope_id FROM grants WHERE principal_id = ${n} OR principal_id IN ({people}) \
-             UNION ALL SELECT scope_kind, scope_id FROM group_rights WHERE user_id IN ({people})"
-        )
-    };
-    let sql = format!(
-        "SELECT 1 AS one FROM ({}) a JOIN ({}) b ON b.scope_kind = a.scope_kind AND b.scope_id = a.scope_id LIMIT 1",
-        scopes(1),
-        scopes(2)
-    );
-    let row = sql::row(db, sql, [one.into(), other.into()]).await?;
-    Ok(row.is_some())
-}
-
-/// What people of a tenant hold on accounts as guests of other tenants, directly and by groups; at most 10,000 rows.
-///
-/// # Errors
-/// Those of the database.
-pub async fn rights_as_guests<C: ConnectionTrait>(db: &C, tenant: Uuid) -> Result<Vec<Right>> {
-    let guests = "users h JOIN users g ON g.home_id = h.id";
-    let sql = format!(
-        "SELECT x.scope_id, x.principal_id AS holder, x.roles, x.permissions, 0 AS by_group \
-           FROM {guests} JOIN grants x ON x.principal_id = g.id AND x.scope_kind = 2 WHERE h.tenant_id = $1 \
-         UNION ALL \
-         SELECT x.scope_id, x.user_id AS holder, x.roles, x.permissions, 1 AS by_group \
-           FROM {guests} JOIN group_rights x ON x.user_id = g.id AND x.scope_kind = 2 WHERE h.tenant_id = $1 \
-         ORDER BY scope_id, holder LIMIT 10000"
-    );
-    let rows = db
-        .query_all_raw(Statement::from_sql_and_values(
-            db.get_database_backend(),
-            sql,
-            [tenant.into()],
-        ))
-        .await?;
-    rows.iter()
-        .map(|row| {
-            let permissions: String = row.try_get("", "permissions")?;
-            Ok(Right {
-                scope: ScopeKey::Account(row.try_get("", "scope_id")?),
-                set: Set {
-                    roles: row.try_get("", "roles")?,
-                    single: Permissions::from_stored(&permissions),
-                },
-                holder: row.try_get("", "holder")?,
-                by_group: row.try_get::<i32>("", "by_group")? != 0,
-            })
-        })
-        .collect()
 }
 
 /// What is to be held: role bits and single permissions.
@@ -462,15 +348,6 @@ async fn check_holdable<C: ConnectionTrait>(
 async fn is_guest<C: ConnectionTrait>(db: &C, who: Principal) -> Result<bool> {
     let sql = "SELECT 1 AS one FROM users WHERE id = $1 AND kind = 2";
     Ok(sql::row(db, sql, [who.id.into()]).await?.is_some())
-}
-
-/// Whether two users are one person: the same one, one of them a guest of the other, or both guests of one home.
-async fn is_same_person<C: ConnectionTrait>(db: &C, one: Uuid, other: Uuid) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM users a JOIN users b ON COALESCE(b.home_id, b.id) = COALESCE(a.home_id, a.id) \
-               WHERE a.id = $1 AND b.id = $2";
-    Ok(sql::row(db, sql, [one.into(), other.into()])
-        .await?
-        .is_some())
 }
 
 /// Who stands behind a change of grants.
@@ -656,7 +533,8 @@ async fn check_may_change(
     {
         let given = new.roles & role.bit() != 0;
         if role.permissions.without(mine).is_empty()
-            || ((given || scope == ScopeKey::Operator) && excepted(tx, scope, to, role).await?)
+            || ((given || scope == ScopeKey::Operator)
+                && excepted::by_table(tx, scope, to, role, mine).await?)
         {
             continue;
         }
@@ -689,29 +567,6 @@ fn lacking(scope: ScopeKey, set: Set, mine: Permissions) -> Vec<String> {
         .chain(set.single.without(mine).names())
         .map(str::to_owned)
         .collect()
-}
-
-/// Whether the table of exceptions lets this caller give this role here.
-async fn excepted(tx: &mut Tx, scope: ScopeKey, to: Principal, role: &Role) -> Result<bool> {
-    if super::exceptions::of(tx.method(), role.name).is_none() {
-        return Ok(false);
-    }
-    Ok(match (scope, role.bit()) {
-        // By a MANAGER, to another person, where no active ADMIN_AGENT is; ImportAccount makes a new account.
-        (ScopeKey::Account(_), ADMIN_AGENT) if !tx.method().ends_with("/ImportAccount") => {
-            let by_manager = match tx.caller().who {
-                Some(who) => {
-                    held(tx.db(), who.principal.id, scope).await?.roles & MANAGER != 0
-                        && !is_same_person(tx.db(), who.principal.id, to.id).await?
-                }
-                None => false,
-            };
-            by_manager
-                && to.is_person()
-                && !somebody_holds(tx.db(), scope, ADMIN_AGENT, tx.now()).await?
-        }
-        _ => true,
-    })
 }
 
 /// Sets what a service may do on behalf of people; empty for the default.

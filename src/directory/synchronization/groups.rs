@@ -44,7 +44,8 @@ pub async fn delete(tx: &mut Tx, tenant: Uuid, gone: Vec<Model>) -> Result<usize
             by_group: true,
         })
         .collect();
-    let shut_out = grants::ShutOut::before(tx, &rights).await?;
+    tx.lock(rights.iter().map(|right| right.scope)).await?;
+    let shut_out = grants::ShutOut::before(tx, grants::at_stake(&rights)).await?;
     for right in &rights {
         grants::remove_anyway(tx, right.scope, right.holder).await?;
         if let ScopeKey::Account(account) = right.scope {

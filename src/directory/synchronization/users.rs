@@ -21,6 +21,7 @@ use crate::{
     store::{
         list::fold,
         outbox::Event,
+        scope_key::ScopeKey,
         sql::{self, Type},
     },
 };
@@ -78,7 +79,18 @@ async fn holders_among(tx: &mut Tx, users: &[Model]) -> Result<BTreeMap<Uuid, Ve
         holders.insert(row.id, grants::rights_of(tx.db(), row.id).await?);
     }
     // All at once, so that the transaction begins again once at most.
-    let scopes: BTreeSet<_> = holders.values().flatten().map(|r| r.scope).collect();
+    let of_holders: Vec<Uuid> = holders.keys().copied().collect();
+    let sql = format!(
+        "SELECT DISTINCT tenant_id AS id FROM users WHERE home_id IN ({}) AND state <> 3",
+        sql::in_ids(tx.db(), 1)
+    );
+    let abroad = sql::all::<Id, _>(tx.db(), sql, [sql::ids(&of_holders)]).await?;
+    let scopes: BTreeSet<_> = holders
+        .values()
+        .flatten()
+        .map(|r| r.scope)
+        .chain(abroad.iter().map(|tenant| ScopeKey::Tenant(tenant.id)))
+        .collect();
     tx.lock(scopes).await?;
     Ok(holders)
 }

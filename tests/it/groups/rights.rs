@@ -520,9 +520,14 @@ async fn nobody_is_lifted_by_a_group_beyond_what_the_caller_could_give() {
             Code::PermissionDenied,
             "PERMISSION_MISSING",
         );
-        // Without rights it may, as with users.
+        // Nor without rights: that is for users only (USR-4).
         let request = adding(&one, &[&mine], None);
-        eve.caller.members().add_members(request).await.unwrap();
+        refused(
+            eve.caller.members().add_members(request.clone()).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        ann.members().add_members(request).await.unwrap();
         sees(&eve.caller, &one).await.unwrap();
         let mine = member_of(&one, &mine);
         let up = [(mine.as_str(), rights(&[AccountRole::Developer]))];
@@ -680,7 +685,14 @@ async fn groups_of_a_removed_tenant_give_nothing_any_more_not_even_after_a_retur
             .unwrap();
         let eve = site.person(&fabrikam, "eve").await;
         let team = group(&fabrikam, "Team", &[&eve], None).await;
-        // Through another tenant a group can't be added; by its own admin it can, without rights.
+        // Through another tenant a group can't be added; by its own admin it can, with users.assign.
+        let own = &fabrikam.admin;
+        add(&own.caller, &account, &[own], &[]).await.unwrap();
+        let member = own.member_of(&account);
+        let assign = [(member.as_str(), singly(&["users.assign"]))];
+        update(&contoso.admin.caller, &account, &assign)
+            .await
+            .unwrap();
         let request = adding(&account, &[&team], None);
         let status = refused(
             contoso

@@ -1,6 +1,11 @@
 //! What becomes of guests when something happens at their home (INV-5, ROL-10, ROL-13).
 
 use super::*;
+use crate::{
+    groups::{Groups as _, group},
+    harness::membership,
+    members::list,
+};
 
 // proves INV-5
 #[tokio::test]
@@ -69,10 +74,15 @@ async fn guest_is_out_with_its_home_on_every_replica() {
             }
             is_out(&site, &guest, replica.as_ref()).await;
             out(guest.fred.caller.who_am_i().await);
-            // The host sees a user that is there, and a member that isn't active.
+            // The host sees a user that is there, and a member that isn't active; one that is deleted with its home.
             let admin = &guest.contoso.admin.caller;
             let user = admin.user(&guest.name).await.unwrap();
-            assert_eq!(user.state(), UserState::Active, "{how}");
+            let state = if how == "deleted" {
+                UserState::Deleted
+            } else {
+                UserState::Active
+            };
+            assert_eq!(user.state(), state, "{how}");
             match how {
                 "disabled" => {
                     home.enable(&guest.fred.name).await.unwrap();
@@ -90,6 +100,76 @@ async fn guest_is_out_with_its_home_on_every_replica() {
                 _ => {}
             }
         }
+    })
+    .await;
+}
+
+// proves USR-6, INV-5, ROL-13, ATK-11
+#[tokio::test]
+async fn guest_goes_with_its_deleted_home_and_comes_back_with_nothing() {
+    both(async |site| {
+        let guest = guest(&site, &[AccountRole::AdminAgent]).await;
+        let admin = &guest.contoso.admin.caller;
+        let agents = membership(&guest.account, &[AccountRole::AdminAgent]);
+        let team = group(&guest.contoso, "Team", &[], Some(agents)).await;
+        admin.join(&team, &[&guest.name]).await.unwrap();
+        let home = &guest.fabrikam.admin.caller;
+        let done = home.delete(&guest.fred.name).await.unwrap();
+        // What it held elsewhere is told there, and not at its home.
+        let losses = done.losses.unwrap();
+        assert!(losses.memberships.is_empty() && losses.groups.is_empty());
+        assert!(losses.session_count >= 2, "{losses:?}");
+        let member = guest.as_person().member_of(&guest.account);
+        assert_eq!(events(&site, "account.v1.MemberRemoved", &member).await, 1);
+        let deleted = "directory.v1.UserDeleted";
+        assert_eq!(events(&site, deleted, &guest.name).await, 1);
+        assert_eq!(events(&site, deleted, &guest.fred.name).await, 1);
+        let left = list(admin, &guest.account, "").await.unwrap();
+        assert!(left.iter().all(|m| m.name != member));
+        assert!(admin.in_group(&team, "").await.unwrap().is_empty());
+
+        // Whoever restores the home, and so knows its password, gets nothing of it.
+        let back = home.undelete(&guest.fred.name, "").await.unwrap();
+        let name = &guest.fred.sign_in_name;
+        let fred = site.settle_in(name, &back.temporary_password).await;
+        assert_eq!(fred.who_am_i().await.unwrap().tenants.len(), 1);
+        refused(
+            switch(&fred, &guest.contoso.name).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+        assert_eq!(
+            admin.user(&guest.name).await.unwrap().state(),
+            UserState::Deleted
+        );
+        admin.undelete(&guest.name, "").await.unwrap();
+        let there = switch(&fred, &guest.contoso.name).await.unwrap();
+        let there = site.with_token(&there.access_token);
+        refused(
+            account_of(&there, &guest.account).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
+    })
+    .await;
+}
+
+// proves USR-6, ROL-9
+#[tokio::test]
+async fn account_is_told_when_its_last_manager_is_deleted_at_home() {
+    both(async |site| {
+        let guest = guest(&site, &[AccountRole::Manager]).await;
+        let leave = LeaveAccountRequest {
+            name: guest.contoso.admin.member_of(&guest.account),
+            ..LeaveAccountRequest::default()
+        };
+        let ann = &guest.contoso.admin.caller;
+        ann.members().leave_account(leave).await.unwrap();
+        let told = "account.v1.AccountWithoutManager";
+        assert_eq!(events(&site, told, &guest.account).await, 0);
+        let home = &guest.fabrikam.admin.caller;
+        home.delete(&guest.fred.name).await.unwrap();
+        assert_eq!(events(&site, told, &guest.account).await, 1);
     })
     .await;
 }

@@ -6,7 +6,7 @@ use tonic::Code;
 use super::{guest, switch};
 use crate::{
     harness::{Caller, both, refused},
-    people::{People as _, letters},
+    people::{People as _, change, id, letters},
 };
 
 async fn may_act(who: &Caller, account: &str) -> bool {
@@ -54,6 +54,35 @@ async fn rights_of_a_guest_sleep_when_its_home_is_reset_until_a_holder_at_the_ho
         // Nothing sleeps any more.
         let again = ann.wake(&guest.name).await;
         refused(again, Code::PermissionDenied, "PERMISSION_MISSING");
+    })
+    .await;
+}
+
+// proves ROL-13, USR-6
+#[tokio::test]
+async fn holders_hear_of_a_home_that_is_restored_with_a_new_password() {
+    both(async |site| {
+        let guest = guest(&site, &[AccountRole::AdminAgent]).await;
+        // Deleted as long as guests were left where they are.
+        let sql = "UPDATE users SET state = 3, delete_time = 1, purge_time = $1 WHERE id = $2";
+        let values = [i64::MAX.into(), id(&guest.fred.name).into()];
+        change(&site, sql, values).await;
+        let eve = &guest.fabrikam.admin.caller;
+        let back = eve.undelete(&guest.fred.name, "").await.unwrap();
+        assert!(back.user.unwrap().rights_asleep_until.is_some());
+        let told = letters(&site).await;
+        let tells = |text: &str| text.contains("asleep") && text.contains(&guest.fred.sign_in_name);
+        assert!(
+            told.iter()
+                .any(|l| l.to == "ann@contoso.example" && tells(&l.text)),
+            "{told:?}"
+        );
+        let fred = site
+            .settle_in(&guest.fred.sign_in_name, &back.temporary_password)
+            .await;
+        let tokens = switch(&fred, &guest.contoso.name).await.unwrap();
+        let there = site.with_token(&tokens.access_token);
+        assert!(!may_act(&there, &guest.account).await);
     })
     .await;
 }

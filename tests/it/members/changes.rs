@@ -16,7 +16,7 @@ use tonic::Code;
 use super::{add, adding, drop_rights, leave, list, remove, seed, update};
 use crate::{
     harness::{Caller, both, membership, new_user, refused, rights},
-    people::application,
+    people::{application, second_admin},
 };
 
 // proves ROL-7, ROL-9
@@ -347,6 +347,36 @@ async fn the_owner_names_a_manager_only_where_none_is_left() {
             .unwrap();
         assert_eq!(made.rights, Some(rights(&[AccountRole::Manager])));
         assert!(list(&heir.caller, &account, "").await.is_ok());
+    })
+    .await;
+}
+
+// proves USR-4, ROL-8
+#[tokio::test]
+async fn a_global_admin_without_rights_there_adds_users_and_nobody_else() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let second = second_admin(&site, &contoso, "second").await;
+        let bob = site.person(&contoso, "bob").await;
+        let program = application(&second.caller, &contoso.name, "Robot").await;
+        let team = crate::groups::group(&contoso, "Team", &[&bob], None).await;
+        for others in [
+            &[program.name.as_str()][..],
+            &[team.as_str()],
+            &[bob.name.as_str(), team.as_str()],
+        ] {
+            let request = adding(&account, others, None);
+            refused(
+                second.caller.members().add_members(request).await,
+                Code::PermissionDenied,
+                "PERMISSION_MISSING",
+            );
+        }
+        add(&second.caller, &account, &[&bob], &[]).await.unwrap();
+        let request = adding(&account, &[&program.name, &team], None);
+        let manager = &contoso.admin.caller;
+        manager.members().add_members(request).await.unwrap();
     })
     .await;
 }
