@@ -77,7 +77,7 @@ impl App {
         tx.work
             .finish(&self.keys, &origin, "OK", event_id, true)
             .await?;
-        tx.work.into_db().commit().await?;
+        self.commit(tx.work.into_db()).await??;
         if news {
             self.committed.notify_waiters();
         }

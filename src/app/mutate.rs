@@ -115,13 +115,8 @@ impl App {
     {
         let named = proof::resolve(call.rule, request)?;
         let (rd, proven) = {
-            let snapshot = self.snapshot(false).await?;
-            let now = snapshot.now();
-            let rd = Read {
-                app: self.clone(),
-                call: call.clone(),
-                snapshot,
-            };
+            let rd = Read::in_snapshot(self, call).await?;
+            let now = rd.now();
             match proof::prove(
                 rd.db(),
                 &self.keys,
@@ -156,7 +151,7 @@ impl App {
             // What was prepared then may not be there any more; the answer is.
             return Ok(Err(stored.reply));
         }
-        rd.snapshot.into_db().commit().await?;
+        rd.end().await?;
         let outside = Outside {
             app: self.clone(),
             call: call.clone(),
@@ -403,7 +398,7 @@ impl App {
             });
         }
         // From here on nothing stops it: a commit that has begun is finished (COM-13).
-        if let Err(fault) = tx.work.into_db().commit().await {
+        if let Err(fault) = self.commit(tx.work.into_db()).await? {
             let error = Error::from(fault);
             if error.again().is_some() {
                 return Err(error);

@@ -107,9 +107,13 @@ impl Stage {
     async fn next(&mut self, kind: Kind) -> Request {
         self.made += 1;
         match kind {
-            Kind::Read => Request::Get(GetUserRequest {
-                name: self.admin.clone(),
-            }),
+            Kind::Read => {
+                // Or nothing would be asked of the database that could break.
+                self.app.memory.forget();
+                Request::Get(GetUserRequest {
+                    name: self.admin.clone(),
+                })
+            }
             Kind::Create => Request::Create(Box::new(CreateUserRequest {
                 request_id: request_id(),
                 ..new_user(&self.tenant, &format!("user{}", self.made))

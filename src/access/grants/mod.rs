@@ -28,7 +28,8 @@ pub use self::{
     passing::demand_all_held_by,
     purge::{forget_principals, forget_scope},
     standing::{
-        ACTIVE, Held, Source, Standing, asleep, held, home_principal, sleeping, standing, state,
+        ACTIVE, Held, HeldOf, Source, Standing, asleep, held, home_principal, sleeping, standing,
+        state,
     },
 };
 use super::{
