@@ -186,10 +186,19 @@ impl Told {
         match self.inserts {
             Inserts::Silent => {}
             Inserts::Told => {
-                all.extend(by_statement("insert", "NEW TABLE AS now_there", &["now_there"]));
+                all.extend(by_statement(
+                    "insert",
+                    "NEW TABLE AS now_there",
+                    &["now_there"],
+                ));
             }
             Inserts::If(column) => {
-                all.extend(by_row("insert", &format!("NEW.{column} IS NOT NULL"), "NEW", &[column]));
+                all.extend(by_row(
+                    "insert",
+                    &format!("NEW.{column} IS NOT NULL"),
+                    "NEW",
+                    &[column],
+                ));
             }
         }
         if self.only.is_empty() {
@@ -198,7 +207,11 @@ impl Told {
                 "OLD TABLE AS was_there NEW TABLE AS now_there",
                 &["was_there", "now_there"],
             ));
-            all.extend(by_statement("delete", "OLD TABLE AS was_there", &["was_there"]));
+            all.extend(by_statement(
+                "delete",
+                "OLD TABLE AS was_there",
+                &["was_there"],
+            ));
         } else {
             let changed: Vec<String> = self
                 .only

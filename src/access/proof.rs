@@ -200,11 +200,7 @@ async fn held<F: Facts>(db: &F, who: Authenticated, scope: ScopeKey) -> Result<A
 }
 
 /// Asks whether the principals of the tokens may still act, and gives what bounds them.
-async fn stand<'a, F: Facts>(
-    db: &'a F,
-    caller: &'a Caller,
-    now: Micros,
-) -> Result<Asked<'a, F>> {
+async fn stand<'a, F: Facts>(db: &'a F, caller: &'a Caller, now: Micros) -> Result<Asked<'a, F>> {
     let mut asked = Asked {
         db,
         caller,

@@ -35,9 +35,7 @@ impl Lazy {
     }
 
     async fn db(&self) -> Result<&DatabaseTransaction, DbErr> {
-        self.begun
-            .get_or_try_init(|| self.app.begin(false))
-            .await
+        self.begun.get_or_try_init(|| self.app.begin(false)).await
     }
 
     /// Ends it, if it began.

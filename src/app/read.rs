@@ -263,17 +263,16 @@ impl App {
 
     /// Gives the answer of a call, or its error; what is to be audited is, before.
     async fn answer<S>(&self, rd: Read, named: &Named, ended: Ended<S>) -> Result<S> {
+        let Read { call, db, .. } = rd;
         let (proven, answer) = match ended {
             Ended::Answered(proven, answer) => (proven, answer),
             Ended::Failed(error) => return Err(error),
             Ended::Unproven(error) => {
-                let call = rd.call.clone();
-                drop(rd);
+                drop(db);
                 return Err(self.refuse(&call, named, error).await);
             }
         };
-        let call = rd.call.clone();
-        rd.end().await?;
+        db.end().await?;
         let looked: Vec<Name> = if proven.by_operator()
             && proven.masked()
             && named.iter().all(|(_, names)| names.is_empty())

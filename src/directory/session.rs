@@ -41,11 +41,11 @@ use crate::{
     error::{Error, Reason, Result},
     names::Name,
     proto::directory::{
-        ChangePasswordRequest, ChangePasswordResponse, EndSessionRequest,
-        EndSessionResponse, EndUserSessionsRequest, EndUserSessionsResponse, GetJwksRequest, Jwks,
-        ListSessionsRequest, ListSessionsResponse, Losses, RefreshSessionRequest, SignInRequest,
-        SignOutRequest, SignOutResponse, SwitchTenantRequest, TokenSet, WhoAmIRequest,
-        WhoAmIResponse, sign_in_request::Credential,
+        ChangePasswordRequest, ChangePasswordResponse, EndSessionRequest, EndSessionResponse,
+        EndUserSessionsRequest, EndUserSessionsResponse, GetJwksRequest, Jwks, ListSessionsRequest,
+        ListSessionsResponse, Losses, RefreshSessionRequest, SignInRequest, SignOutRequest,
+        SignOutResponse, SwitchTenantRequest, TokenSet, WhoAmIRequest, WhoAmIResponse,
+        sign_in_request::Credential,
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},

@@ -10,8 +10,9 @@ use uuid::Uuid;
 use super::{
     ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, credential,
     entity::user::{self, Column, Entity, Model},
-    group, search, synchronization, tenant, user_change,
+    group, search, synchronization, tenant,
     user_card::UserCard,
+    user_change,
     wire::{self, NewUser},
 };
 use crate::{

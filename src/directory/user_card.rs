@@ -47,7 +47,13 @@ impl Card {
     /// For the wire.
     #[must_use]
     pub fn to_wire(&self, app: &App, now: Micros) -> User {
-        wire::user(app, &self.user, &self.domain_prefix, self.directory_roles, now)
+        wire::user(
+            app,
+            &self.user,
+            &self.domain_prefix,
+            self.directory_roles,
+            now,
+        )
     }
 
     fn bytes(&self) -> usize {

@@ -186,7 +186,7 @@ impl Line {
             #[cfg(debug_assertions)]
             if self.is(Broken::Early) {
                 // Rare otherwise, so that a test would wait for hours to see it.
-                tokio::time::sleep(Duration::from_millis(3)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
                 while let Ok(call) = calls.try_recv() {
                     batch.push(call);
                 }

@@ -18,8 +18,9 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use tokio::sync::oneshot;
 use tonic::{Code, Response, Status, transport::Endpoint};
 
-use crate::harness::{reconcile, 
-    Caller, Database, Site, both, config, membership, new_user, refused, request_id, serve,
+use crate::harness::{
+    Caller, Database, Site, both, config, membership, new_user, reconcile, refused, request_id,
+    serve,
 };
 
 /// The number that a query gives as `n`.

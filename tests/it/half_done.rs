@@ -360,7 +360,8 @@ async fn call_dropped_at_any_poll_leaves_nothing_half_done() {
                         .nothing_half_done(request, &before, &whole, &what)
                         .await;
                 }
-                let least = if kind == Kind::Read { 3 } else { 8 };
+                // A read asks for four facts, and any of them may be there at once.
+                let least = if kind == Kind::Read { 1 } else { 8 };
                 assert!(dropped >= least, "{kind:?}: dropped {dropped} times");
             }
         }

@@ -86,7 +86,14 @@ impl Fact for StandingOf {
                  LEFT JOIN application_keys k ON k.id = $2 AND k.application_id = a.id \
                  WHERE a.id = $1 AND a.tenant_id = $3 AND $4 = $4"
             }
-            Kind::Group => return Ok(Found { value: None, deps: Vec::new(), bytes: 0, keep: false }),
+            Kind::Group => {
+                return Ok(Found {
+                    value: None,
+                    deps: Vec::new(),
+                    bytes: 0,
+                    keep: false,
+                });
+            }
         };
         let uuid = if db.get_database_backend() == DbBackend::Postgres {
             "uuid"
@@ -104,9 +111,15 @@ impl Fact for StandingOf {
         // New sessions, keys and credentials tell nothing; so whoever lacks one is asked for each time.
         let whole = row.as_ref().is_some_and(|row| {
             deps.extend([row.home_id, row.home_tenant_id].into_iter().flatten());
-            row.session_expire.is_some() && (who.principal.kind == Kind::Application || row.temporary.is_some())
+            row.session_expire.is_some()
+                && (who.principal.kind == Kind::Application || row.temporary.is_some())
         });
-        Ok(Found { value: row, deps, bytes: 0, keep: whole })
+        Ok(Found {
+            value: row,
+            deps,
+            bytes: 0,
+            keep: whole,
+        })
     }
 }
 
@@ -314,7 +327,11 @@ impl Fact for HeldOf {
              ) x WHERE ($1 <> 2 OR x.principal_kind = 3 OR EXISTS \
                (SELECT 1 FROM associations a WHERE a.account_id = $2 AND a.tenant_id = x.tenant_id))"
         );
-        let values: [Value; 3] = [scope.kind().into(), scope.id().into(), self.principal.into()];
+        let values: [Value; 3] = [
+            scope.kind().into(),
+            scope.id().into(),
+            self.principal.into(),
+        ];
         let rows = sql::all::<HeldRow, _>(db, sql, values).await?;
         let mut held = Held::default();
         for row in rows {
@@ -344,7 +361,7 @@ impl Fact for HeldOf {
                 .and(held.single)
                 .and(base);
         }
-            let at_home = match scope {
+        let at_home = match scope {
             ScopeKey::Operator => true,
             ScopeKey::Tenant(id) => self.home == Some(id),
             ScopeKey::Account(_) | ScopeKey::Identity(_) => false,
