@@ -144,7 +144,7 @@ impl Db {
             Some(commits) => Source::Sqlite(Arc::clone(commits)),
             None => {
                 let pool = self.write.get_postgres_connection_pool();
-                Source::Postgres(pool.connect_options().as_ref().clone())
+                Source::Postgres(Box::new(pool.connect_options().as_ref().clone()))
             }
         }
     }

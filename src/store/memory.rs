@@ -102,7 +102,7 @@ impl Memory {
         let voucher = match on {
             Source::Sqlite(commits) => Voucher::Sqlite(commits),
             Source::Postgres(options) => {
-                let barrier = Barrier::start(Arc::clone(&clock), options);
+                let barrier = Barrier::start(Arc::clone(&clock), *options);
                 #[cfg(debug_assertions)]
                 {
                     broken = Arc::clone(&barrier.broken);
@@ -268,7 +268,7 @@ pub enum Source {
     /// The commits of the one writing connection.
     Sqlite(Arc<Commits>),
     /// How the barrier connects: straight to the primary.
-    Postgres(PgConnectOptions),
+    Postgres(Box<PgConnectOptions>),
 }
 
 /// What a commit has in doubt.
