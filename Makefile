@@ -59,6 +59,11 @@ mutants: ## Changes src/access in small ways, and says what no test notices; PAR
 	scripts/tools.sh test mutants
 	scripts/mutants.sh $(PART)
 
+.PHONY: fresh
+fresh: ## Looks for minutes, not seconds, for reads that are older than what anybody knew. ENTENTE_FRESH_SECONDS says for how long each.
+	scripts/tools.sh test
+	ENTENTE_FRESH_SECONDS=$${ENTENTE_FRESH_SECONDS:-180} cargo test --locked --test it fresh::histories::no_read -- --nocapture
+
 .PHONY: lint
 lint: ## Installs the linters, and checks Rust, the protos and the dependencies.
 	scripts/tools.sh lint

@@ -20,6 +20,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// How answers come to be as fresh as the database.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Freshness {
+    /// From memory, where the database vouches for it at each call. Needs a primary that shows its transactions as PostgreSQL does.
+    #[default]
+    Barrier,
+    /// Read from the database at each call.
+    Database,
+}
+
 /// Everything that can be configured. Each field is also `ENTENTE_` and its name in capitals.
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -64,6 +75,8 @@ pub struct Config {
     pub hash_workers: usize,
     /// Multiplies the limits of calls a caller.
     pub limits_factor: u32,
+    /// `barrier`, or `database` for databases that only speak PostgreSQL's protocol.
+    pub freshness: Freshness,
 }
 
 impl Default for Config {
@@ -89,6 +102,7 @@ impl Default for Config {
             drain_timeout_s: 20,
             hash_workers: 0,
             limits_factor: 1,
+            freshness: Freshness::default(),
         }
     }
 }
@@ -260,6 +274,7 @@ const FIELDS: &[&str] = &[
     "drain_timeout_s",
     "hash_workers",
     "limits_factor",
+    "freshness",
 ];
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
     env::{DAY_US, HOUR_US, MINUTE_US, Micros, SECOND_US},
     error::Result,
     mail::relay,
-    store::{outbox, sql},
+    store::{barrier, outbox, sql},
 };
 
 /// A job of the scheduler's: runs every so often, in one transaction that also says when it runs next.
@@ -122,6 +122,12 @@ const JOBS: &[Job] = &[
                 30 * DAY_US,
             ))
         },
+    },
+    Job {
+        name: "purge-changed-keys",
+        every_us: 10 * MINUTE_US,
+        needed: None,
+        run: |tx| Box::pin(barrier::purge(tx.db())),
     },
     Job {
         name: "purge-networks",

@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     hash::Hasher,
     keys::{self, Keys, Purpose},
-    store::{audit::hex, connect::Db, facts::fact, sql},
+    store::{audit::hex, connect::Db, facts::fact, memory::Memory, sql},
 };
 
 /// Opens the database, migrated if the configuration says so.
@@ -104,6 +104,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
             .build(),
         streams: moka::sync::Cache::new(100_000),
         healthy: AtomicBool::new(false),
+        memory: Memory::new(config.freshness, db.voucher()),
         #[cfg(debug_assertions)]
         demanded: std::sync::Mutex::default(),
         env,

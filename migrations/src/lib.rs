@@ -12,6 +12,7 @@ mod m0004_operator;
 mod m0005_people;
 mod m0006_event_payloads;
 mod m0007_search;
+mod m0008_changed_keys;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_people::Migration),
             Box::new(m0006_event_payloads::Migration),
             Box::new(m0007_search::Migration),
+            Box::new(m0008_changed_keys::Migration),
         ]
     }
 }

@@ -1,9 +1,12 @@
 //! AccessService: what may be asked about rights and limits.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::{
-    grants::{self, Held, Source, roles_of},
+    cache::Facts as _,
+    grants::{self, Held, HeldOf, Source, roles_of},
     principal::{Authenticated, Kind, Principal},
     proof,
     roles::{self, ACCOUNT_ROLES, OPERATOR_ROLES, Permission, Permissions, TENANT_ROLES},
@@ -260,14 +263,19 @@ fn scope_of(resource: &str) -> Option<ScopeKey> {
 struct Known {
     active: bool,
     asleep_until: Option<i64>,
-    held: Held,
+    held: Arc<Held>,
 }
 
 async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> {
-    let state = grants::state(rd.db(), principal, rd.now()).await?;
+    let state = grants::state(rd, principal, rd.now()).await?;
     // Asked also of who isn't there: as many statements, so that time doesn't tell (COM-2).
-    let held = grants::held(rd.db(), principal.id, scope).await?;
-    let held = state.map_or_else(Held::default, |_| held);
+    let held = rd.know(HeldOf {
+        principal: principal.id,
+        scope,
+        home: Some(principal.tenant),
+    });
+    let held = held.await?;
+    let held = state.map_or_else(Arc::default, |_| held);
     Ok(Known {
         active: state.is_some(),
         asleep_until: state.flatten(),

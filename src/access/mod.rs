@@ -2,6 +2,7 @@
 //! proof that a rule holds is a `Proof`, whose scopes nothing outside of here can make. Absence never means yes.
 
 pub mod answers;
+pub mod cache;
 pub mod exceptions;
 pub mod grants;
 pub mod layer;

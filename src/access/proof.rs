@@ -1,9 +1,10 @@
 //! The decision: whether a rule holds for a caller on the very resources that a request names (COM-1, COM-2).
 
-use sea_orm::ConnectionTrait;
+use std::sync::Arc;
 
 use super::{
-    grants::{self, Held, Standing},
+    cache::Facts,
+    grants::{self, Held, HeldOf, Standing},
     link::{self, Link},
     principal::{Authenticated, Caller, Kind, Principal},
     roles::{self, Permission, Permissions},
@@ -136,17 +137,17 @@ pub fn scopes(rule: &Rule, named: &Named, caller: &Caller) -> Vec<ScopeKey> {
 }
 
 /// What is remembered within one proof, so that each row is asked for once.
-struct Asked<'a, C> {
-    db: &'a C,
+struct Asked<'a, F> {
+    db: &'a F,
     caller: &'a Caller,
     standing: Option<Standing>,
     ceiling: Option<Permissions>,
     /// The service's ceiling is a list of its own, not the default.
     bounded: bool,
-    held: Vec<(ScopeKey, Held)>,
+    held: Vec<(ScopeKey, Arc<Held>)>,
 }
 
-impl<C: ConnectionTrait> Asked<'_, C> {
+impl<F: Facts> Asked<'_, F> {
     /// What the caller may on a scope: what the person holds, within the ceiling of the service that acts for it.
     async fn permissions(&mut self, scope: ScopeKey) -> Result<Permissions> {
         let Some(who) = self.caller.who else {
@@ -155,7 +156,7 @@ impl<C: ConnectionTrait> Asked<'_, C> {
         let held = match self.held.iter().find(|(s, _)| *s == scope) {
             Some((_, held)) => held.clone(),
             None => {
-                let held = grants::held(self.db, who.principal.id, scope).await?;
+                let held = held(self.db, who, scope).await?;
                 self.held.push((scope, held.clone()));
                 held
             }
@@ -187,12 +188,19 @@ enum Has {
     Asleep(Micros),
 }
 
+/// What the principal of a token holds on a scope.
+async fn held<F: Facts>(db: &F, who: Authenticated, scope: ScopeKey) -> Result<Arc<Held>> {
+    let principal = who.principal;
+    db.know(HeldOf {
+        principal: principal.id,
+        scope,
+        home: Some(principal.tenant),
+    })
+    .await
+}
+
 /// Asks whether the principals of the tokens may still act, and gives what bounds them.
-async fn stand<'a, C: ConnectionTrait>(
-    db: &'a C,
-    caller: &'a Caller,
-    now: Micros,
-) -> Result<Asked<'a, C>> {
+async fn stand<'a, F: Facts>(db: &'a F, caller: &'a Caller, now: Micros) -> Result<Asked<'a, F>> {
     let mut asked = Asked {
         db,
         caller,
@@ -212,13 +220,13 @@ async fn stand<'a, C: ConnectionTrait>(
 }
 
 /// What a service may do for people, if it may act for them at all (COM-16), and whether that is a list of its own.
-async fn service_ceiling(
-    db: &impl ConnectionTrait,
+async fn service_ceiling<F: Facts>(
+    db: &F,
     via: &Authenticated,
     now: Micros,
 ) -> Result<(Permissions, bool)> {
     grants::standing(db, via, now).await?;
-    let held = grants::held(db, via.principal.id, ScopeKey::Operator).await?;
+    let held = held(db, *via, ScopeKey::Operator).await?;
     if via.principal.is_person() || !held.all.has(Permission::OnBehalfAct) {
         return Err(Error::refused(Reason::OnBehalfRefused));
     }
@@ -235,8 +243,8 @@ async fn service_ceiling(
 /// # Errors
 /// `UNAUTHENTICATED`, `PERMISSION_DENIED` (the same whether or not what is named exists), `FAILED_PRECONDITION` for a password to be
 /// changed, a sign-in too old or rights asleep; those of the database.
-pub async fn prove<R: Request>(
-    db: &impl ConnectionTrait,
+pub async fn prove<R: Request, F: Facts>(
+    db: &F,
     keys: &Keys,
     caller: &Caller,
     rule: &'static Rule,
@@ -342,21 +350,21 @@ pub async fn prove<R: Request>(
 ///
 /// # Errors
 /// Those of the database.
-pub async fn link_of<R: Request>(
-    db: &impl ConnectionTrait,
+pub async fn link_of<R: Request, F: Facts>(
+    db: &F,
     keys: &Keys,
     rule: &Rule,
     request: &R,
     now: Micros,
 ) -> Result<Option<Link>> {
     match rule.token() {
-        Some((kind, field)) => link::find(db, keys, kind, request.text(field), now).await,
+        Some((kind, field)) => link::find(db.db(), keys, kind, request.text(field), now).await,
         None => Ok(None),
     }
 }
 
-async fn prove_pair<R: Request>(
-    asked: &mut Asked<'_, impl ConnectionTrait>,
+async fn prove_pair<R: Request, F: Facts>(
+    asked: &mut Asked<'_, F>,
     pair: &'static Pair,
     named: &Named,
     request: &R,
@@ -409,8 +417,8 @@ fn is_oneself(who: Option<Authenticated>, names: &[Name]) -> bool {
 ///
 /// # Errors
 /// Those of the database; `UNAUTHENTICATED` if the caller may no longer act.
-pub async fn permissions(
-    db: &impl ConnectionTrait,
+pub async fn permissions<F: Facts>(
+    db: &F,
     caller: &Caller,
     scope: ScopeKey,
     now: Micros,
@@ -427,8 +435,8 @@ pub async fn permissions(
 ///
 /// # Errors
 /// `PERMISSION_DENIED`, `RIGHTS_ASLEEP`; those of the database.
-pub async fn demand(
-    db: &impl ConnectionTrait,
+pub async fn demand<F: Facts>(
+    db: &F,
     caller: &Caller,
     permission: Permission,
     scope: ScopeKey,

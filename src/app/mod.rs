@@ -4,6 +4,7 @@
 mod attempt;
 mod jobs;
 pub mod lanes;
+mod lazy;
 mod mutate;
 mod read;
 mod tx;
@@ -18,13 +19,14 @@ use std::{
 use futures_util::future::BoxFuture;
 use sea_orm::{
     AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, IsolationLevel,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::{
+    lazy::Lazy,
     read::Read,
     tx::{Outside, Tx},
 };
@@ -32,6 +34,7 @@ pub use self::{
 use crate::access::roles::Permission;
 use crate::{
     access::{
+        cache::ClockOffset,
         limits::Limits,
         principal::Caller,
         proof::Named,
@@ -48,10 +51,14 @@ use crate::{
     store::{
         batch::Batch,
         connect::Db,
+        memory::{Fact, Kept, Memory},
         scope_key::ScopeKey,
         work::{Origin, Snapshot, Work},
     },
 };
+
+/// A call is made so often from memory; if what it used changed each time, it is made from a snapshot.
+const TRIES_FROM_MEMORY: u32 = 2;
 
 /// Everything that a call needs; cheap to clone.
 #[derive(Clone)]
@@ -87,6 +94,8 @@ pub struct Inner {
     pub turns: moka::sync::Cache<ScopeKey, Arc<tokio::sync::Semaphore>>,
     /// Open streams, by caller.
     pub streams: moka::sync::Cache<Vec<u8>, Arc<tokio::sync::Semaphore>>,
+    /// Facts that the database vouches for at each call.
+    pub memory: Memory,
     /// Whether the database answered lately, for health.
     pub healthy: AtomicBool,
     /// What functions demanded late, by method: held by a test against the rules. None for rights asked for as a whole.
@@ -148,7 +157,7 @@ pub enum Outcome<T> {
 }
 
 impl App {
-    async fn begin(&self, kind: Begin) -> Result<DatabaseTransaction> {
+    async fn begin(&self, kind: Begin) -> std::result::Result<DatabaseTransaction, DbErr> {
         let write = kind != Begin::Read;
         let options = match (self.db.backend, write) {
             (DbBackend::Postgres, true) => TransactionOptions {
@@ -186,9 +195,9 @@ impl App {
             )]
             pool.begin_with_options(options).await
         });
-        Ok(begun
+        begun
             .await
-            .map_err(|e| Error::internal(format!("a transaction did not begin: {e}")))??)
+            .map_err(|e| DbErr::Custom(format!("a transaction did not begin: {e}")))?
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {
@@ -204,11 +213,26 @@ impl App {
         Ok(Work::new(Batch::new(db, false), now))
     }
 
-    /// Commits what was written: the one place where that happens. What is touched is known before and after, for memory that depends
-    /// on it. No caller waits in here: it is run by tasks that nobody drops.
+    /// Commits what was written: the one place where that happens. On SQLite what changed is in doubt meanwhile; so the commit is a task of
+    /// its own, which is never left: who waits may go.
     async fn commit(&self, batch: Batch) -> std::result::Result<(), DbErr> {
         let (db, touched) = batch.into_parts();
-        let done = db.commit().await;
+        let done = match self.memory.doubt(&db).await? {
+            None => db.commit().await,
+            // Nothing is waited for in between: what is in doubt is always settled.
+            Some(announced) => {
+                let app = self.clone();
+                let ended = tokio::spawn(async move {
+                    let outcome = db.commit().await;
+                    #[cfg(debug_assertions)]
+                    app.memory.dawdle().await;
+                    app.memory.settle(announced);
+                    outcome
+                });
+                let ended = ended.await;
+                ended.map_err(|e| DbErr::Custom(format!("a transaction did not end: {e}")))?
+            }
+        };
         if done.is_ok() && !touched.scopes.is_empty() {
             self.committed.notify_waiters();
         }
@@ -224,14 +248,7 @@ impl App {
         if !self.config.enable_test_clock {
             return Ok(0);
         }
-        let sql = "SELECT value FROM meta WHERE key = 'clock_offset'";
-        let row = db
-            .query_one_raw(Statement::from_string(self.db.backend, sql))
-            .await?;
-        Ok(match row {
-            Some(row) => row.try_get::<String>("", "value")?.parse().unwrap_or(0),
-            None => 0,
-        })
+        Ok(ClockOffset.load(db).await?.value)
     }
 
     /// Now, with the test clock's offset, outside of any transaction.
@@ -239,7 +256,40 @@ impl App {
     /// # Errors
     /// Those of the database.
     pub async fn now(&self) -> Result<Micros> {
+        if !self.config.enable_test_clock {
+            return Ok(self.env.now());
+        }
+        let mut used = Vec::with_capacity(1);
+        for _ in 0..self.tries_from_memory() {
+            let offset = self.known(&ClockOffset, &mut used).await?;
+            if self.memory.vouch(&used).await? {
+                return Ok(self.env.now() + *offset);
+            }
+            used.clear();
+        }
         self.now_in(&self.db.read).await
+    }
+
+    fn tries_from_memory(&self) -> u32 {
+        if self.memory.is_open() {
+            TRIES_FROM_MEMORY
+        } else {
+            0
+        }
+    }
+
+    /// A fact from memory, or from a statement that memory takes in; to be vouched for with all else that is used.
+    async fn known<F: Fact>(&self, fact: &F, used: &mut Vec<Arc<Kept>>) -> Result<Arc<F::Value>> {
+        let (value, kept) = match self.memory.recall(fact) {
+            Some(known) => known,
+            None => {
+                let at = self.memory.number();
+                let found = fact.load(&self.db.read).await?;
+                self.memory.take(fact, at, found)
+            }
+        };
+        used.push(kept);
+        Ok(value)
     }
 
     /// Runs a job's reading in one snapshot.

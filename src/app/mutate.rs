@@ -108,13 +108,8 @@ impl App {
     {
         let named = proof::resolve(call.rule, request)?;
         let (rd, proven) = {
-            let snapshot = self.snapshot().await?;
-            let now = snapshot.now();
-            let rd = Read {
-                app: self.clone(),
-                call: call.clone(),
-                snapshot,
-            };
+            let rd = Read::in_snapshot(self, call).await?;
+            let now = rd.now();
             match proof::prove(
                 rd.db(),
                 &self.keys,
@@ -149,7 +144,7 @@ impl App {
             // What was prepared then may not be there any more; the answer is.
             return Ok(Err(stored.reply));
         }
-        rd.snapshot.into_db().commit().await?;
+        rd.end().await?;
         let outside = Outside {
             app: self.clone(),
             call: call.clone(),

@@ -1,14 +1,17 @@
-//! Calls that change nothing: one snapshot, proof and function in it.
+//! Calls that change nothing. Facts come from memory, all else from one snapshot, begun when it is needed; before the answer the database
+//! vouches that all facts held at one moment after the call came and no earlier than the snapshot. Where they didn't, the call is made anew,
+//! and in the end with all of it in one snapshot. So an answer is never of something that wasn't so, nor a proof older than what it shows.
 
-use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use prost::Message;
 use sea_orm::{EntityTrait, FromQueryResult, Select};
 
-use super::{App, Call, check};
+use super::{App, Begin, Call, Lazy, check};
 use crate::{
     access::{
+        cache::{ClockOffset, Facts},
         principal::Caller,
         proof::{self, Named},
         refusals,
@@ -16,30 +19,126 @@ use crate::{
         scope::Proof,
     },
     check::Request,
+    env::Micros,
     error::{Error, Result},
     names::Name,
     store::{
         list::{self, Asker, ListRequest, Listing, Page, Rows},
+        memory::{Fact, Kept},
         scope_key::ScopeKey,
-        work::Snapshot,
     },
 };
 
-/// A transaction that reads, as functions see it.
+/// A call that reads, as functions see it.
 pub struct Read {
     pub(super) app: App,
     pub(super) call: Call,
-    pub(super) snapshot: Snapshot,
+    now: Micros,
+    db: Lazy,
+    /// The number of memory's clock from before all that this call reads.
+    at: u64,
+    /// What came from memory, to be vouched for; none if nothing may.
+    used: Option<Mutex<Vec<Arc<Kept>>>>,
 }
 
-impl Deref for Read {
-    type Target = Snapshot;
-    fn deref(&self) -> &Snapshot {
-        &self.snapshot
+impl Facts for Read {
+    type Db = Lazy;
+
+    fn db(&self) -> &Lazy {
+        &self.db
+    }
+
+    /// A fact: from memory, as long as nothing was read from the snapshot; else from that.
+    async fn know<F: Fact>(&self, fact: F) -> Result<Arc<F::Value>> {
+        let Some(used) = &self.used else {
+            return Ok(Arc::new(fact.load(&self.db).await?.value));
+        };
+        let known = if self.db.has_begun() {
+            None
+        } else {
+            self.app.memory.recall(&fact)
+        };
+        let (value, kept) = match known {
+            Some(known) => known,
+            None if F::SEVERAL || self.db.has_begun() => {
+                let found = fact.load(&self.db).await?;
+                // Of the snapshot, like what else it shows: nobody needs to vouch for it.
+                return Ok(self.app.memory.take(&fact, self.at, found).0);
+            }
+            None => {
+                let at = self.app.memory.number();
+                let found = fact.load(&self.app.db.read).await?;
+                self.app.memory.take(&fact, at, found)
+            }
+        };
+        let mut used = used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.push(kept);
+        Ok(value)
     }
 }
 
 impl Read {
+    /// A call that may use memory.
+    async fn with_memory(app: &App, call: &Call) -> Result<Self> {
+        let mut rd = Self {
+            app: app.clone(),
+            call: call.clone(),
+            now: 0,
+            db: Lazy::new(app.clone()),
+            at: app.memory.number(),
+            used: Some(Mutex::new(Vec::with_capacity(8))),
+        };
+        let offset = if app.config.enable_test_clock {
+            *rd.know(ClockOffset).await?
+        } else {
+            0
+        };
+        rd.now = app.env.now() + offset;
+        Ok(rd)
+    }
+
+    /// A call that reads all in one snapshot, which begins now.
+    pub(super) async fn in_snapshot(app: &App, call: &Call) -> Result<Self> {
+        let db = app.begin(Begin::Read).await?;
+        let now = app.now_in(&db).await?;
+        Ok(Self {
+            app: app.clone(),
+            call: call.clone(),
+            now,
+            db: Lazy::over(app.clone(), db),
+            at: 0,
+            used: None,
+        })
+    }
+
+    /// Whether all that came from memory held together, at a moment after this was asked.
+    async fn is_vouched_for(&mut self) -> Result<bool> {
+        match &mut self.used {
+            Some(used) => {
+                let used = used.get_mut().unwrap_or_else(PoisonError::into_inner);
+                self.app.memory.vouch(used).await
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// Ends the snapshot, if one began.
+    pub(super) async fn end(self) -> Result<()> {
+        Ok(self.db.end().await?)
+    }
+
+    /// The snapshot, for queries.
+    #[must_use]
+    pub fn db(&self) -> &Lazy {
+        &self.db
+    }
+
+    /// The one instant of this call, in microseconds.
+    #[must_use]
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
     /// The application.
     #[must_use]
     pub fn app(&self) -> &App {
@@ -98,7 +197,23 @@ impl Read {
     /// # Errors
     /// Those of the database.
     pub async fn caller_permissions(&self, scope: ScopeKey) -> Result<Permissions> {
-        proof::permissions(self.db(), &self.call.caller, scope, self.now()).await
+        proof::permissions(self, &self.call.caller, scope, self.now()).await
+    }
+}
+
+/// How a call that reads ended, before its facts were vouched for.
+enum Ended<S> {
+    /// The rule doesn't hold.
+    Unproven(Error),
+    /// The request is wrong, or the function failed.
+    Failed(Error),
+    Answered(Proof, S),
+}
+
+impl<S> Ended<S> {
+    /// The database failed, or this service: of facts nothing is said.
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Unproven(e) | Self::Failed(e) if e.is_ours())
     }
 }
 
@@ -107,37 +222,57 @@ impl App {
     ///
     /// # Errors
     /// Those of the proof, the checks and the function.
-    pub async fn read<R, S, F>(&self, call: &Call, mut request: R, run: &F) -> Result<S>
+    pub async fn read<R, S, F>(&self, call: &Call, request: R, run: &F) -> Result<S>
     where
         R: Request,
         F: for<'a> Fn(&'a Read, Proof, R) -> BoxFuture<'a, Result<S>>,
     {
         let named = proof::resolve(call.rule, &request)?;
-        let snapshot = self.snapshot().await?;
-        let now = snapshot.now();
-        let rd = Read {
-            app: self.clone(),
-            call: call.clone(),
-            snapshot,
-        };
-        let proven = match proof::prove(
-            rd.db(),
-            &self.keys,
-            &call.caller,
-            call.rule,
-            &named,
-            &request,
-            now,
-        )
-        .await
-        {
+        for _ in 0..self.tries_from_memory() {
+            let mut rd = Read::with_memory(self, call).await?;
+            let ended = Self::read_once(&rd, &named, request.clone(), run).await;
+            if ended.is_ours() || rd.is_vouched_for().await? {
+                return self.answer(rd, &named, ended).await;
+            }
+        }
+        let rd = Read::in_snapshot(self, call).await?;
+        let ended = Self::read_once(&rd, &named, request, run).await;
+        self.answer(rd, &named, ended).await
+    }
+
+    async fn read_once<R, S, F>(rd: &Read, named: &Named, mut request: R, run: &F) -> Ended<S>
+    where
+        R: Request,
+        F: for<'a> Fn(&'a Read, Proof, R) -> BoxFuture<'a, Result<S>>,
+    {
+        let (call, keys) = (&rd.call, &rd.app.keys);
+        let proven =
+            proof::prove(rd, keys, &call.caller, call.rule, named, &request, rd.now()).await;
+        let proven = match proven {
             Ok(proven) => proven,
-            Err(error) => {
-                drop(rd);
-                return Err(self.refuse(call, &named, error).await);
+            Err(error) => return Ended::Unproven(error),
+        };
+        if let Err(error) = check(&mut request) {
+            return Ended::Failed(error);
+        }
+        match run(rd, proven.clone(), request).await {
+            Ok(answer) => Ended::Answered(proven, answer),
+            Err(error) => Ended::Failed(error),
+        }
+    }
+
+    /// Gives the answer of a call, or its error; what is to be audited is, before.
+    async fn answer<S>(&self, rd: Read, named: &Named, ended: Ended<S>) -> Result<S> {
+        let Read { call, db, .. } = rd;
+        let (proven, answer) = match ended {
+            Ended::Answered(proven, answer) => (proven, answer),
+            Ended::Failed(error) => return Err(error),
+            Ended::Unproven(error) => {
+                drop(db);
+                return Err(self.refuse(&call, named, error).await);
             }
         };
-        check(&mut request)?;
+        db.end().await?;
         let looked: Vec<Name> = if proven.by_operator()
             && proven.masked()
             && named.iter().all(|(_, names)| names.is_empty())
@@ -149,11 +284,9 @@ impl App {
         } else {
             Vec::new()
         };
-        let answer = run(&rd, proven, request).await?;
-        rd.snapshot.into_db().commit().await?;
         if !looked.is_empty() {
             // Spawned: a caller that goes away can't take the trace of its look along.
-            let (app, call) = (self.clone(), call.clone());
+            let app = self.clone();
             let written = tokio::spawn(async move {
                 for resource in looked {
                     refusals::looked(&app, &call, resource).await?;
@@ -177,24 +310,9 @@ impl App {
         named: &Named,
         request: &R,
     ) -> Result<(Read, Proof)> {
-        let snapshot = self.snapshot().await?;
-        let now = snapshot.now();
-        let rd = Read {
-            app: self.clone(),
-            call: call.clone(),
-            snapshot,
-        };
-        match proof::prove(
-            rd.db(),
-            &self.keys,
-            &call.caller,
-            call.rule,
-            named,
-            request,
-            now,
-        )
-        .await
-        {
+        let rd = Read::in_snapshot(self, call).await?;
+        let (keys, now) = (&self.keys, rd.now());
+        match proof::prove(&rd, keys, &call.caller, call.rule, named, request, now).await {
             Ok(proven) => Ok((rd, proven)),
             Err(error) => {
                 drop(rd);

@@ -25,6 +25,7 @@ mod export;
 pub mod group;
 pub mod identity;
 pub mod invitation;
+pub(crate) mod me;
 pub(crate) mod password;
 pub(crate) mod recovery;
 pub(crate) mod search;
@@ -36,6 +37,7 @@ pub mod tenant;
 pub(crate) mod tenant_deletion;
 pub(crate) mod tokens;
 pub mod user;
+pub(crate) mod user_card;
 pub(crate) mod user_change;
 pub(crate) mod wire;
 

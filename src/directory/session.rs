@@ -18,8 +18,9 @@ use super::{
     entity::{
         credential as credentials,
         session::{Column, Entity, Model},
-        tenant as tenants, user as users,
+        user as users,
     },
+    me::Me,
     password,
     sign_in::{self, Target},
     tenant,
@@ -28,9 +29,9 @@ use super::{
 };
 use crate::{
     access::{
+        cache::Facts as _,
         grants,
         principal::{Authenticated, Kind, Principal},
-        roles::{self, TENANT_ROLES},
         scope::{CallerScope, NobodyScope, Proof, TenantScope},
         token,
     },
@@ -40,11 +41,11 @@ use crate::{
     error::{Error, Reason, Result},
     names::Name,
     proto::directory::{
-        AccountChoice, ChangePasswordRequest, ChangePasswordResponse, EndSessionRequest,
-        EndSessionResponse, EndUserSessionsRequest, EndUserSessionsResponse, GetJwksRequest, Jwks,
-        ListSessionsRequest, ListSessionsResponse, Losses, RefreshSessionRequest, SignInRequest,
-        SignOutRequest, SignOutResponse, SwitchTenantRequest, TokenSet, WhoAmIRequest,
-        WhoAmIResponse, sign_in_request::Credential,
+        ChangePasswordRequest, ChangePasswordResponse, EndSessionRequest, EndSessionResponse,
+        EndUserSessionsRequest, EndUserSessionsResponse, GetJwksRequest, Jwks, ListSessionsRequest,
+        ListSessionsResponse, Losses, RefreshSessionRequest, SignInRequest, SignOutRequest,
+        SignOutResponse, SwitchTenantRequest, TokenSet, WhoAmIRequest, WhoAmIResponse,
+        sign_in_request::Credential,
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
@@ -57,8 +58,6 @@ use crate::{
     },
 };
 
-/// Accounts that WhoAmI tells of.
-const MOST_CHOICES: usize = 1_000;
 /// A refresh token just replaced may be used again for so long, as long as its successor wasn't (PWD-1).
 const REPLACED_US: Micros = 60 * SECOND_US;
 
@@ -479,14 +478,6 @@ pub async fn sign_out(
 
 // ---- oneself
 
-#[derive(FromQueryResult)]
-struct Choice {
-    account_id: Uuid,
-    display_name: String,
-    roles: i64,
-    permissions: String,
-}
-
 /// Who the caller is, and where it may work (PWD-8).
 ///
 /// # Errors
@@ -496,87 +487,14 @@ pub async fn who_am_i(
     scope: CallerScope,
     _req: WhoAmIRequest,
 ) -> Result<WhoAmIResponse> {
-    let principal = scope.principal();
-    let db = rd.db();
-    let (display_name, temporary, home) = match principal.kind {
-        Kind::Application | Kind::Group => (
-            super::application::summary(db, principal.id)
-                .await?
-                .map(|a| a.display_name),
-            false,
-            None,
-        ),
-        Kind::User | Kind::Identity => {
-            let user = users::Entity::find_by_id(principal.id).one(db).await?;
-            let home = user.as_ref().and_then(|u| u.home_id);
-            let temporary = credentials::Entity::find_by_id(home.unwrap_or(principal.id))
-                .one(db)
-                .await?
-                .is_some_and(|c| c.temporary);
-            (
-                user.map(|u| u.display_name),
-                temporary,
-                Some(home.unwrap_or(principal.id)),
-            )
-        }
-    };
-    // A program has one tenant, a person its home's and those that it is a guest of.
-    let sql = "SELECT t.* FROM tenants t WHERE t.state = 1 AND t.domain_prefix <> '' AND (t.id = $1 OR t.id IN \
-               (SELECT u.tenant_id FROM users u WHERE u.state = 1 AND (u.id = $2 OR u.home_id = $2))) \
-               ORDER BY t.display_name_fold, t.id LIMIT 1000";
-    let values: [Value; 2] = [principal.tenant.into(), home.unwrap_or(principal.id).into()];
-    let tenants = sql::all::<tenants::Model, _>(db, sql, values).await?;
-    let wire_tenant = |t: &tenants::Model| wire::tenant(rd.app(), t, true);
-    let sql = "SELECT a.id AS account_id, a.publisher_display_name AS display_name, g.roles, g.permissions FROM ( \
-                 SELECT scope_id, tenant_id, roles, permissions FROM grants WHERE principal_id = $1 AND scope_kind = 2 \
-                 UNION ALL \
-                 SELECT scope_id, tenant_id, roles, permissions FROM group_rights WHERE user_id = $1 AND scope_kind = 2 \
-               ) g JOIN accounts a ON a.id = g.scope_id \
-               WHERE g.tenant_id = $2 OR EXISTS (SELECT 1 FROM associations s WHERE s.account_id = g.scope_id AND s.tenant_id = g.tenant_id) \
-               ORDER BY a.publisher_display_name_fold, a.id LIMIT 10000";
-    let values: [Value; 2] = [principal.id.into(), Uuid::nil().into()];
-    let rows = sql::all::<Choice, _>(db, sql, values).await?;
-    let choices = accounts_of(rows);
-    let held = grants::held(db, principal.id, ScopeKey::Tenant(principal.tenant)).await?;
+    let me = rd.know(Me {
+        app: rd.app().clone(),
+        principal: scope.principal(),
+    });
     Ok(WhoAmIResponse {
-        principal: principal.name(),
-        display_name: display_name.unwrap_or_default(),
-        tenant: tenants
-            .iter()
-            .find(|t| t.id == principal.tenant)
-            .map(wire_tenant),
-        tenants: tenants.iter().map(wire_tenant).collect(),
-        directory_roles: roles::numbers_of(TENANT_ROLES, held.roles),
-        accounts: choices,
         via: rd.caller().via_name(),
-        password_change_required: temporary,
+        ..WhoAmIResponse::clone(&*me.await?)
     })
-}
-
-/// One choice an account, with what is held there in all; the rows of one account follow each other.
-fn accounts_of(rows: Vec<Choice>) -> Vec<AccountChoice> {
-    let mut held: Vec<(Choice, grants::Set)> = Vec::new();
-    for row in rows {
-        let set = grants::Set {
-            roles: row.roles,
-            single: roles::Permissions::from_stored(&row.permissions),
-        };
-        match held.last_mut() {
-            Some((last, all)) if last.account_id == row.account_id => {
-                all.roles |= set.roles;
-                all.single = all.single.and(set.single);
-            }
-            _ => held.push((row, set)),
-        }
-    }
-    held.truncate(MOST_CHOICES);
-    held.into_iter()
-        .map(|(row, set)| AccountChoice {
-            account: Name::Account(row.account_id).to_string(),
-            display_name: row.display_name,
-            rights: Some(set.to_rights()),
-        })
-        .collect()
 }
 
 /// What was checked and hashed outside of the transaction.

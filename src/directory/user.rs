@@ -10,11 +10,14 @@ use uuid::Uuid;
 use super::{
     ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, asleep, credential,
     entity::user::{self, Column, Entity, Model},
-    group, search, synchronization, tenant, user_change,
+    group, search, synchronization, tenant,
+    user_card::UserCard,
+    user_change,
     wire::{self, NewUser},
 };
 use crate::{
     access::{
+        cache::Facts as _,
         grants::{self, GLOBAL_ADMIN},
         link,
         roles::{self, Permission, TENANT_ROLES},
@@ -173,8 +176,15 @@ async fn give_directory_roles(tx: &mut Tx, user: &Model, directory_roles: i64) -
 /// # Errors
 /// `NOT_FOUND`.
 pub async fn get_user(rd: &Read, proof: Proof, req: GetUserRequest) -> Result<User> {
-    let row = find(rd.db(), proof.reach()?, &req.name).await?;
-    user_change::to_wire(rd.db(), rd.app(), &row, rd.now()).await
+    let not_found = || Error::not_found("entente.dev/User", &req.name);
+    let reach = proof.reach()?;
+    let fact = match Name::parse(&req.name) {
+        Some(Name::User(_, id)) => UserCard::of(reach, id),
+        _ => None,
+    };
+    let card = rd.know(fact.ok_or_else(not_found)?).await?;
+    let card = card.as_ref().as_ref().ok_or_else(not_found)?;
+    Ok(card.to_wire(rd.app(), rd.now()))
 }
 
 pub(crate) fn check_list_users(req: &ListUsersRequest, v: &mut Violations) {

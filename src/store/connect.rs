@@ -17,6 +17,7 @@ use sea_orm::{
 };
 use sea_orm_migration::MigratorTrait;
 
+use super::memory::{Commits, Source};
 use crate::error::{Error, Reason, Result};
 
 /// Readers beside SQLite's one writer: more only take turns on two cores.
@@ -43,6 +44,8 @@ pub struct Db {
     pub read: DatabaseConnection,
     /// Which database it is.
     pub backend: DbBackend,
+    /// SQLite's commits; none on PostgreSQL.
+    commits: Option<Arc<Commits>>,
     /// Held as long as the process lives: nobody else opens the SQLite file.
     _lock: Option<Arc<File>>,
 }
@@ -72,13 +75,22 @@ impl Db {
         }
         let url = format!("sqlite://{}?mode=rwc", folder.join("entente.db").display());
         // The writer comes first and alone: several connections at once on a fresh WAL file fail now and then.
-        let write = Database::connect(sqlite_options(&url, 1)).await?;
+        let commits = Arc::<Commits>::default();
+        let watched = Arc::clone(&commits);
+        let mut options = sqlite_options(&url, 1);
+        options.map_sqlx_sqlite_pool_opts(move |o| {
+            let watched = Arc::clone(&watched);
+            let o = o.after_release(|connection, _| Box::pin(ended(connection)));
+            o.after_connect(move |connection, _| Box::pin(Arc::clone(&watched).watch(connection)))
+        });
+        let write = Database::connect(options).await?;
         let read = Database::connect(sqlite_options(&url, SQLITE_READERS)).await?;
         Ok(Self {
             lanes: write.clone(),
             write,
             read,
             backend: DbBackend::Sqlite,
+            commits: Some(commits),
             _lock: Some(Arc::new(lock)),
         })
     }
@@ -110,8 +122,21 @@ impl Db {
             write: pool.clone(),
             read: pool,
             backend: DbBackend::Postgres,
+            commits: None,
             _lock: None,
         })
+    }
+
+    /// What vouches for memory over this database.
+    #[must_use]
+    pub fn voucher(&self) -> Source {
+        match &self.commits {
+            Some(commits) => Source::Sqlite(Arc::clone(commits)),
+            None => {
+                let pool = self.write.get_postgres_connection_pool();
+                Source::Postgres(Box::new(pool.connect_options().as_ref().clone()))
+            }
+        }
     }
 
     /// Runs the migrations that are missing; replicas that start at once take turns.

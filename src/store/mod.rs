@@ -2,13 +2,16 @@
 //! Knows nothing of access.
 
 pub mod audit;
+pub mod barrier;
 pub mod batch;
+pub mod clock;
 pub mod connect;
 pub mod facts;
 pub mod fault;
 pub mod filter;
 pub mod idempotency;
 pub mod list;
+pub mod memory;
 pub mod outbox;
 pub mod payload;
 pub mod scope_key;

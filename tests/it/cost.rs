@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     access::{claim, names_for, world},
     dynamic::{self, Names, Place},
-    harness::{ADMINISTRATOR, PASSWORD, Site, both, new_user, refused, request_id},
+    harness::{ADMINISTRATOR, PASSWORD, Site, both_asking, new_user, refused, request_id},
     people::{People as _, application},
 };
 
@@ -164,7 +164,7 @@ fn place_names(places: &[Place]) -> Vec<&Place> {
 // proves COM-2
 #[tokio::test]
 async fn strangers_hear_the_same_of_what_exists_and_what_does_not_at_the_same_cost() {
-    both(async |site| {
+    both_asking(async |site| {
         let world = world(&site).await;
         let (mut different, mut compared) = (Vec::new(), 0);
         for (_, method) in dynamic::methods() {
@@ -282,7 +282,7 @@ fn all_alike(costs: &[(&str, Cost)]) {
 // proves COM-2, PWD-7
 #[tokio::test]
 async fn sign_ins_that_fail_cost_the_same_whatever_is_wrong() {
-    both(async |site| {
+    both_asking(async |site| {
         let contoso = site.tenant("contoso").await;
         let ann = &contoso.admin.caller;
         let bob = site.person(&contoso, "bob").await;
@@ -363,7 +363,7 @@ async fn sign_ins_that_fail_cost_the_same_whatever_is_wrong() {
 // proves COM-2
 #[tokio::test]
 async fn what_a_call_costs_is_counted() {
-    both(async |site| {
+    both_asking(async |site| {
         let contoso = site.tenant("contoso").await;
         let bob = site.person_with(&contoso, "bob", |r| {
             r.user.as_mut().unwrap().recovery_email = "bob@contoso.example".to_owned();

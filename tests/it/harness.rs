@@ -85,6 +85,17 @@ pub async fn both(test: impl AsyncFn(Site)) {
     }
 }
 
+/// As `both`, with all that is answered read from the database: where statements are counted.
+pub async fn both_asking(test: impl AsyncFn(Site)) {
+    for database in [Database::Sqlite, Database::Postgres] {
+        println!("--- on {database:?}, without memory");
+        let site = Site::open_with(database, |config| {
+            config.freshness = entente::config::Freshness::Database;
+        });
+        test(site.await).await;
+    }
+}
+
 /// A running Entente with a database of its own.
 pub struct Site {
     /// Which database.
@@ -312,6 +323,7 @@ impl Site {
         let sql = "UPDATE users SET rights_asleep_until = NULL WHERE id = $1";
         let statement = Statement::from_sql_and_values(self.app.db.backend, sql, [id.into()]);
         self.app.db.write.execute_raw(statement).await.unwrap();
+        reconcile(&self.app).await;
     }
 
     /// An account of a tenant, whose global admin is its manager.
@@ -378,6 +390,17 @@ impl Site {
     pub async fn settle(&self) {
         entente::schedule::settle(&self.app).await.unwrap();
     }
+}
+
+/// Tells of what was done to the database behind the service's back: on SQLite the next commit does, and until then nothing comes from
+/// memory.
+pub async fn reconcile(app: &App) {
+    if app.db.backend == sea_orm::DbBackend::Postgres {
+        return;
+    }
+    app.job("reconcile", |_, _| Box::pin(async { Ok(()) }))
+        .await
+        .unwrap();
 }
 
 /// Assembles and serves an Entente in this process, on a free port.

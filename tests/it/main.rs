@@ -20,6 +20,7 @@ mod dynamic;
 mod events;
 mod examples;
 mod faults;
+mod fresh;
 mod groups;
 mod guests;
 mod half_done;

@@ -24,7 +24,7 @@ use sea_orm::{ConnectionTrait, Statement, Value};
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
-use crate::harness::{Caller, Database, PASSWORD, Person, Site, TenantSite, refused};
+use crate::harness::{Caller, Database, PASSWORD, Person, Site, TenantSite, reconcile, refused};
 
 /// Calls about people.
 pub(crate) trait People {
@@ -372,12 +372,14 @@ pub async fn change(site: &Site, sql: &str, values: impl IntoIterator<Item = Val
     let statement = Statement::from_sql_and_values(db.backend, sql, values);
     let done = db.write.execute_raw(statement).await.unwrap();
     assert_eq!(done.rows_affected(), 1, "{sql}");
+    reconcile(&site.app).await;
 }
 
 /// Does something to the database behind the service's back.
 pub async fn execute_on(site: &Site, sql: &str) {
     let statement = Statement::from_string(site.app.db.backend, sql);
     site.app.db.write.execute_raw(statement).await.unwrap();
+    reconcile(&site.app).await;
 }
 
 /// How many events of a type tell of a resource.

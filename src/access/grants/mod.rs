@@ -32,7 +32,8 @@ pub use self::{
     },
     purge::{forget_principals, forget_scope},
     standing::{
-        ACTIVE, Held, Source, Standing, asleep, held, home_principal, sleeping, standing, state,
+        ACTIVE, Held, HeldOf, Source, Standing, asleep, held, home_principal, sleeping, standing,
+        state,
     },
 };
 use super::{

@@ -1,4 +1,5 @@
-//! Whether a principal may still act, and what it holds on a scope: asked of the database at each call (ROL-10).
+//! Whether a principal may still act, and what it holds on a scope: asked of the database at each call, or of memory that the database
+//! vouches for at each call (ROL-10). So what is told here is without time; what time makes of it is judged anew at each call.
 
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
 use uuid::Uuid;
@@ -6,12 +7,18 @@ use uuid::Uuid;
 use super::{Set, roles_of};
 use crate::{
     access::{
+        cache::Facts,
         principal::{Authenticated, Kind, Principal},
         roles::{self, Permission, Permissions},
     },
     env::Micros,
     error::{Error, Reason, Result},
-    store::{scope_key::ScopeKey, sql, time::rfc3339},
+    store::{
+        memory::{Fact, Found},
+        scope_key::ScopeKey,
+        sql,
+        time::rfc3339,
+    },
 };
 
 /// The number of the active state, the same for users, tenants and applications.
@@ -28,8 +35,9 @@ pub struct Standing {
     pub home: Option<Principal>,
 }
 
-#[derive(FromQueryResult)]
-struct StandingRow {
+/// What the database tells of the principal of a token: its own state, its tenant's, its session's or key's, and its home's.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct StandingRow {
     state: i64,
     tenant_state: i64,
     session_end: Option<i64>,
@@ -43,77 +51,121 @@ struct StandingRow {
     home_asleep_until: Option<i64>,
 }
 
-/// Asks whether the principal of a token is active, with its tenant, and its session or key not ended; for a guest, whether its home is
-/// (INV-5).
+/// The fact of what there is of the principal of a token; none if there is no such principal.
+#[derive(Clone, Copy, Debug)]
+pub struct StandingOf(pub Authenticated);
+
+impl Fact for StandingOf {
+    type Value = Option<StandingRow>;
+
+    fn key(&self) -> [Uuid; 4] {
+        let Principal { kind, id, tenant } = self.0.principal;
+        [id, tenant, self.0.session, Uuid::from_u128(kind as u128)]
+    }
+
+    async fn load<C: ConnectionTrait>(&self, db: &C) -> Result<Found<Option<StandingRow>>> {
+        let who = &self.0;
+        let sql = match who.principal.kind {
+            // Kind 3 of the table is that of personal identities: a token of one kind is good for that kind only.
+            Kind::User | Kind::Identity => {
+                "SELECT u.state AS state, t.state AS tenant_state, s.end_time AS session_end, s.expire_time AS session_expire, \
+                 c.temporary AS temporary, u.rights_asleep_until AS asleep_until, u.home_id, u.home_tenant_id, \
+                 h.state AS home_state, ht.state AS home_tenant_state, h.rights_asleep_until AS home_asleep_until \
+                 FROM users u JOIN tenants t ON t.id = u.tenant_id \
+                 LEFT JOIN users h ON h.id = u.home_id LEFT JOIN tenants ht ON ht.id = h.tenant_id \
+                 LEFT JOIN sessions s ON s.id = $2 AND s.user_id = u.id AND (u.home_id IS NULL OR s.home_id = u.home_id) \
+                 LEFT JOIN credentials c ON c.user_id = COALESCE(u.home_id, u.id) \
+                 WHERE u.id = $1 AND u.tenant_id = $3 AND (u.kind = 3) = $4"
+            }
+            Kind::Application => {
+                "SELECT a.state AS state, t.state AS tenant_state, CAST(NULL AS bigint) AS session_end, k.expire_time AS session_expire, \
+                 CAST(NULL AS boolean) AS temporary, CAST(NULL AS bigint) AS asleep_until, CAST(NULL AS {uuid}) AS home_id, \
+                 CAST(NULL AS {uuid}) AS home_tenant_id, CAST(NULL AS bigint) AS home_state, CAST(NULL AS bigint) AS home_tenant_state, \
+                 CAST(NULL AS bigint) AS home_asleep_until \
+                 FROM applications a JOIN tenants t ON t.id = a.tenant_id \
+                 LEFT JOIN application_keys k ON k.id = $2 AND k.application_id = a.id \
+                 WHERE a.id = $1 AND a.tenant_id = $3 AND $4 = $4"
+            }
+            Kind::Group => {
+                return Ok(Found {
+                    value: None,
+                    deps: Vec::new(),
+                    bytes: 0,
+                    keep: false,
+                });
+            }
+        };
+        let uuid = if db.get_database_backend() == DbBackend::Postgres {
+            "uuid"
+        } else {
+            "blob"
+        };
+        let values: [Value; 4] = [
+            who.principal.id.into(),
+            who.session.into(),
+            who.principal.tenant.into(),
+            (who.principal.kind == Kind::Identity).into(),
+        ];
+        let row = sql::one::<StandingRow, _>(db, sql.replace("{uuid}", uuid), values).await?;
+        let mut deps = vec![who.principal.id, who.principal.tenant, who.session];
+        // New sessions, keys and credentials tell nothing; so whoever lacks one is asked for each time.
+        let whole = row.as_ref().is_some_and(|row| {
+            deps.extend([row.home_id, row.home_tenant_id].into_iter().flatten());
+            row.session_expire.is_some()
+                && (who.principal.kind == Kind::Application || row.temporary.is_some())
+        });
+        Ok(Found {
+            value: row,
+            deps,
+            bytes: 0,
+            keep: whole,
+        })
+    }
+}
+
+impl StandingRow {
+    /// What it comes to now.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, `TOKEN_INVALID` if the principal or its tenant isn't active, its session or key has ended, or, for a guest, its
+    /// home isn't active (INV-5).
+    pub fn judge(row: Option<&Self>, now: Micros) -> Result<Standing> {
+        let refused = || Error::unauthenticated(Reason::TokenInvalid);
+        let row = row.ok_or_else(refused)?;
+        let active = |state: i64, tenant_state: i64| state == ACTIVE && tenant_state == ACTIVE;
+        let home_alive = row.home_id.is_none()
+            || active(
+                row.home_state.unwrap_or(0),
+                row.home_tenant_state.unwrap_or(0),
+            );
+        let alive = active(row.state, row.tenant_state)
+            && home_alive
+            && row.session_end.is_none()
+            && row.session_expire.is_some_and(|at| now < at);
+        if !alive {
+            return Err(refused());
+        }
+        Ok(Standing {
+            must_change_password: row.temporary.unwrap_or(false),
+            // Whose credential was set by another sleeps wherever that credential opens.
+            asleep_until: row
+                .asleep_until
+                .max(row.home_asleep_until)
+                .filter(|until| now < *until),
+            home: row
+                .home_id
+                .map(|id| home_principal(id, row.home_tenant_id.unwrap_or_default())),
+        })
+    }
+}
+
+/// Asks whether the principal of a token may still act.
 ///
 /// # Errors
-/// `UNAUTHENTICATED`, `TOKEN_INVALID` if not; those of the database.
-pub async fn standing<C: ConnectionTrait>(
-    db: &C,
-    who: &Authenticated,
-    now: Micros,
-) -> Result<Standing> {
-    let refused = || Error::unauthenticated(Reason::TokenInvalid);
-    let sql = match who.principal.kind {
-        // Kind 3 of the table is that of personal identities: a token of one kind is good for that kind only.
-        Kind::User | Kind::Identity => {
-            "SELECT u.state AS state, t.state AS tenant_state, s.end_time AS session_end, s.expire_time AS session_expire, \
-             c.temporary AS temporary, u.rights_asleep_until AS asleep_until, u.home_id, u.home_tenant_id, \
-             h.state AS home_state, ht.state AS home_tenant_state, h.rights_asleep_until AS home_asleep_until \
-             FROM users u JOIN tenants t ON t.id = u.tenant_id \
-             LEFT JOIN users h ON h.id = u.home_id LEFT JOIN tenants ht ON ht.id = h.tenant_id \
-             LEFT JOIN sessions s ON s.id = $2 AND s.user_id = u.id AND (u.home_id IS NULL OR s.home_id = u.home_id) \
-             LEFT JOIN credentials c ON c.user_id = COALESCE(u.home_id, u.id) \
-             WHERE u.id = $1 AND u.tenant_id = $3 AND (u.kind = 3) = $4"
-        }
-        Kind::Application => {
-            "SELECT a.state AS state, t.state AS tenant_state, CAST(NULL AS bigint) AS session_end, k.expire_time AS session_expire, \
-             CAST(NULL AS boolean) AS temporary, CAST(NULL AS bigint) AS asleep_until, CAST(NULL AS {uuid}) AS home_id, \
-             CAST(NULL AS {uuid}) AS home_tenant_id, CAST(NULL AS bigint) AS home_state, CAST(NULL AS bigint) AS home_tenant_state, \
-             CAST(NULL AS bigint) AS home_asleep_until \
-             FROM applications a JOIN tenants t ON t.id = a.tenant_id \
-             LEFT JOIN application_keys k ON k.id = $2 AND k.application_id = a.id \
-             WHERE a.id = $1 AND a.tenant_id = $3 AND $4 = $4"
-        }
-        Kind::Group => return Err(refused()),
-    };
-    let uuid = if db.get_database_backend() == DbBackend::Postgres {
-        "uuid"
-    } else {
-        "blob"
-    };
-    let values: [Value; 4] = [
-        who.principal.id.into(),
-        who.session.into(),
-        who.principal.tenant.into(),
-        (who.principal.kind == Kind::Identity).into(),
-    ];
-    let row = sql::one::<StandingRow, _>(db, sql.replace("{uuid}", uuid), values).await?;
-    let row = row.ok_or_else(refused)?;
-    let active = |state: i64, tenant_state: i64| state == ACTIVE && tenant_state == ACTIVE;
-    let home_alive = row.home_id.is_none()
-        || active(
-            row.home_state.unwrap_or(0),
-            row.home_tenant_state.unwrap_or(0),
-        );
-    let alive = active(row.state, row.tenant_state)
-        && home_alive
-        && row.session_end.is_none()
-        && row.session_expire.is_some_and(|at| now < at);
-    if !alive {
-        return Err(refused());
-    }
-    Ok(Standing {
-        must_change_password: row.temporary.unwrap_or(false),
-        // Whose credential was set by another sleeps wherever that credential opens.
-        asleep_until: row
-            .asleep_until
-            .max(row.home_asleep_until)
-            .filter(|until| now < *until),
-        home: row
-            .home_id
-            .map(|id| home_principal(id, row.home_tenant_id.unwrap_or_default())),
-    })
+/// As `StandingRow::judge`; those of the database.
+pub async fn standing<F: Facts>(db: &F, who: &Authenticated, now: Micros) -> Result<Standing> {
+    let row = db.know(StandingOf(*who)).await?;
+    StandingRow::judge(row.as_ref().as_ref(), now)
 }
 
 /// The principal that a guest's row names as its home.
@@ -127,39 +179,78 @@ pub fn home_principal(id: Uuid, tenant: Uuid) -> Principal {
     Principal { kind, id, tenant }
 }
 
+/// The fact of a principal that exists and can act: until when its rights sleep, and those of its home.
+#[derive(Clone, Copy, Debug)]
+pub struct StateOf(pub Principal);
+
+#[derive(FromQueryResult)]
+struct StateRow {
+    asleep: Option<i64>,
+    home_asleep: Option<i64>,
+    home_id: Option<Uuid>,
+    home_tenant_id: Option<Uuid>,
+}
+
+impl Fact for StateOf {
+    type Value = Option<Option<Micros>>;
+
+    fn key(&self) -> [Uuid; 4] {
+        let Principal { kind, id, tenant } = self.0;
+        [id, tenant, Uuid::nil(), Uuid::from_u128(kind as u128)]
+    }
+
+    async fn load<C: ConnectionTrait>(&self, db: &C) -> Result<Found<Self::Value>> {
+        let homeless = "CAST(NULL AS bigint) AS asleep, CAST(NULL AS bigint) AS home_asleep, \
+                        CAST(NULL AS {uuid}) AS home_id, CAST(NULL AS {uuid}) AS home_tenant_id";
+        let sql = match self.0.kind {
+            Kind::User | Kind::Identity => {
+                "SELECT u.rights_asleep_until AS asleep, h.rights_asleep_until AS home_asleep, u.home_id, u.home_tenant_id \
+                 FROM active_people p JOIN users u ON u.id = p.id \
+                 LEFT JOIN users h ON h.id = u.home_id WHERE p.id = $1 AND p.tenant_id = $2"
+                    .to_owned()
+            }
+            Kind::Application => format!(
+                "SELECT {homeless} FROM applications p \
+                 JOIN tenants t ON t.id = p.tenant_id WHERE p.id = $1 AND p.tenant_id = $2 AND p.state = 1 AND t.state = 1"
+            ),
+            Kind::Group => format!(
+                "SELECT {homeless} FROM user_groups p \
+                 JOIN tenants t ON t.id = p.tenant_id WHERE p.id = $1 AND p.tenant_id = $2 AND t.state = 1"
+            ),
+        };
+        let uuid = if db.get_database_backend() == DbBackend::Postgres {
+            "uuid"
+        } else {
+            "blob"
+        };
+        let Principal { kind, id, tenant } = self.0;
+        let values: [Value; 2] = [id.into(), tenant.into()];
+        let row = sql::one::<StateRow, _>(db, sql.replace("{uuid}", uuid), values).await?;
+        let mut deps = vec![id, tenant];
+        if let Some(row) = &row {
+            deps.extend([row.home_id, row.home_tenant_id].into_iter().flatten());
+        }
+        Ok(Found {
+            // New people tell nothing, and groups never.
+            keep: row.is_some() && kind != Kind::Group,
+            value: row.map(|row| row.asleep.max(row.home_asleep)),
+            deps,
+            bytes: 0,
+        })
+    }
+}
+
 /// Whether a principal exists and can act, with its tenant, and a guest with its home: `Some` with until when rights sleep, if they do.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn state<C: ConnectionTrait>(
-    db: &C,
+pub async fn state<F: Facts>(
+    db: &F,
     principal: Principal,
     now: Micros,
 ) -> Result<Option<Option<Micros>>> {
-    let sql = match principal.kind {
-        Kind::User | Kind::Identity => {
-            "SELECT u.rights_asleep_until AS asleep, h.rights_asleep_until AS home_asleep FROM active_people p JOIN users u ON u.id = p.id \
-             LEFT JOIN users h ON h.id = u.home_id WHERE p.id = $1 AND p.tenant_id = $2"
-        }
-        Kind::Application => {
-            "SELECT CAST(NULL AS bigint) AS asleep, CAST(NULL AS bigint) AS home_asleep FROM applications p \
-             JOIN tenants t ON t.id = p.tenant_id WHERE p.id = $1 AND p.tenant_id = $2 AND p.state = 1 AND t.state = 1"
-        }
-        Kind::Group => {
-            "SELECT CAST(NULL AS bigint) AS asleep, CAST(NULL AS bigint) AS home_asleep FROM user_groups p \
-             JOIN tenants t ON t.id = p.tenant_id WHERE p.id = $1 AND p.tenant_id = $2 AND t.state = 1"
-        }
-    };
-    let values: [Value; 2] = [principal.id.into(), principal.tenant.into()];
-    let row = sql::row(db, sql, values).await?;
-    Ok(match row {
-        Some(row) => {
-            let own: Option<i64> = row.try_get("", "asleep")?;
-            let home: Option<i64> = row.try_get("", "home_asleep")?;
-            Some(own.max(home).filter(|until| now < *until))
-        }
-        None => None,
-    })
+    let asleep = *db.know(StateOf(principal)).await?;
+    Ok(asleep.map(|until| until.filter(|until| now < *until)))
 }
 
 /// One way in which a principal comes to rights on a scope.
@@ -199,6 +290,91 @@ struct HeldRow {
     tenant_id: Uuid,
 }
 
+/// The fact of what a principal holds on a scope.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldOf {
+    /// Who.
+    pub principal: Uuid,
+    /// Where.
+    pub scope: ScopeKey,
+    /// The principal's own tenant, if it is known: what isn't held there, or on the operator, is remembered too. Elsewhere strangers would
+    /// fill the memory, and hear by time what was asked about before.
+    pub home: Option<Uuid>,
+}
+
+impl Fact for HeldOf {
+    type Value = Held;
+
+    fn key(&self) -> [Uuid; 4] {
+        let kind = Uuid::from_u128(u128::from(self.scope.kind().unsigned_abs()));
+        [self.principal, self.scope.id(), kind, Uuid::nil()]
+    }
+
+    async fn load<C: ConnectionTrait>(&self, db: &C) -> Result<Found<Held>> {
+        let scope = self.scope;
+        let uuid = if db.get_database_backend() == DbBackend::Postgres {
+            "uuid"
+        } else {
+            "blob"
+        };
+        let sql = format!(
+            "SELECT x.roles, x.permissions, x.on_behalf_ceiling, x.group_id, x.tenant_id FROM ( \
+               SELECT roles, permissions, on_behalf_ceiling, CAST(NULL AS {uuid}) AS group_id, tenant_id, principal_kind FROM grants \
+                 WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3 \
+               UNION ALL \
+               SELECT roles, permissions, '' AS on_behalf_ceiling, group_id, tenant_id, 4 AS principal_kind FROM group_rights \
+                 WHERE scope_kind = $1 AND scope_id = $2 AND user_id = $3 \
+             ) x WHERE ($1 <> 2 OR x.principal_kind = 3 OR EXISTS \
+               (SELECT 1 FROM associations a WHERE a.account_id = $2 AND a.tenant_id = x.tenant_id))"
+        );
+        let values: [Value; 3] = [
+            scope.kind().into(),
+            scope.id().into(),
+            self.principal.into(),
+        ];
+        let rows = sql::all::<HeldRow, _>(db, sql, values).await?;
+        let mut held = Held::default();
+        for row in rows {
+            let set = Set {
+                roles: row.roles,
+                single: Permissions::from_stored(&row.permissions),
+            };
+            held.member = true;
+            held.roles |= set.roles;
+            held.single = held.single.and(set.single);
+            if !row.on_behalf_ceiling.is_empty() {
+                held.ceiling = Some(Permissions::from_stored(&row.on_behalf_ceiling));
+            }
+            held.sources.push(Source {
+                set,
+                group: row.group_id,
+                tenant: row.tenant_id,
+            });
+        }
+        if held.member {
+            let base = if matches!(scope, ScopeKey::Account(_)) {
+                roles::MEMBER
+            } else {
+                Permissions::NONE
+            };
+            held.all = roles::permissions_of(roles_of(scope), held.roles)
+                .and(held.single)
+                .and(base);
+        }
+        let at_home = match scope {
+            ScopeKey::Operator => true,
+            ScopeKey::Tenant(id) => self.home == Some(id),
+            ScopeKey::Account(_) | ScopeKey::Identity(_) => false,
+        };
+        Ok(Found {
+            keep: held.member || at_home,
+            deps: vec![self.principal, scope.id()],
+            bytes: held.sources.capacity() * size_of::<Source>(),
+            value: held,
+        })
+    }
+}
+
 /// Asks what a principal holds on a scope, directly and through groups: nothing on an account whose association with the principal's, or
 /// the group's, tenant has ended. As many rows are read as there are different sets of rights, whatever the number of groups, of their
 /// members and of grants on the scope (GRP-5).
@@ -206,52 +382,12 @@ struct HeldRow {
 /// # Errors
 /// Those of the database.
 pub async fn held<C: ConnectionTrait>(db: &C, principal: Uuid, scope: ScopeKey) -> Result<Held> {
-    let uuid = if db.get_database_backend() == DbBackend::Postgres {
-        "uuid"
-    } else {
-        "blob"
+    let fact = HeldOf {
+        principal,
+        scope,
+        home: None,
     };
-    let sql = format!(
-        "SELECT x.roles, x.permissions, x.on_behalf_ceiling, x.group_id, x.tenant_id FROM ( \
-           SELECT roles, permissions, on_behalf_ceiling, CAST(NULL AS {uuid}) AS group_id, tenant_id, principal_kind FROM grants \
-             WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3 \
-           UNION ALL \
-           SELECT roles, permissions, '' AS on_behalf_ceiling, group_id, tenant_id, 4 AS principal_kind FROM group_rights \
-             WHERE scope_kind = $1 AND scope_id = $2 AND user_id = $3 \
-         ) x WHERE ($1 <> 2 OR x.principal_kind = 3 OR EXISTS \
-           (SELECT 1 FROM associations a WHERE a.account_id = $2 AND a.tenant_id = x.tenant_id))"
-    );
-    let values: [Value; 3] = [scope.kind().into(), scope.id().into(), principal.into()];
-    let rows = sql::all::<HeldRow, _>(db, sql, values).await?;
-    let mut held = Held::default();
-    for row in rows {
-        let set = Set {
-            roles: row.roles,
-            single: Permissions::from_stored(&row.permissions),
-        };
-        held.member = true;
-        held.roles |= set.roles;
-        held.single = held.single.and(set.single);
-        if !row.on_behalf_ceiling.is_empty() {
-            held.ceiling = Some(Permissions::from_stored(&row.on_behalf_ceiling));
-        }
-        held.sources.push(Source {
-            set,
-            group: row.group_id,
-            tenant: row.tenant_id,
-        });
-    }
-    if held.member {
-        let base = if matches!(scope, ScopeKey::Account(_)) {
-            roles::MEMBER
-        } else {
-            Permissions::NONE
-        };
-        held.all = roles::permissions_of(roles_of(scope), held.roles)
-            .and(held.single)
-            .and(base);
-    }
-    Ok(held)
+    Ok(fact.load(db).await?.value)
 }
 
 /// The permissions of these that sleep on a scope while rights are asleep.

@@ -13,7 +13,7 @@ use tonic::{Code, Response, Status};
 use super::{Groups as _, group, member_of};
 use crate::{
     claims::{execute, tables},
-    harness::{Caller, Database, Person, Site, both, refused, rights},
+    harness::{Caller, Database, Person, Site, both_asking, refused, rights},
     members::{adding, remove},
     pages::{bulk, far::Plan},
     people::{id, literal, number},
@@ -95,7 +95,7 @@ async fn page(
 // proves GRP-5, GRP-3, COM-6
 #[tokio::test]
 async fn a_group_of_100_000_is_given_a_role_paged_through_and_checked_like_one_of_10() {
-    both(async |site| {
+    both_asking(async |site| {
         let contoso = site.tenant("contoso").await;
         let account = site.account(&contoso, "Contoso").await;
         let admin = &contoso.admin.caller;
@@ -175,7 +175,7 @@ async fn a_group_of_100_000_is_given_a_role_paged_through_and_checked_like_one_o
 // proves GRP-5, ROL-6
 #[tokio::test]
 async fn a_check_reads_no_more_for_a_member_of_2_000_groups_than_of_10() {
-    both(async |site| {
+    both_asking(async |site| {
         let contoso = site.tenant("contoso").await;
         let account = site.account(&contoso, "Contoso").await;
         let admin = &contoso.admin.caller;
