@@ -48,7 +48,10 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
                     by.over(*target, "users.create")
                         .map_err(|_| refused.clone())?;
                 }
-                unless(*held == Held::default(), "PERMISSION_MISSING")?;
+                let is_user =
+                    |p: &usize| matches!(now.principals[*p].kind, Kind::Member | Kind::Guest);
+                let plain = *held == Held::default() && targets.iter().all(is_user);
+                unless(plain, "PERMISSION_MISSING")?;
             }
             for target in targets {
                 let tenant = now.principals[*target].tenant;

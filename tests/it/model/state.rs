@@ -330,10 +330,8 @@ impl Model {
                 && (role != "ADMIN_AGENT"
                     || (self.principals[to].is_person()
                         && self.person(caller) != self.person(to)
-                        && self
-                            .sources(caller, account)
-                            .iter()
-                            .any(|held| held.roles.contains("MANAGER"))
+                        && self.signs_in(to)
+                        && table.role("account", "MANAGER").is_subset(&mine)
                         && self.holders(account, "ADMIN_AGENT") == 0));
             if !excepted && !table.role("account", role).is_subset(&mine) {
                 faults.insert("CANNOT_GRANT_WHAT_YOU_LACK");
@@ -351,8 +349,15 @@ impl Model {
         self.keeps_manager(&before, account)
     }
 
-    /// Takes everything from whoever is gone; accounts aren't asked (ROL-9).
+    /// Takes everything from whoever is gone, and its guests with it; accounts aren't asked (ROL-9).
     pub fn forget(&mut self, who: usize) {
+        let guests: Vec<usize> = (0..self.principals.len())
+            .filter(|p| self.principals[*p].home == Some(who))
+            .filter(|p| self.principals[*p].life != Life::Deleted)
+            .collect();
+        for guest in guests {
+            self.forget(guest);
+        }
         self.members.retain(|(_, p), _| *p != who);
         for group in &mut self.principals {
             group.inside.remove(&who);
