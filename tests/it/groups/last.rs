@@ -140,9 +140,17 @@ async fn a_tenant_whose_group_has_the_last_manager_stays_associated() {
             .unwrap();
         let eve = site.person(&fabrikam, "eve").await;
         let team = group(&fabrikam, "Team", &[&eve], None).await;
+        let theirs = &fabrikam.admin;
+        let own = crate::members::add(&theirs.caller, &account, &[theirs], &[]);
+        own.await.unwrap();
+        let member = theirs.member_of(&account);
+        let assign = crate::members::singly(&["users.assign"]);
+        let changes = [(member.as_str(), assign)];
+        update(&contoso.admin.caller, &account, &changes)
+            .await
+            .unwrap();
         let request = crate::members::adding(&account, &[&team], None);
-        let theirs = &fabrikam.admin.caller;
-        theirs.members().add_members(request).await.unwrap();
+        theirs.caller.members().add_members(request).await.unwrap();
         let custom = Rights {
             roles: vec![AccountRole::AdminAgent as i32],
             permissions: vec!["tenants.manage".to_owned()],
