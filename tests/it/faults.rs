@@ -169,9 +169,9 @@ async fn growing<R: Message>(raw: &Raw, method: &str, next: impl AsyncFn(usize) 
     let mut kept = None;
     for n in 0..400 {
         let request = match kept.take() {
-            // Nothing was done for a request that is late: it is sent again as it is.
-            Some(request) if n % 2 == 1 => request,
-            _ => next(n).await,
+            // Nothing was done for a request that is late, unless its commit had begun: sent again as it is, it has one effect either way.
+            Some(request) => request,
+            None => next(n).await,
         };
         let timeout = Duration::from_micros(200) * u32::try_from(n * n / 8 + n).unwrap();
         match raw.call(method, &request, timeout).await {
