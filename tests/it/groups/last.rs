@@ -141,7 +141,8 @@ async fn a_tenant_whose_group_has_the_last_manager_stays_associated() {
         let eve = site.person(&fabrikam, "eve").await;
         let team = group(&fabrikam, "Team", &[&eve], None).await;
         let theirs = &fabrikam.admin;
-        let own = crate::members::add(&theirs.caller, &account, &[theirs], &[]);
+        let added = [theirs];
+        let own = crate::members::add(&theirs.caller, &account, &added, &[]);
         own.await.unwrap();
         let member = theirs.member_of(&account);
         let assign = crate::members::singly(&["users.assign"]);
