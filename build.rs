@@ -461,9 +461,7 @@ impl<'a> Generator<'a> {
             if let Some(kinds) = self.reference_of(&field) {
                 // A resource's own name counts on updates only; on creation it is ignored.
                 let creating = self.behaves(&field, Behavior::Identifier) && !self.updating.get();
-                let optional_filter = path == "resource"
-                    && self.takes(&field).is_none_or(|t| number(&t, "format") != 7);
-                if !creating && !optional_filter {
+                if !creating {
                     found.push((path.clone(), kinds));
                 }
             }

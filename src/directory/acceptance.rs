@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use super::{
-    ACTIVE, DELETED, INVITED, address,
+    ACTIVE, DELETED, INVITED, address, asleep,
     entity::{
         invitation::{Entity, Model},
         tenant as tenants, user as users,
@@ -291,6 +291,7 @@ async fn give(
             .change("rights", serde_json::Value::Null, set.to_rights())
             .touches(guest.id),
         );
+        asleep::tell_of_gifts(tx, scope, &[(to, set)]).await?;
     }
     Ok(given)
 }

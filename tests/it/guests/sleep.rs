@@ -6,6 +6,7 @@ use tonic::Code;
 use super::{guest, switch};
 use crate::{
     harness::{Caller, both, refused},
+    invitations::{Inviting as _, addresses, invited, with_account, with_token},
     people::{People as _, change, id, letters},
 };
 
@@ -16,6 +17,32 @@ async fn may_act(who: &Caller, account: &str) -> bool {
     };
     let may = who.access().test_my_permissions(request).await.unwrap();
     !may.into_inner().permissions.is_empty()
+}
+
+// proves ROL-13, INV-4
+#[tokio::test]
+async fn holders_are_told_when_an_invitation_gives_something_to_somebody_whose_rights_sleep() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let fred = site.person(&fabrikam, "fred").await;
+        let reset = fabrikam.admin.caller.reset(&fred.name).await.unwrap();
+        let request = addresses(&contoso.name, &[&fred.sign_in_name]);
+        let request = with_account(request, &account, &[AccountRole::AdminAgent]);
+        let (_, token) = invited(&site, &contoso.admin.caller, request).await;
+        let fred = site
+            .settle_in(&fred.sign_in_name, &reset.temporary_password)
+            .await;
+        let to_ann = async || {
+            let all = letters(&site).await.into_iter();
+            all.filter(|l| l.to == "ann@contoso.example").count()
+        };
+        let before = to_ann().await;
+        fred.accept(with_token(&token)).await.unwrap();
+        assert_eq!(to_ann().await, before + 1);
+    })
+    .await;
 }
 
 // proves ROL-13, INV-5
