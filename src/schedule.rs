@@ -261,7 +261,8 @@ async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
         lease.into(),
         (now + LEASE_US).into(),
     ];
-    let done = sql::execute(&app.db.write, sql, values).await?;
+    let done = app.keep_books(|db| Box::pin(sql::execute(db, sql, values)));
+    let done = done.await?;
     Ok((done.rows_affected() == 1).then_some(lease))
 }
 
@@ -290,8 +291,8 @@ async fn release(app: &App, job: &'static Job, lease: Uuid, error: &str) -> Resu
     let sql = "UPDATE jobs SET due_time = $1, lease_id = NULL, lease_expire_time = 0, last_error = $2 WHERE name = $3 AND lease_id = $4";
     let short: String = error.chars().take(500).collect();
     let values: [Value; 4] = [due.into(), short.into(), job.name.into(), lease.into()];
-    sql::execute(&app.db.write, sql, values).await?;
-    Ok(())
+    let done = app.keep_books(|db| Box::pin(sql::execute(db, sql, values)));
+    done.await.map(drop)
 }
 
 async fn number_events(tx: &mut Tx) -> Result<u64> {

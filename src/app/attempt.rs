@@ -121,7 +121,7 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
         let validate_only = tx.validate_only;
         let batch = tx.work.into_batch();
         if validate_only {
-            batch.into_parts().0.rollback().await?;
+            batch.into_db().rollback().await?;
             return Ok(match answer {
                 Attempt::Done(mut answer) => {
                     answer.redact();

@@ -9,10 +9,22 @@ use super::{
 use crate::{
     access::{principal::Caller, scope::JobScope},
     error::{Language, Result},
-    store::{scope_key::ScopeKey, work::Origin},
+    store::{batch::Batch, scope_key::ScopeKey, work::Origin, writes::Writes},
 };
 
 impl App {
+    /// Runs a statement of the service's own bookkeeping, such as a lease or what became of a mail, in a transaction of its own: nothing of it
+    /// is audited or told. It commits like all others, so that memory knows of it.
+    pub(crate) async fn keep_books<T, F>(&self, run: F) -> Result<T>
+    where
+        F: for<'a> FnOnce(&'a Writes) -> BoxFuture<'a, Result<T>>,
+    {
+        let batch = Batch::new(self.begin(Begin::Write).await?, false);
+        let answer = run(batch.db()).await?;
+        self.commit(batch).await?;
+        Ok(answer)
+    }
+
     /// Runs a transaction that only writes audit events of its own making.
     pub(crate) async fn note<F>(&self, run: F) -> Result<()>
     where

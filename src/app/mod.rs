@@ -216,7 +216,8 @@ impl App {
     /// Commits what was written: the one place where that happens. On SQLite what changed is in doubt meanwhile; so the commit is a task of
     /// its own, which is never left: who waits may go.
     async fn commit(&self, batch: Batch) -> std::result::Result<(), DbErr> {
-        let (db, touched) = batch.into_parts();
+        let news = batch.has_news();
+        let db = batch.into_db();
         let done = match self.memory.doubt(&db).await? {
             None => db.commit().await,
             // Nothing is waited for in between: what is in doubt is always settled.
@@ -233,7 +234,7 @@ impl App {
                 ended.map_err(|e| DbErr::Custom(format!("a transaction did not end: {e}")))?
             }
         };
-        if done.is_ok() && !touched.scopes.is_empty() {
+        if done.is_ok() && news {
             self.committed.notify_waiters();
         }
         done

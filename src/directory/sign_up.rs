@@ -6,7 +6,7 @@ use uuid::Uuid;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{
-    ACTIVE, IDENTITY, address, credential,
+    IDENTITY, address, credential,
     entity::user::Model,
     password, user_change,
     wire::{self, display_name},
@@ -226,11 +226,8 @@ pub async fn make(tx: &mut Tx, new: NewIdentity, password_hash: &str) -> Result<
     if address::holder_of(tx, &email).await?.is_some() {
         return Err(Error::precondition(Reason::SignInAsHolder));
     }
-    let now = tx.now();
     let display_name = display_name(&given_name, &family_name);
     let row = Model {
-        id,
-        tenant_id: Uuid::nil(),
         user_name_fold: fold(&email),
         user_name: email.clone(),
         given_name,
@@ -239,19 +236,9 @@ pub async fn make(tx: &mut Tx, new: NewIdentity, password_hash: &str) -> Result<
         display_name,
         // A forgotten password is recovered where the person signs in from.
         recovery_email: email,
-        kind: IDENTITY,
-        state: ACTIVE,
-        created_through_account: None,
         // The person itself sets the first credential: nothing sleeps (ROL-13).
-        rights_asleep_until: None,
-        create_time: now,
-        update_time: now,
-        delete_time: None,
-        purge_time: None,
-        home_id: None,
-        home_tenant_id: None,
-        external_id: String::new(),
-        version: 1,
+        kind: IDENTITY,
+        ..Model::new(id, Uuid::nil(), tx.now())
     };
     tx.insert(row.clone()).await?;
     tx.open_scope(ScopeKey::Identity(id)).await?;

@@ -62,8 +62,6 @@ pub async fn insert(
     let now = tx.now();
     let display_name = new.display_name();
     let row = Model {
-        id: tx.id(),
-        tenant_id: tenant,
         user_name: new.user_name.clone(),
         user_name_fold: fold(&new.user_name),
         given_name: new.given_name.clone(),
@@ -71,19 +69,10 @@ pub async fn insert(
         display_name_fold: fold(&display_name),
         display_name,
         recovery_email: new.recovery_email.clone(),
-        kind: 1,
-        state: ACTIVE,
         created_through_account: through,
         // Somebody else sets the first credential: what comes to sleep with it, sleeps (ROL-13).
         rights_asleep_until: Some(now + ASLEEP_US),
-        create_time: now,
-        update_time: now,
-        delete_time: None,
-        purge_time: None,
-        home_id: None,
-        home_tenant_id: None,
-        external_id: String::new(),
-        version: 1,
+        ..Model::new(tx.id(), tenant, now)
     };
     tx.insert(row.clone()).await?;
     Ok(row)
@@ -100,29 +89,13 @@ pub async fn insert_guest(
     email: &str,
     through: Option<Uuid>,
 ) -> Result<Model> {
-    let now = tx.now();
     let row = Model {
-        id: tx.id(),
-        tenant_id: tenant,
         user_name: email.to_owned(),
         user_name_fold: fold(email),
-        given_name: String::new(),
-        family_name: String::new(),
-        display_name: String::new(),
-        display_name_fold: String::new(),
-        recovery_email: String::new(),
         kind: GUEST,
         state: INVITED,
         created_through_account: through,
-        rights_asleep_until: None,
-        create_time: now,
-        update_time: now,
-        delete_time: None,
-        purge_time: None,
-        home_id: None,
-        home_tenant_id: None,
-        external_id: String::new(),
-        version: 1,
+        ..Model::new(tx.id(), tenant, tx.now())
     };
     tx.insert(row.clone()).await?;
     Ok(row)

@@ -88,7 +88,8 @@ async fn claim(app: &App, lease: Uuid, now: Micros) -> Result<Vec<Due>> {
         now.into(),
         BATCH.into(),
     ];
-    sql::all::<Due, _>(&app.db.write, sql, values).await
+    app.keep_books(|db| Box::pin(sql::all::<Due, _>(db, sql, values)))
+        .await
 }
 
 async fn done(app: &App, mail: &Due, lease: Uuid, outcome: Result<()>) -> Result<()> {
@@ -129,8 +130,8 @@ async fn done(app: &App, mail: &Due, lease: Uuid, outcome: Result<()>) -> Result
             Statement::from_sql_and_values(backend, sql, values)
         }
     };
-    app.db.write.execute_raw(statement).await?;
-    Ok(())
+    let done = app.keep_books(|db| Box::pin(async move { Ok(db.execute_raw(statement).await?) }));
+    done.await.map(drop)
 }
 
 /// Renders a mail and hands it over: by default to the folder of mails, under its own name, so that twice is once.

@@ -32,15 +32,6 @@ pub(super) struct Head {
     pub(super) last_time: Micros,
 }
 
-/// What a commit changes, for memory that depends on it.
-#[derive(Clone, Debug, Default)]
-pub struct Touched {
-    /// Principals whose rights or state changed.
-    pub principals: BTreeSet<Uuid>,
-    /// Scopes that something was told of.
-    pub scopes: BTreeSet<ScopeKey>,
-}
-
 /// What one commit writes.
 pub struct Batch {
     pub(super) db: Writes,
@@ -58,7 +49,8 @@ pub struct Batch {
     /// When the first of `claims` was made.
     claimed_from: Micros,
     changed: BTreeSet<ScopeKey>,
-    touched: Touched,
+    /// A domain event was told.
+    has_news: bool,
 }
 
 const HEAD_COLUMNS: &[(&str, Type)] = &[
@@ -84,7 +76,7 @@ impl Batch {
             claims: Vec::new(),
             claimed_from: Micros::MAX,
             changed: BTreeSet::new(),
-            touched: Touched::default(),
+            has_news: false,
         }
     }
 
@@ -93,9 +85,13 @@ impl Batch {
         &self.db
     }
 
-    /// The transaction, and what its commit changes.
-    pub(crate) fn into_parts(self) -> (DatabaseTransaction, Touched) {
-        (self.db.into_bare(), self.touched)
+    /// Whether watchers of events have something to look for once it is committed.
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    pub(crate) fn into_db(self) -> DatabaseTransaction {
+        self.db.into_bare()
     }
 
     /// Another call begins.
@@ -255,8 +251,7 @@ impl Batch {
     /// Has a domain event written.
     pub(super) fn tell(&mut self, told: &Told<'_>) {
         self.told.push(told.cells());
-        self.touched.scopes.insert(told.scope);
-        self.touched.principals.extend(&told.event.touches);
+        self.has_news = true;
     }
 
     /// Has an audit event written, the next of its scope's chain; nothing if there is no such scope.

@@ -190,6 +190,25 @@ async fn what_is_remembered_takes_no_statement_and_is_right_after_every_change()
     .await;
 }
 
+// proves ROL-10
+#[tokio::test]
+async fn mails_and_timed_work_leave_memory_open() {
+    let site = Site::open(Database::Sqlite).await;
+    let contoso = site.tenant("contoso").await;
+    let invited = crate::harness::new_user(&contoso.name, "bob");
+    contoso
+        .admin
+        .caller
+        .users()
+        .create_user(invited)
+        .await
+        .unwrap();
+    entente::schedule::settle(&site.app).await.unwrap();
+    assert!(site.app.memory.is_open());
+    entente::schedule::run_due(&site.app).await.unwrap();
+    assert!(site.app.memory.is_open());
+}
+
 // proves COM-2
 #[tokio::test]
 async fn what_strangers_ask_about_is_never_remembered_for_them() {

@@ -36,6 +36,36 @@ pub struct Model {
     pub version: i64,
 }
 
+impl Model {
+    /// A row made at an instant, without names, and with nothing that comes later: a member who can act.
+    #[must_use]
+    pub fn new(id: Uuid, tenant_id: Uuid, now: i64) -> Self {
+        Self {
+            id,
+            tenant_id,
+            user_name: String::new(),
+            user_name_fold: String::new(),
+            given_name: String::new(),
+            family_name: String::new(),
+            display_name: String::new(),
+            display_name_fold: String::new(),
+            recovery_email: String::new(),
+            kind: 1,
+            state: 1,
+            created_through_account: None,
+            rights_asleep_until: None,
+            create_time: now,
+            update_time: now,
+            delete_time: None,
+            purge_time: None,
+            home_id: None,
+            home_tenant_id: None,
+            external_id: String::new(),
+            version: 1,
+        }
+    }
+}
+
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 
