@@ -245,6 +245,16 @@ impl Memory {
         self.clock.apply(&announced.late);
     }
 
+    /// Commits of this process that didn't announce themselves: there are to be none.
+    #[cfg(debug_assertions)]
+    #[must_use]
+    pub fn strangers(&self) -> u64 {
+        match &self.voucher {
+            Voucher::Postgres(_) => 0,
+            Voucher::Sqlite(commits) => commits.strange.load(SeqCst),
+        }
+    }
+
     /// Has it go wrong in one way, so that a test can show that it would notice.
     #[cfg(debug_assertions)]
     pub fn break_it(&self, how: Broken) {
