@@ -7,6 +7,7 @@ use prost::Message;
 use super::{App, Begin, Call, Outcome, Tx, origin_of};
 use crate::{
     access::{
+        cache::Facts,
         principal::Authenticated,
         proof::{self, Named},
         rules::Demand,
@@ -121,7 +122,7 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
         let validate_only = tx.validate_only;
         let batch = tx.work.into_batch();
         if validate_only {
-            batch.into_db().rollback().await?;
+            batch.into_parts().0.rollback().await?;
             return Ok(match answer {
                 Attempt::Done(mut answer) => {
                     answer.redact();
@@ -172,9 +173,10 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
         Some(stored.ok()??.reply)
     }
 
-    async fn prove(&self, tx: &Tx) -> Result<Proof> {
+    /// The proof, from memory or from the transaction.
+    async fn prove<D: Facts>(&self, db: &D, tx: &Tx) -> Result<Proof> {
         proof::prove(
-            tx.db(),
+            db,
             &self.app.keys,
             &self.call.caller,
             self.call.rule,
@@ -198,7 +200,7 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
             return Ok(proof.clone());
         }
         tx.db().proving(true);
-        let proof = self.prove(tx).await;
+        let proof = self.prove(tx, tx).await;
         tx.db().proving(false);
         if let Ok(proof) = &proof {
             proofs.0.retain(|(_, at, _)| *at == writes);
@@ -222,9 +224,14 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
         let Self { app, call, .. } = self;
         // What a mailed token is about is locked before it is proven, so that it is redeemed once.
         let link = proof::link_of(tx.db(), &app.keys, call.rule, &self.request, tx.now()).await?;
-        let scopes = self.scopes().into_iter();
-        let scopes = scopes.chain(link.map(|link| link.scope));
-        tx.lock(scopes.chain(extra.iter().copied())).await?;
+        let more = link.map(|link| link.scope);
+        let more = more.into_iter().chain(extra.iter().copied());
+        if more.clone().next().is_none() {
+            tx.lock_proven(self.scopes()).await?;
+        } else {
+            tx.lock(more.chain(self.scopes())).await?;
+        }
+        tx.batch().prepare(&self.claim, &app.memory).await?;
         let now = tx.now();
         let proven = match self.prove_first(tx, proofs).await {
             Ok(proven) => proven,
@@ -268,7 +275,7 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
                 if self.claim.is_some()
                     && (link.is_some() || who.is_some_and(|who| tx.told_of(who.principal.id))) =>
             {
-                match self.prove(tx).await {
+                match self.prove(tx.db(), tx).await {
                     Ok(_) => false,
                     // A database that failed says nothing about rights; what was begun may be gone already.
                     Err(error) if error.again().is_some() || error.is_ours() => return Err(error),

@@ -19,7 +19,7 @@ impl App {
     where
         F: for<'a> FnOnce(&'a Writes) -> BoxFuture<'a, Result<T>>,
     {
-        let batch = Batch::new(self.begin(Begin::Write).await?, false);
+        let batch = Batch::new(self.begin(Begin::Write).await?, false, &self.memory);
         let answer = run(batch.db()).await?;
         self.commit(batch).await?;
         Ok(answer)

@@ -109,6 +109,20 @@ impl Lanes {
         held.map_err(|e| Error::internal(e.to_string()))
     }
 
+    /// A place at work without waiting, if nobody else has one: there is nobody to share a commit with.
+    pub(super) fn alone(&self) -> Option<Place> {
+        if self.gate.available_permits() == 0 {
+            return None;
+        }
+        let first = self
+            .present
+            .compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst);
+        first.ok().map(|_| Place {
+            state: AtomicU8::new(TAKEN),
+            present: self.present.clone(),
+        })
+    }
+
     fn send(&self, job: Box<dyn Job>) -> Result<()> {
         let queues = self.queues.get_or_init(|| {
             let lanes = match self.backend {
@@ -176,7 +190,7 @@ const TAKEN: u8 = 1;
 const LEFT: u8 = 2;
 
 /// Where a caller stands in a lane.
-struct Place {
+pub(super) struct Place {
     state: AtomicU8,
     present: Arc<AtomicUsize>,
 }
@@ -419,7 +433,11 @@ async fn share(jobs: &mut [Box<dyn Job>]) -> (End, usize) {
         return (End::Spoilt, all);
     };
     let begun = Instant::now();
-    let opened = timeout(LOCKS_WITHIN, open(&app, Batch::new(db, true), jobs)).await;
+    let opened = timeout(
+        LOCKS_WITHIN,
+        open(&app, Batch::new(db, true, &app.memory), jobs),
+    )
+    .await;
     let Ok(Ok((mut batch, mut offset))) = opened else {
         return (End::Spoilt, all);
     };
@@ -458,9 +476,8 @@ async fn share(jobs: &mut [Box<dyn Job>]) -> (End, usize) {
 async fn open(app: &App, mut batch: Batch, jobs: &[Box<dyn Job>]) -> Result<(Batch, Micros)> {
     let offset = app.offset_in(batch.db()).await?;
     let scopes = jobs.iter().flat_map(|job| job.scopes()).copied();
-    batch.lock(scopes, &Default::default()).await?;
-    batch
-        .look_up(jobs.iter().filter_map(|job| job.claim()))
-        .await?;
+    batch.lock_proven(scopes, &Default::default()).await?;
+    let claims = jobs.iter().filter_map(|job| job.claim());
+    batch.prepare(claims, &app.memory).await?;
     Ok((batch, offset))
 }

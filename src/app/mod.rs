@@ -160,11 +160,8 @@ impl App {
     async fn begin(&self, kind: Begin) -> std::result::Result<DatabaseTransaction, DbErr> {
         let write = kind != Begin::Read;
         let options = match (self.db.backend, write) {
-            (DbBackend::Postgres, true) => TransactionOptions {
-                isolation_level: Some(IsolationLevel::ReadCommitted),
-                access_mode: Some(AccessMode::ReadWrite),
-                ..Default::default()
-            },
+            // Read committed, and for writing: the connection's default, so it takes no statement to say so.
+            (DbBackend::Postgres, true) => TransactionOptions::default(),
             (DbBackend::Postgres, false) => TransactionOptions {
                 isolation_level: Some(IsolationLevel::RepeatableRead),
                 access_mode: Some(AccessMode::ReadOnly),
@@ -210,15 +207,15 @@ impl App {
     async fn open(&self, kind: Begin) -> Result<Work> {
         let db = self.begin(kind).await?;
         let now = self.now_in(&db).await?;
-        Ok(Work::new(Batch::new(db, false), now))
+        Ok(Work::new(Batch::new(db, false, &self.memory), now))
     }
 
     /// Commits what was written: the one place where that happens. On SQLite what changed is in doubt meanwhile; so the commit is a task of
     /// its own, which is never left: who waits may go.
     async fn commit(&self, batch: Batch) -> std::result::Result<(), DbErr> {
         let news = batch.has_news();
-        let db = batch.into_db();
-        let done = match self.memory.doubt(&db).await? {
+        let (db, leaves) = batch.into_parts();
+        let done = match self.memory.doubt(&db, leaves).await? {
             None => db.commit().await,
             // Nothing is waited for in between: what is in doubt is always settled.
             Some(announced) => {
@@ -227,7 +224,7 @@ impl App {
                     let outcome = db.commit().await;
                     #[cfg(debug_assertions)]
                     app.memory.dawdle().await;
-                    app.memory.settle(announced);
+                    app.memory.settle(announced, outcome.is_ok());
                     outcome
                 });
                 let ended = ended.await;

@@ -8,7 +8,7 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::{
-    App, Begin, Call, Outcome, Outside, Read, Tx,
+    App, Begin, Call, Outcome, Outside, Tx,
     attempt::{Attempt, Given},
     check, is_late_refusal,
 };
@@ -107,33 +107,20 @@ impl App {
         G: for<'a> Fn(&'a Outside, Proof, &'a R) -> BoxFuture<'a, Result<P>>,
     {
         let named = proof::resolve(call.rule, request)?;
-        let (rd, proven) = {
-            let rd = Read::in_snapshot(self, call).await?;
-            let now = rd.now();
-            match proof::prove(
-                rd.db(),
-                &self.keys,
-                &call.caller,
-                call.rule,
-                &named,
-                request,
-                now,
-            )
-            .await
-            {
-                Ok(proven) => (rd, proven),
-                Err(error) => {
-                    // Only where the claimed call itself ended the right is the stored answer given without it (COM-4).
-                    check(request).ok();
-                    if let Some(claim) = self.claim_of(call, request)
-                        && let Ok(Some(stored)) = idempotency::look_up(rd.db(), &claim, now).await
-                        && stored.ended_right
-                    {
-                        return Ok(Err(stored.reply));
-                    }
-                    drop(rd);
-                    return Err(self.refuse(call, &named, error).await);
+        let (rd, proven) = self.proven(call, &named, request).await?;
+        let proven = match proven {
+            Ok(proven) => proven,
+            Err(error) => {
+                // Only where the claimed call itself ended the right is the stored answer given without it (COM-4).
+                check(request).ok();
+                if let Some(claim) = self.claim_of(call, request)
+                    && let Ok(Some(stored)) = idempotency::look_up(rd.db(), &claim, rd.now()).await
+                    && stored.ended_right
+                {
+                    return Ok(Err(stored.reply));
                 }
+                drop(rd);
+                return Err(self.refuse(call, &named, error).await);
             }
         };
         check(request)?;
@@ -261,7 +248,10 @@ impl<R: Request, P, F> Given<R, P, F> {
         loop {
             attempts += 1;
             let shared = if attempts == 1 && self.may_ride() {
-                self.ride().await.transpose()
+                match app.lanes.alone() {
+                    Some(_place) => Some(self.attempt(Begin::Lane, &[]).await),
+                    None => self.ride().await.transpose(),
+                }
             } else {
                 None
             };

@@ -111,6 +111,13 @@ impl Read {
         })
     }
 
+    /// Proves the call's rule.
+    async fn prove<R: Request>(&self, named: &Named, request: &R) -> Result<Proof> {
+        let (call, keys) = (&self.call, &self.app.keys);
+        let now = self.now;
+        proof::prove(self, keys, &call.caller, call.rule, named, request, now).await
+    }
+
     /// Whether all that came from memory held together, at a moment after this was asked.
     async fn is_vouched_for(&mut self) -> Result<bool> {
         match &mut self.used {
@@ -240,15 +247,34 @@ impl App {
         self.answer(rd, &named, ended).await
     }
 
+    /// The first proof of a call that writes, with what it was read by: from memory that the database vouches for, or from a snapshot.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(super) async fn proven<R: Request>(
+        &self,
+        call: &Call,
+        named: &Named,
+        request: &R,
+    ) -> Result<(Read, Result<Proof>)> {
+        for _ in 0..self.tries_from_memory() {
+            let mut rd = Read::with_memory(self, call).await?;
+            let proof = rd.prove(named, request).await;
+            if matches!(&proof, Err(error) if error.is_ours()) || rd.is_vouched_for().await? {
+                return Ok((rd, proof));
+            }
+        }
+        let rd = Read::in_snapshot(self, call).await?;
+        let proof = rd.prove(named, request).await;
+        Ok((rd, proof))
+    }
+
     async fn read_once<R, S, F>(rd: &Read, named: &Named, mut request: R, run: &F) -> Ended<S>
     where
         R: Request,
         F: for<'a> Fn(&'a Read, Proof, R) -> BoxFuture<'a, Result<S>>,
     {
-        let (call, keys) = (&rd.call, &rd.app.keys);
-        let proven =
-            proof::prove(rd, keys, &call.caller, call.rule, named, &request, rd.now()).await;
-        let proven = match proven {
+        let proven = match rd.prove(named, &request).await {
             Ok(proven) => proven,
             Err(error) => return Ended::Unproven(error),
         };
@@ -311,8 +337,7 @@ impl App {
         request: &R,
     ) -> Result<(Read, Proof)> {
         let rd = Read::in_snapshot(self, call).await?;
-        let (keys, now) = (&self.keys, rd.now());
-        match proof::prove(&rd, keys, &call.caller, call.rule, named, request, now).await {
+        match rd.prove(named, request).await {
             Ok(proven) => Ok((rd, proven)),
             Err(error) => {
                 drop(rd);

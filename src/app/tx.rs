@@ -1,12 +1,16 @@
 //! What functions that write, and their preparations, see.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use uuid::Uuid;
 
 use super::{App, Call};
 use crate::{
     access::{
+        cache::Facts,
         principal::Caller,
         proof,
         roles::{Permission, Permissions},
@@ -14,7 +18,7 @@ use crate::{
     env::Micros,
     error::Result,
     names::Name,
-    store::{scope_key::ScopeKey, work::Work},
+    store::{memory::Fact, scope_key::ScopeKey, work::Work, writes::Writes},
 };
 
 /// What preparations see: no transaction, since they hash and wait.
@@ -58,6 +62,31 @@ impl Deref for Tx {
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Work {
         &mut self.work
+    }
+}
+
+/// Facts come from memory as long as it holds what a statement would read: the database has vouched for it after the last lock, and the
+/// transaction has changed nothing that was there. Rows that wait are of things just made, of which nothing is remembered.
+impl Facts for Tx {
+    type Db = Writes;
+
+    fn db(&self) -> &Writes {
+        self.work.db()
+    }
+
+    async fn know<F: Fact>(&self, fact: F) -> Result<Arc<F::Value>> {
+        let memory = &self.app.memory;
+        let vouched = self.work.is_vouched_for() && memory.is_open();
+        if vouched && let Some((value, _)) = memory.recall(&fact) {
+            return Ok(value);
+        }
+        let at = memory.number();
+        let found = fact.load(self.work.db()).await?;
+        Ok(if vouched && !F::SEVERAL && self.work.db().is_clean() {
+            memory.take(&fact, at, found).0
+        } else {
+            Arc::new(found.value)
+        })
     }
 }
 

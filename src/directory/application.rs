@@ -89,7 +89,7 @@ pub async fn create_application(
         etag: _,
         synchronized: _,
     } = application.ok_or_else(|| Error::field("application", "is required"))?;
-    tenant::refuse_synchronized(tx.db(), tenant.id()).await?;
+    tenant::refuse_synchronized(tx, tenant.id()).await?;
     let now = tx.now();
     let row = Model {
         id: tx.id(),

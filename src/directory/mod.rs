@@ -34,6 +34,7 @@ pub(crate) mod sign_in;
 pub(crate) mod sign_up;
 mod synchronization;
 pub mod tenant;
+mod tenant_card;
 pub(crate) mod tenant_deletion;
 pub(crate) mod tokens;
 pub mod user;

@@ -9,7 +9,9 @@ use uuid::Uuid;
 use super::{
     ACTIVE, TENANT_DELETED, TENANT_PURGED, credential,
     entity::tenant::{self, Column, Entity, Model},
-    search, user_change,
+    search,
+    tenant_card::TenantCard,
+    user_change,
     wire::{self, NewTenant, NewUser},
 };
 pub(crate) use super::{
@@ -22,6 +24,7 @@ pub(crate) use super::{
 };
 use crate::{
     access::{
+        cache::Facts,
         grants::{self, GLOBAL_ADMIN},
         principal::{Kind, Principal},
         roles::Permission,
@@ -470,19 +473,18 @@ pub fn not_the_operators(tx: &Tx, tenant: Uuid) -> Result<()> {
     }
 }
 
-/// Refuses to make here what the tenant's local directory has to make (TEN-5); gives the tenant where there is none.
+/// Refuses to make here what the tenant's local directory has to make (TEN-5); gives the tenant's domain prefix otherwise.
 ///
 /// # Errors
 /// `DIRECTORY_SYNCHRONIZED`; `NOT_FOUND`.
-pub(crate) async fn refuse_synchronized<C: ConnectionTrait>(
-    db: &C,
-    tenant: Uuid,
-) -> Result<tenant::Model> {
-    let row = by_id(db, tenant).await?;
-    if row.synchronized {
-        Err(Error::precondition(Reason::DirectorySynchronized)
-            .with("tenant", Name::Tenant(tenant).to_string()))
-    } else {
-        Ok(row)
+pub(crate) async fn refuse_synchronized(tx: &Tx, tenant: Uuid) -> Result<String> {
+    let card = tx.know(TenantCard(tenant)).await?;
+    let name = || Name::Tenant(tenant).to_string();
+    match card.as_ref() {
+        Some(row) if row.synchronized => {
+            Err(Error::precondition(Reason::DirectorySynchronized).with("tenant", name()))
+        }
+        Some(row) => Ok(row.domain_prefix.clone()),
+        None => Err(Error::not_found("entente.dev/Tenant", name())),
     }
 }

@@ -128,7 +128,7 @@ pub async fn create_user(
     tenant: TenantScope,
     req: CreateUserRequest,
 ) -> Result<CreateUserResponse> {
-    let row = tenant::refuse_synchronized(tx.db(), tenant.id()).await?;
+    let domain_prefix = tenant::refuse_synchronized(tx, tenant.id()).await?;
     let (new, memberships, groups) = wire::new_user(req)?;
     let accounts: Vec<ScopeKey> = memberships
         .iter()
@@ -147,7 +147,7 @@ pub async fn create_user(
         user: Some(wire::user(
             tx.app(),
             &user,
-            &row.domain_prefix,
+            &domain_prefix,
             new.directory_roles,
             tx.now(),
         )),

@@ -1,7 +1,10 @@
 //! What one commit writes: of one call, or of several that share it. Heads of scopes run on in memory from call to call; audit events,
 //! domain events, claims and heads are written at the end, by one statement a table at most.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use prost::Message as _;
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, DbBackend, Value};
@@ -10,11 +13,13 @@ use uuid::Uuid;
 
 use super::{
     audit::{self, Body},
+    heads::Heads,
     idempotency::{self, Claim, Found},
+    memory::Memory,
     outbox::{self, Told},
     scope_key::ScopeKey,
     sql::{self, Type},
-    writes::Writes,
+    writes::{End, Writes},
 };
 use crate::{
     env::Micros,
@@ -37,6 +42,10 @@ pub struct Batch {
     pub(super) db: Writes,
     /// Several calls write it.
     shared: bool,
+    /// Heads as the last commit left them; none where others may commit too.
+    known: Option<Arc<Heads>>,
+    /// The database has vouched for memory, and nothing was locked since.
+    vouched: bool,
     /// Of scopes that are locked.
     pub(super) heads: BTreeMap<ScopeKey, Head>,
     /// Scopes that were looked for and have no head: they don't exist.
@@ -64,10 +73,12 @@ const HEAD_COLUMNS: &[(&str, Type)] = &[
 
 impl Batch {
     /// Of a transaction that has begun; `shared` if several calls are to write it.
-    pub(crate) fn new(db: DatabaseTransaction, shared: bool) -> Self {
+    pub(crate) fn new(db: DatabaseTransaction, shared: bool, memory: &Memory) -> Self {
         Self {
             db: Writes::new(db),
             shared,
+            known: memory.heads(),
+            vouched: false,
             heads: BTreeMap::new(),
             absent: BTreeSet::new(),
             claimed: HashMap::new(),
@@ -90,8 +101,34 @@ impl Batch {
         self.has_news
     }
 
-    pub(crate) fn into_db(self) -> DatabaseTransaction {
-        self.db.into_bare()
+    /// The transaction, and what its commit leaves.
+    pub(crate) fn into_parts(self) -> (DatabaseTransaction, Leaves) {
+        let (db, keys) = self.db.into_bare();
+        let heads = self.heads;
+        (db, Leaves { heads, keys })
+    }
+
+    /// After the locks: looks claims up, so that `claimed` knows them, and has the database vouch for memory, if nothing did since the last
+    /// lock: what memory then holds is what a statement would read.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(crate) async fn prepare<'a>(
+        &mut self,
+        claims: impl IntoIterator<Item = &'a Claim>,
+        memory: &Memory,
+    ) -> Result<()> {
+        let vouched = self.vouched;
+        let pass = async { vouched || memory.pass().await };
+        let (looked, vouched) = tokio::join!(self.look_up(claims), pass);
+        self.vouched = vouched;
+        looked
+    }
+
+    /// Whether what memory holds is what a statement would read: the database has vouched for it after the last lock, and this transaction
+    /// has changed nothing that was there.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        self.vouched && self.db.writes() == 0
     }
 
     /// Another call begins.
@@ -114,6 +151,29 @@ impl Batch {
         self.db.has_failed()
     }
 
+    /// Locks scopes that whoever is at work was proven on: their heads may come from memory. Others never do, lest strangers hear by time what
+    /// exists.
+    ///
+    /// # Errors
+    /// As `lock`.
+    pub(crate) async fn lock_proven(
+        &mut self,
+        wanted: impl IntoIterator<Item = ScopeKey>,
+        own: &BTreeSet<ScopeKey>,
+    ) -> Result<()> {
+        let wanted: Vec<_> = wanted.into_iter().collect();
+        if let Some(known) = &self.known {
+            for scope in &wanted {
+                if !self.heads.contains_key(scope)
+                    && let Some(head) = known.get(*scope)
+                {
+                    self.heads.insert(*scope, head);
+                }
+            }
+        }
+        self.lock(wanted, own).await
+    }
+
     /// Locks scopes for a call that has locked `own`, in their order. One that lies before a scope locked already can't be waited for
     /// without danger of deadlock: then the whole begins again with all of them locked first, unless it is free and others share the
     /// transaction. Scopes without a head are left out: they don't exist.
@@ -132,8 +192,10 @@ impl Batch {
         let Some(first) = wanted.first().copied() else {
             return Ok(());
         };
+        self.vouched = false;
+        // Where nobody else writes, nobody is waited for, so order is nothing.
         let last = self.heads.last_key_value().map(|(last, _)| *last);
-        if let Some(last) = last.filter(|last| first < *last) {
+        if let Some(last) = last.filter(|last| self.known.is_none() && first < *last) {
             let later = wanted.split_off(&last);
             let again =
                 || Error::needs_scopes(own.iter().chain(&wanted).chain(&later).copied().collect());
@@ -277,14 +339,7 @@ impl Batch {
         self.changed.insert(scope);
     }
 
-    /// Looks claims up by one statement, so that `claim_of` knows them.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub(crate) async fn look_up<'a>(
-        &mut self,
-        claims: impl IntoIterator<Item = &'a Claim>,
-    ) -> Result<()> {
+    async fn look_up<'a>(&mut self, claims: impl IntoIterator<Item = &'a Claim>) -> Result<()> {
         let unknown: Vec<_> = claims
             .into_iter()
             .filter(|c| !self.claimed.contains_key(&c.key()))
@@ -330,19 +385,18 @@ impl Batch {
     /// # Errors
     /// Those of the database; the wish to begin again if somebody else has made one of the claims meanwhile.
     pub(crate) async fn write(&mut self) -> Result<()> {
-        self.db.flush().await?;
         let heads = self.changed_heads();
         let claims = std::mem::take(&mut self.claims);
         let audits = std::mem::take(&mut self.audits);
         let told = std::mem::take(&mut self.told);
         let all = claims.len() as u64;
         let from = [self.claimed_from.into()];
-        let mut parts = Parts::new(&self.db);
-        parts.add("made", claims, idempotency::insert_sql, &from);
-        parts.add("audited", audits, audit::insert_sql, &[]);
-        parts.add("told", told, outbox::insert_sql, &[]);
-        parts.add("moved", heads, heads_sql, &[]);
-        if parts.run().await? == all {
+        let mut end = self.db.end().await?;
+        add(&mut end, true, claims, idempotency::insert_sql, &from);
+        add(&mut end, false, audits, audit::insert_sql, &[]);
+        add(&mut end, false, told, outbox::insert_sql, &[]);
+        add(&mut end, false, heads, heads_sql, &[]);
+        if self.db.run(end).await? == all {
             Ok(())
         } else {
             Err(Error::contended("the same was claimed meanwhile"))
@@ -375,70 +429,26 @@ fn heads_sql(db: &Writes, n: usize) -> String {
     )
 }
 
-/// The last statements of a commit: on PostgreSQL one, since each would be a journey; on SQLite one a table.
-struct Parts<'a> {
-    db: &'a Writes,
-    at_once: bool,
-    parts: Vec<(&'static str, String, Vec<Value>)>,
+/// Adds the statement that writes these rows, if there are any.
+fn add(
+    end: &mut End<'_>,
+    counted: bool,
+    rows: Vec<Vec<Json>>,
+    text: impl Fn(&Writes, usize) -> String,
+    more: &[Value],
+) {
+    if !rows.is_empty() {
+        let values = [sql::table(rows)].into_iter().chain(more.iter().cloned());
+        end.add(counted, text, values);
+    }
 }
 
-impl<'a> Parts<'a> {
-    fn new(db: &'a Writes) -> Self {
-        Self {
-            db,
-            at_once: db.get_database_backend() == DbBackend::Postgres,
-            parts: Vec::new(),
-        }
-    }
-
-    /// Adds the statement that writes these rows, if there are any.
-    fn add(
-        &mut self,
-        name: &'static str,
-        rows: Vec<Vec<Json>>,
-        text: impl Fn(&Writes, usize) -> String,
-        more: &[Value],
-    ) {
-        if rows.is_empty() {
-            return;
-        }
-        let before: usize = self.parts.iter().map(|(_, _, values)| values.len()).sum();
-        let n = if self.at_once { before + 1 } else { 1 };
-        let values = [sql::table(rows)].into_iter().chain(more.iter().cloned());
-        let text = text(self.db, n);
-        self.parts.push((name, text, values.collect()));
-    }
-
-    /// Runs them; gives how many rows `made` touched.
-    async fn run(self) -> Result<u64> {
-        let mut touched = 0;
-        if !self.at_once {
-            for (name, text, values) in self.parts {
-                let done = sql::execute(self.db, text, values).await?;
-                if name == "made" {
-                    touched = done.rows_affected();
-                }
-            }
-            return Ok(touched);
-        }
-        if self.parts.is_empty() {
-            return Ok(0);
-        }
-        let counted = match self.parts.iter().any(|(name, _, _)| *name == "made") {
-            true => "(SELECT COUNT(*) FROM made)",
-            false => "CAST(0 AS bigint)",
-        };
-        let (mut texts, mut all) = (Vec::new(), Vec::new());
-        for (name, text, values) in self.parts {
-            texts.push(format!("{name} AS ({text} RETURNING 1 AS one)"));
-            all.extend(values);
-        }
-        let text = format!("WITH {} SELECT {counted} AS n", texts.join(", "));
-        if let Some(row) = sql::row(self.db, text, all).await? {
-            touched = u64::try_from(row.try_get::<i64>("", "n")?).unwrap_or(0);
-        }
-        Ok(touched)
-    }
+/// What a commit leaves, for memory.
+pub(crate) struct Leaves {
+    /// The heads that it locked, as it leaves them.
+    pub(super) heads: BTreeMap<ScopeKey, Head>,
+    /// The keys that its rows told, if they were taken already.
+    pub(super) keys: Option<Vec<Uuid>>,
 }
 
 fn head_of(row: &sea_orm::QueryResult) -> Result<Head> {

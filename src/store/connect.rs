@@ -224,7 +224,10 @@ impl Db {
 /// Whether a connection that comes back has ended its transaction. SQLite rolls back by itself where a disk is full or fails; the rollback
 /// that follows then fails, and sqlx counts the transaction as open: the next ones would be nested in none, and one of them never end.
 async fn ended(connection: &mut SqliteConnection) -> std::result::Result<bool, SqlxError> {
-    // What is still queued comes before the answer to this.
+    if !connection.is_in_transaction() {
+        return Ok(true);
+    }
+    // A rollback that is still queued comes before the answer to this.
     connection.ping().await?;
     let stuck = connection.is_in_transaction();
     if stuck {
@@ -248,6 +251,8 @@ fn postgres_options(url: &str, most: u32, least: u32, plans: &'static str) -> Co
             o.options([
                 ("lock_timeout", "10000"),
                 ("plan_cache_mode", plans),
+                ("default_transaction_isolation", "read committed"),
+                ("default_transaction_read_only", "off"),
                 // Of solid state: so a page is read along its index, even where many rows are alike and few are expected.
                 ("random_page_cost", "1.1"),
                 ("idle_in_transaction_session_timeout", "60000"),

@@ -23,7 +23,9 @@ use uuid::Uuid;
 use super::barrier::Broken;
 use super::{
     barrier::Barrier,
+    batch::Leaves,
     clock::{Clock, Doubted, Stripe},
+    heads::{self, Heads},
 };
 use crate::{config::Freshness, error::Result};
 
@@ -178,6 +180,14 @@ impl Memory {
     /// Has everything forgotten.
     pub fn forget(&self) {
         self.clock.flush();
+        self.forget_heads();
+    }
+
+    /// Has the heads of scopes forgotten.
+    pub fn forget_heads(&self) {
+        if let Voucher::Sqlite(commits) = &self.voucher {
+            commits.heads.forget();
+        }
     }
 
     /// Has the database vouch for all that a call used: whether all of it held, together, at a moment after this was asked.
@@ -197,27 +207,46 @@ impl Memory {
         Ok(hold && self.is_open())
     }
 
+    /// Has the database vouch for all that memory holds from here on; whether it did. What is recalled after that is no older than what a
+    /// statement would read that begins now.
+    pub async fn pass(&self) -> bool {
+        self.is_open()
+            && match &self.voucher {
+                Voucher::Postgres(barrier) => barrier.pass().await.is_ok(),
+                // Who writes is alone.
+                Voucher::Sqlite(_) => true,
+            }
+    }
+
+    /// Heads as the last commit left them, where only this process commits.
+    pub(super) fn heads(&self) -> Option<Arc<Heads>> {
+        match &self.voucher {
+            Voucher::Sqlite(commits) if commits.all_known() => Some(Arc::clone(&commits.heads)),
+            _ => None,
+        }
+    }
+
     /// Before a commit, within its transaction: what it changes is in doubt until `settle`, which has to be called whatever becomes of
     /// the commit, but not before it has ended. None on PostgreSQL, where the barrier tells.
     ///
     /// # Errors
     /// Those of the database; then nothing may be committed.
-    pub async fn doubt<C: ConnectionTrait>(
+    pub(crate) async fn doubt<C: ConnectionTrait>(
         &self,
         db: &C,
+        leaves: Leaves,
     ) -> std::result::Result<Option<Announced>, DbErr> {
         let Voucher::Sqlite(commits) = &self.voucher else {
             return Ok(None);
         };
         let strange = commits.strange.load(SeqCst);
-        let take = "DELETE FROM changed_keys RETURNING key";
-        let rows = db
-            .query_all_raw(Statement::from_string(db.get_database_backend(), take))
-            .await?;
-        let keys = rows
-            .iter()
-            .map(|row| row.try_get("", "key"))
-            .collect::<std::result::Result<Vec<Uuid>, _>>()?;
+        if strange != commits.seen.load(SeqCst) {
+            commits.heads.forget();
+        }
+        let keys = match leaves.keys {
+            Some(keys) => keys,
+            None => take_keys(db).await?,
+        };
         #[cfg(debug_assertions)]
         let (keys, late) = if self.is(Broken::Undoubted) {
             (Vec::new(), keys)
@@ -225,9 +254,11 @@ impl Memory {
             (keys, Vec::new())
         };
         let doubted = self.clock.doubt(&keys);
+        let turn = commits.heads.begin(leaves.heads);
         commits.ours.store(true, SeqCst);
         Ok(Some(Announced {
             doubted,
+            turn,
             strange,
             #[cfg(debug_assertions)]
             late,
@@ -235,11 +266,14 @@ impl Memory {
     }
 
     /// After the commit: what it changed is new from here on.
-    pub fn settle(&self, announced: Announced) {
+    pub(crate) fn settle(&self, announced: Announced, committed: bool) {
         let Voucher::Sqlite(commits) = &self.voucher else {
             return;
         };
         self.clock.settle(&announced.doubted);
+        if committed {
+            commits.heads.end(announced.turn);
+        }
         commits.seen.fetch_max(announced.strange, SeqCst);
         #[cfg(debug_assertions)]
         self.clock.apply(&announced.late);
@@ -285,8 +319,9 @@ pub enum Source {
 }
 
 /// What a commit has in doubt.
-pub struct Announced {
+pub(crate) struct Announced {
     doubted: Doubted,
+    turn: heads::Turn,
     strange: u64,
     #[cfg(debug_assertions)]
     late: Vec<Uuid>,
@@ -294,7 +329,7 @@ pub struct Announced {
 
 /// Commits on SQLite's one writing connection. All of the application's are announced; while one of a stranger isn't told of yet, such as
 /// a statement by hand, nothing is answered from memory. The keys that it left are taken by the next one that is announced.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Commits {
     /// The next commit is announced.
     ours: AtomicBool,
@@ -302,6 +337,24 @@ pub struct Commits {
     strange: AtomicU64,
     /// Those among them whose keys were told.
     seen: AtomicU64,
+    /// What the last ones left.
+    heads: Arc<Heads>,
+}
+
+impl std::fmt::Debug for Commits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commits")
+            .field("strange", &self.strange)
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn take_keys<C: ConnectionTrait>(db: &C) -> std::result::Result<Vec<Uuid>, DbErr> {
+    let take = "DELETE FROM changed_keys RETURNING key";
+    let statement = Statement::from_string(db.get_database_backend(), take);
+    let rows = db.query_all_raw(statement).await?;
+    rows.iter().map(|row| row.try_get("", "key")).collect()
 }
 
 impl Commits {

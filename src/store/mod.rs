@@ -9,6 +9,7 @@ pub mod connect;
 pub mod facts;
 pub mod fault;
 pub mod filter;
+pub mod heads;
 pub mod idempotency;
 pub mod list;
 pub mod memory;

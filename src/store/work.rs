@@ -101,6 +101,11 @@ impl Work {
         self.now
     }
 
+    /// Whether what memory holds is what a statement would read.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        self.batch.is_vouched_for()
+    }
+
     pub(crate) fn batch(&mut self) -> &mut Batch {
         &mut self.batch
     }
@@ -119,6 +124,27 @@ impl Work {
         self.batch
             .lock(scopes.iter().copied(), &self.locked)
             .await?;
+        self.has_locked(scopes);
+        Ok(())
+    }
+
+    /// Locks scopes that the caller was proven on.
+    ///
+    /// # Errors
+    /// As `lock`.
+    pub(crate) async fn lock_proven(
+        &mut self,
+        scopes: impl IntoIterator<Item = ScopeKey>,
+    ) -> Result<()> {
+        let scopes: BTreeSet<_> = scopes.into_iter().collect();
+        self.batch
+            .lock_proven(scopes.iter().copied(), &self.locked)
+            .await?;
+        self.has_locked(scopes);
+        Ok(())
+    }
+
+    fn has_locked(&mut self, scopes: BTreeSet<ScopeKey>) {
         for scope in scopes {
             if let Some(head) = self.batch.heads.get(&scope) {
                 // The clock was read before the lock was waited for; within a scope time follows the order of commits.
@@ -126,7 +152,6 @@ impl Work {
                 self.locked.insert(scope);
             }
         }
-        Ok(())
     }
 
     /// Makes the head of a new scope; nobody else sees it before the commit.

@@ -3,6 +3,7 @@
 //! nothing need not take along those that share its transaction.
 
 use std::{
+    fmt::Write as _,
     pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -10,9 +11,13 @@ use std::{
 use sea_orm::{
     ActiveModelTrait, ActiveValue, ColumnTrait as _, ConnectionTrait, DatabaseTransaction,
     DbBackend, DbErr, EntityName as _, EntityTrait, ExecResult, IdenStatic as _, IntoActiveModel,
-    Iterable as _, QueryResult, Statement,
-    sea_query::{DynIden, Expr, InsertStatement, IntoIden as _, TableRef},
+    Iterable as _, QueryResult, Statement, Value,
+    sea_query::{
+        DynIden, Expr, InsertStatement, IntoIden as _, PostgresQueryBuilder, SqlWriterValues,
+        SqliteQueryBuilder, TableRef,
+    },
 };
+use uuid::Uuid;
 
 /// Rows of one statement: the texts of statements are few, and each is prepared once.
 const MOST_ROWS: usize = 64;
@@ -42,6 +47,10 @@ struct Kept {
     writes: u64,
     /// The present call is being proven.
     proving: bool,
+    /// A row has waited, of any call.
+    filled: bool,
+    /// The keys that were told, taken when so many statements had written.
+    keys: Option<(Vec<Uuid>, u64)>,
 }
 
 /// Views that a statement may read a table by without naming it.
@@ -75,8 +84,20 @@ impl Writes {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn into_bare(self) -> DatabaseTransaction {
-        self.db
+    /// The transaction, and the keys that its rows told, if they were taken already and nothing was written since.
+    pub(super) fn into_bare(self) -> (DatabaseTransaction, Option<Vec<Uuid>>) {
+        let kept = self
+            .kept
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let keys = kept.keys.filter(|(_, at)| *at == kept.writes);
+        (self.db, keys.map(|(keys, _)| keys))
+    }
+
+    /// Whether nothing of this transaction has reached the database or waits to.
+    pub(crate) fn is_clean(&self) -> bool {
+        let kept = self.kept();
+        kept.writes == 0 && !kept.filled
     }
 
     /// How many statements wrote, but for rows that waited.
@@ -160,7 +181,7 @@ impl Writes {
             };
             let at = kept.at;
             kept.groups[at].rows.push(row);
-            kept.waits = true;
+            (kept.waits, kept.filled) = (true, true);
             kept.groups.iter().map(|g| g.rows.len()).sum::<usize>() >= MOST_WAITING
         };
         if full { self.flush().await } else { Ok(()) }
@@ -171,36 +192,125 @@ impl Writes {
     /// # Errors
     /// Those of the database.
     pub async fn flush(&self) -> Result<(), DbErr> {
-        let groups = {
-            let mut kept = self.kept();
-            if kept.groups.is_empty() {
-                return Ok(());
-            }
-            kept.wrote |= kept.waits;
-            (kept.at, kept.waits) = (0, false);
-            kept.before.clear();
-            std::mem::take(&mut kept.groups)
-        };
-        for group in groups {
+        for group in self.take() {
             let mut rows = group.rows.into_iter();
             while rows.len() > 0 {
                 // Halves of halves: whatever their number, statements have one of seven texts.
                 let most = rows.len().min(MOST_ROWS);
                 let n = 1 << most.ilog2();
-                let mut insert = InsertStatement::new();
-                insert
-                    .into_table(group.table.clone())
-                    .columns(group.idens.iter().cloned());
-                for row in rows.by_ref().take(n) {
-                    insert
-                        .values(row)
-                        .map_err(|e| DbErr::Custom(e.to_string()))?;
-                }
+                let insert = inserts(&group.table, &group.idens, rows.by_ref().take(n))?;
                 let statement = self.db.get_database_backend().build(&insert);
                 self.told(self.db.execute_raw(statement).await)?;
             }
         }
         Ok(())
+    }
+
+    /// The rows that wait, no longer.
+    fn take(&self) -> Vec<Group> {
+        let mut kept = self.kept();
+        kept.wrote |= kept.waits;
+        (kept.at, kept.waits) = (0, false);
+        kept.before.clear();
+        std::mem::take(&mut kept.groups)
+    }
+
+    /// Begins the last statements of the transaction, with the rows that wait: single ones go out with the others, more of them before, lest
+    /// there be a text for each number of them.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(super) async fn end(&self) -> Result<End<'_>, DbErr> {
+        let single = self.kept().groups.iter().all(|g| g.rows.len() == 1);
+        if !single {
+            self.flush().await?;
+        }
+        let mut end = End {
+            db: self,
+            postgres: self.db.get_database_backend() == DbBackend::Postgres,
+            sql: String::new(),
+            values: Vec::new(),
+            parts: 0,
+            counts: false,
+        };
+        let (placeholder, numbered) = if end.postgres {
+            ("$", true)
+        } else {
+            ("?", false)
+        };
+        let mut text = SqlWriterValues::new(placeholder, numbered);
+        for group in self.take() {
+            let insert = inserts(&group.table, &group.idens, group.rows)?;
+            end.parts += 1;
+            let fault = |e: std::fmt::Error| DbErr::Custom(e.to_string());
+            if end.postgres {
+                let before = if end.parts == 1 { "WITH" } else { "," };
+                write!(text, "{before} part{} AS (", end.parts).map_err(fault)?;
+                insert.build_collect_any_into(&PostgresQueryBuilder, &mut text);
+                text.write_str(")").map_err(fault)?;
+            } else {
+                insert.build_collect_any_into(&SqliteQueryBuilder, &mut text);
+                text.write_str(";").map_err(fault)?;
+            }
+        }
+        let (sql, values) = text.into_parts();
+        (end.sql, end.values) = (sql, values.0);
+        Ok(end)
+    }
+
+    /// Sends the last statements; gives how many rows those under a name touched.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(super) async fn run(&self, end: End<'_>) -> Result<u64, DbErr> {
+        let End {
+            postgres,
+            mut sql,
+            values,
+            parts,
+            counts,
+            ..
+        } = end;
+        if postgres {
+            if parts == 0 {
+                return Ok(0);
+            }
+            let n = if counts {
+                "(SELECT COUNT(*) FROM made)"
+            } else {
+                "CAST(0 AS bigint)"
+            };
+            sql.push_str(" SELECT ");
+            sql.push_str(n);
+            sql.push_str(" AS n");
+        } else {
+            // What memory has to be told of, at the same time: each statement is handed to a thread and back.
+            sql.push_str("DELETE FROM changed_keys RETURNING key");
+        }
+        self.begin_write();
+        let backend = self.db.get_database_backend();
+        let statement = Statement::from_sql_and_values(backend, sql, values);
+        let rows = self.told(self.db.query_all_raw(statement).await)?;
+        if postgres {
+            let n: Option<i64> = rows.first().map(|row| row.try_get("", "n")).transpose()?;
+            return Ok(n.and_then(|n| n.try_into().ok()).unwrap_or(0));
+        }
+        let (mut made, mut keys) = (0, Vec::new());
+        for row in rows {
+            match row.try_get::<Uuid>("", "key") {
+                Ok(key) => keys.push(key),
+                Err(_) => made += row.try_get::<i64>("", "one")?.unsigned_abs(),
+            }
+        }
+        let mut kept = self.kept();
+        kept.keys = Some((keys, kept.writes));
+        Ok(made)
+    }
+
+    fn begin_write(&self) {
+        let mut kept = self.kept();
+        kept.wrote = true;
+        kept.writes += 1;
     }
 
     fn told<T>(&self, answer: Result<T, DbErr>) -> Result<T, DbErr> {
@@ -224,11 +334,64 @@ impl Writes {
             self.flush().await?;
         }
         if !reads {
-            let mut kept = self.kept();
-            kept.wrote = true;
-            kept.writes += 1;
+            self.begin_write();
         }
         Ok(())
+    }
+}
+
+fn inserts(
+    table: &TableRef,
+    columns: &[DynIden],
+    rows: impl IntoIterator<Item = Vec<Expr>>,
+) -> Result<InsertStatement, DbErr> {
+    let mut insert = InsertStatement::new();
+    insert
+        .into_table(table.clone())
+        .columns(columns.iter().cloned());
+    for row in rows {
+        insert
+            .values(row)
+            .map_err(|e| DbErr::Custom(e.to_string()))?;
+    }
+    Ok(insert)
+}
+
+/// The last statements of a transaction, sent as one: on PostgreSQL each would be a journey, on SQLite a turn of its connection's thread.
+pub(super) struct End<'a> {
+    db: &'a Writes,
+    postgres: bool,
+    sql: String,
+    values: Vec<Value>,
+    parts: usize,
+    counts: bool,
+}
+
+impl End<'_> {
+    /// Adds a statement, whose text is given the number of its first parameter. Of one of them the rows that it touches are counted.
+    pub(super) fn add(
+        &mut self,
+        counted: bool,
+        text: impl Fn(&Writes, usize) -> String,
+        values: impl IntoIterator<Item = Value>,
+    ) {
+        let text = text(self.db, self.values.len() + 1);
+        self.values.extend(values);
+        self.parts += 1;
+        self.counts |= counted;
+        if self.postgres {
+            let before = if self.parts == 1 { "WITH" } else { "," };
+            let name = match counted {
+                true => "made".to_owned(),
+                false => format!("part{}", self.parts),
+            };
+            self.sql.extend([before, " ", &name, " AS ("]);
+        }
+        self.sql.push_str(&text);
+        if counted {
+            self.sql.push_str(" RETURNING 1 AS one");
+        }
+        self.sql.push(if self.postgres { ')' } else { ';' });
     }
 }
 

@@ -210,6 +210,8 @@ async fn strangers_hear_the_same_of_what_exists_and_what_does_not_at_the_same_co
                             let caller = &world.callers[column];
                             // Each refusal is the first of its minute.
                             refusals::flush(&site.app, true).await.unwrap();
+                            // Which heads of the caller's own are remembered depends on who committed last.
+                            site.app.memory.forget_heads();
                             let call = dynamic::call(caller, &method, dynamic::bytes(&request));
                             site.cost_of(call).await
                         };

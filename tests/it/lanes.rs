@@ -321,6 +321,7 @@ async fn caller_that_leaves_a_batch_at_any_poll_takes_nobody_along() {
         loop {
             let mut all_answered = true;
             for at in [At::Wait, At::Wake] {
+                stage.app.memory.forget();
                 let before = Rows::of(&stage.app).await;
                 let held = stage.app.lanes.hold().await.unwrap();
                 let mut good = Vec::new();
@@ -358,7 +359,7 @@ async fn caller_that_leaves_a_batch_at_any_poll_takes_nobody_along() {
                 break;
             }
         }
-        assert!(dropped >= 6, "{dropped}");
+        assert!(dropped >= 4, "{dropped}");
     })
     .await;
 }
@@ -417,7 +418,7 @@ async fn statement_that_fails_in_a_batch_on_sqlite_spoils_it_for_nobody() {
     let mut site = Site::open(Database::Sqlite).await;
     let mut stage = Stage::of(&mut site).await;
     let whole = stage.whole(Kind::Create).await;
-    for steps in [0, 40] {
+    for steps in [0, 40, 300] {
         for statements in 0.. {
             let what = format!("interrupted after {statements} statements and {steps} steps");
             let left = OnceCell::new();
@@ -434,7 +435,7 @@ async fn statement_that_fails_in_a_batch_on_sqlite_spoils_it_for_nobody() {
                 "{what}: {failed} {found}"
             );
             if !reached {
-                assert!(statements > 10, "only {statements} failed");
+                assert!(statements > 4, "only {statements} failed");
                 break;
             }
         }
