@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     hash::Hasher,
     keys::{self, Keys, Purpose},
-    store::{audit::hex, connect::Db, facts::fact, memory::Memory, sql},
+    store::{connect::Db, facts::fact, memory::Memory, sql},
 };
 
 /// Opens the database, migrated if the configuration says so.
@@ -118,7 +118,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
 
 /// The facts of this database: made at its first start, held against the master key at each.
 async fn facts(db: &DatabaseConnection, keys: &Keys, env: &Env) -> Result<()> {
-    let fingerprint = hex(&keys.mac(Purpose::Fingerprint, &[b"master key"])[..16]);
+    let fingerprint = hex::encode(&keys.mac(Purpose::Fingerprint, &[b"master key"])[..16]);
     let epoch = BASE64_URL_SAFE_NO_PAD.encode(env.bytes::<9>());
     for (key, value) in [
         ("master_key_fingerprint", fingerprint.as_str()),

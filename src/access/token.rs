@@ -15,7 +15,7 @@ use crate::{
     env::{DAY_US, Env, HOUR_US, MINUTE_US, Micros, SECOND_US},
     error::{Error, Reason, Result},
     keys::Keys,
-    store::{audit::hex, scope_key::ScopeKey, sql},
+    store::{scope_key::ScopeKey, sql},
 };
 
 /// A signing key signs for so long.
@@ -318,7 +318,7 @@ pub async fn rotate<C: ConnectionTrait>(
         (from + SIGNS_US + VERIFIES_AFTER_US).into(),
     ];
     sql::execute(db, sql, values).await?;
-    tracing::info!(key = %id, public = %hex(pair.public_key().as_ref()), "a signing key was made");
+    tracing::info!(key = %id, public = %hex::encode(pair.public_key().as_ref()), "a signing key was made");
     Ok(true)
 }
 

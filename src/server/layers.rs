@@ -24,7 +24,6 @@ use crate::{
     env::Env,
     error::{Error, Language, Reason},
     proto::access::CallKind,
-    store::audit::hex,
 };
 
 /// A unary call's deadline if the client names none, and the longest that it may name.
@@ -153,7 +152,7 @@ fn trace_of(header: &str) -> Option<String> {
 }
 
 fn new_trace(env: &Env) -> String {
-    hex(&env.bytes::<16>())
+    hex::encode(&env.bytes::<16>())
 }
 
 /// Errors that the framework made are turned into ours: malformed, oversized, cut, cancelled, unknown.

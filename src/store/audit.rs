@@ -296,7 +296,7 @@ pub async fn verify<C: ConnectionTrait>(
             &mut verdict.findings,
         );
     }
-    verdict.checkpoint = format!("{scope}:{at}:{}", hex(&previous));
+    verdict.checkpoint = format!("{scope}:{at}:{}", hex::encode(&previous));
     Ok(verdict)
 }
 
@@ -358,7 +358,7 @@ pub fn parse_checkpoint(text: &str) -> Option<(ScopeKey, i64, Vec<u8>)> {
     let (scope, seq, hash) = (
         parts.next()?,
         parts.next()?.parse().ok()?,
-        unhex(parts.next()?)?,
+        hex::decode(parts.next()?).ok()?,
     );
     let scope = match scope.split_once('/') {
         None if scope == "operator" => ScopeKey::Operator,
@@ -368,22 +368,6 @@ pub fn parse_checkpoint(text: &str) -> Option<(ScopeKey, i64, Vec<u8>)> {
         _ => return None,
     };
     Some((scope, seq, hash))
-}
-
-/// Bytes as lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
-        .collect()
 }
 
 #[cfg(test)]

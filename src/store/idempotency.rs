@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend};
 use uuid::Uuid;
 
 use super::sql::{self, Type};
@@ -123,11 +123,16 @@ pub async fn find<C: ConnectionTrait>(
     db: &C,
     claims: &[&Claim],
 ) -> Result<HashMap<(Mac, Uuid), Found>> {
-    let sql = format!(
-        "SELECT c.caller, c.request_id, c.method, c.request, c.reply, c.ended_right, c.expire_time FROM ({}) x \
-         JOIN claims c ON c.caller = x.caller AND c.request_id = x.request_id",
-        sql::rows(db, 1, &COLUMNS[..2])
-    );
+    let wanted = sql::rows(db, 1, &COLUMNS[..2]);
+    let columns = "caller, request_id, method, request, reply, ended_right, expire_time";
+    let sql = match db.get_database_backend() {
+        // One by one by their key: a plan that was made while there were few claims would read all of them, and be kept as they grow.
+        DbBackend::Postgres => format!(
+            "SELECT c.* FROM ({wanted}) x CROSS JOIN LATERAL \
+             (SELECT {columns} FROM claims WHERE caller = x.caller AND request_id = x.request_id LIMIT 1) c"
+        ),
+        _ => format!("SELECT {columns} FROM claims WHERE (caller, request_id) IN ({wanted})"),
+    };
     let keys = claims
         .iter()
         .map(|c| vec![sql::bytes(&c.caller), sql::id(c.request_id)]);

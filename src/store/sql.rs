@@ -191,7 +191,7 @@ pub fn id(of: Uuid) -> serde_json::Value {
 /// Bytes within `table`.
 #[must_use]
 pub fn bytes(of: &[u8]) -> serde_json::Value {
-    super::audit::hex(of).into()
+    hex::encode(of).into()
 }
 
 /// The text that inserts the rows of the `table` that parameter `$n` holds; the same for each number of them.
