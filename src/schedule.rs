@@ -62,6 +62,15 @@ const JOBS: &[Job] = &[
         run: |tx| Box::pin(purge(tx, "sessions", "id", "expire_time", 30 * DAY_US)),
     },
     Job {
+        name: "purge-woken-rights",
+        every_us: HOUR_US,
+        needed: None,
+        run: |tx| {
+            let key = "user_id, scope_kind, scope_id";
+            Box::pin(purge(tx, "woken_rights", key, "asleep_until", 0))
+        },
+    },
+    Job {
         name: "purge-events",
         every_us: HOUR_US,
         needed: None,

@@ -150,7 +150,7 @@ func rightsThatSleep(ctx context.Context, t *tour) error {
 		return err
 	}
 	_, err = users.WakeRights(ctx, &directoryv1.WakeRightsRequest{Name: t.deeUser})
-	if _, err := refused(err, codes.PermissionDenied, accessv1.ErrorReason_ERROR_REASON_PERMISSION_MISSING); err != nil {
+	if _, err := refused(err, codes.PermissionDenied, accessv1.ErrorReason_ERROR_REASON_NOTHING_TO_WAKE); err != nil {
 		return err
 	}
 	_, err = directoryv1.NewUserServiceClient(t.ida).WakeRights(ctx, &directoryv1.WakeRightsRequest{Name: t.deeUser})

@@ -187,7 +187,7 @@ def rights_that_sleep(t):
     now = may(t.dee, shop, *asked)
     expect(now == ["account.read"], now)
     wake = user_pb2.WakeRightsRequest(name=t.dee_user)
-    with refused(StatusCode.PERMISSION_DENIED, reasons.ERROR_REASON_PERMISSION_MISSING):
+    with refused(StatusCode.PERMISSION_DENIED, reasons.ERROR_REASON_NOTHING_TO_WAKE):
         t.ann.of(Users).WakeRights(wake)
     t.ida.of(Users).WakeRights(wake)
     now = may(t.dee, shop, *asked)

@@ -13,6 +13,7 @@ mod m0005_people;
 mod m0006_event_payloads;
 mod m0007_search;
 mod m0008_changed_keys;
+mod m0009_woken_rights;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_event_payloads::Migration),
             Box::new(m0007_search::Migration),
             Box::new(m0008_changed_keys::Migration),
+            Box::new(m0009_woken_rights::Migration),
         ]
     }
 }

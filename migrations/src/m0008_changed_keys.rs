@@ -52,17 +52,17 @@ const STATEMENTS: &[&str] = &[
 /// More keys than this in one statement are as good as all.
 const MOST_KEYS: &str = "4097";
 
-/// A table that memory keeps facts of.
-struct Told {
-    table: &'static str,
+/// A table that memory keeps facts of. Later steps that make such tables use it too, so what it makes stays as it is.
+pub(crate) struct Told {
+    pub(crate) table: &'static str,
     /// The columns that hold keys; null is none.
-    keys: &'static [&'static str],
-    inserts: Inserts,
+    pub(crate) keys: &'static [&'static str],
+    pub(crate) inserts: Inserts,
     /// An update that changes none of these tells nothing. Empty for any update.
-    only: &'static [&'static str],
+    pub(crate) only: &'static [&'static str],
 }
 
-enum Inserts {
+pub(crate) enum Inserts {
     /// What isn't there is never remembered.
     Silent,
     Told,
@@ -137,7 +137,7 @@ const TOLD: &[Told] = &[
 
 impl Told {
     /// Where few rows change at once, and only some changes matter, a trigger a row; else one a statement.
-    fn postgres(&self) -> Vec<String> {
+    pub(crate) fn postgres(&self) -> Vec<String> {
         let table = self.table;
         let mut all = vec![format!(
             "CREATE TRIGGER tell_truncate AFTER TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION entente_tell_all()"
@@ -224,7 +224,7 @@ impl Told {
         all
     }
 
-    fn sqlite(&self) -> Vec<String> {
+    pub(crate) fn sqlite(&self) -> Vec<String> {
         let table = self.table;
         let trigger = |name: &str, when: &str, rows: &[&str], keys: &[&str]| {
             let mut parts = Vec::new();

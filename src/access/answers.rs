@@ -165,9 +165,14 @@ pub async fn explain_access(
     } else {
         steps.push(format!("On {scope} it holds nothing."));
     }
-    if let Some(until) = facts.asleep_until.filter(|_| known) {
+    let asleep = facts
+        .held
+        .all
+        .without(facts.held.awake(scope, facts.asleep_until));
+    if let Some(until) = facts.asleep_until.filter(|_| !asleep.is_empty()) {
         steps.push(format!(
-            "Some of its rights sleep until {}.",
+            "Of this, {} sleep until {}, or until another holder wakes them.",
+            asleep.names().join(", "),
             crate::store::time::rfc3339(until)
         ));
     }
@@ -299,9 +304,7 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
     if !facts.active || !facts.held.all.has(permission) {
         return refuse(Reason::PermissionMissing);
     }
-    if facts.asleep_until.is_some()
-        && !grants::sleeping(scope, Permissions::of(&[permission])).is_empty()
-    {
+    if !facts.held.awake(scope, facts.asleep_until).has(permission) {
         return refuse(Reason::RightsAsleep);
     }
     let mut because = Vec::new();

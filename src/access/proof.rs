@@ -148,10 +148,10 @@ struct Asked<'a, F> {
 }
 
 impl<F: Facts> Asked<'_, F> {
-    /// What the caller may on a scope: what the person holds, within the ceiling of the service that acts for it.
-    async fn permissions(&mut self, scope: ScopeKey) -> Result<Permissions> {
+    /// What the caller may on a scope, in all and awake: what the person holds, within the ceiling of the service that acts for it.
+    async fn permissions(&mut self, scope: ScopeKey) -> Result<(Permissions, Permissions)> {
         let Some(who) = self.caller.who else {
-            return Ok(Permissions::NONE);
+            return Ok((Permissions::NONE, Permissions::NONE));
         };
         let held = match self.held.iter().find(|(s, _)| *s == scope) {
             Some((_, held)) => held.clone(),
@@ -161,23 +161,24 @@ impl<F: Facts> Asked<'_, F> {
                 held
             }
         };
+        let awake = held.awake(scope, self.standing.and_then(|s| s.asleep_until));
         Ok(match self.ceiling {
-            Some(ceiling) => held.all.within(ceiling),
-            None => held.all,
+            Some(ceiling) => (held.all.within(ceiling), awake.within(ceiling)),
+            None => (held.all, awake),
         })
     }
 
     /// Whether the caller has a permission on a scope, awake.
     async fn has(&mut self, permission: Permission, scope: ScopeKey) -> Result<Has> {
-        if !self.permissions(scope).await?.has(permission) {
-            return Ok(Has::No);
+        let (all, awake) = self.permissions(scope).await?;
+        if awake.has(permission) {
+            return Ok(Has::Yes);
         }
-        if let Some(until) = self.standing.and_then(|s| s.asleep_until)
-            && grants::sleeping(scope, Permissions::of(&[permission])).has(permission)
-        {
-            return Ok(Has::Asleep(until));
-        }
-        Ok(Has::Yes)
+        let until = self.standing.and_then(|s| s.asleep_until);
+        Ok(match until.filter(|_| all.has(permission)) {
+            Some(until) => Has::Asleep(until),
+            None => Has::No,
+        })
     }
 }
 
@@ -424,11 +425,8 @@ pub async fn permissions<F: Facts>(
     now: Micros,
 ) -> Result<Permissions> {
     let mut asked = stand(db, caller, now).await?;
-    let all = asked.permissions(scope).await?;
-    Ok(match asked.standing.and_then(|s| s.asleep_until) {
-        Some(_) => all.without(grants::sleeping(scope, all)),
-        None => all,
-    })
+    let (_, awake) = asked.permissions(scope).await?;
+    Ok(awake)
 }
 
 /// Demands a permission of a caller on a scope, late.

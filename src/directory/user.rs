@@ -7,6 +7,8 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
+pub(crate) use super::asleep::check_wake_rights;
+pub use super::asleep::wake_rights;
 use super::{
     ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, asleep, credential,
     entity::user::{self, Column, Entity, Model},
@@ -33,14 +35,14 @@ use crate::{
         DeleteUserResponse, DisableUserRequest, EnableUserRequest, GetUserRequest,
         ListUsersRequest, ListUsersResponse, ReplaceGlobalAdminRequest, ReplaceGlobalAdminResponse,
         ResetPasswordRequest, ResetPasswordResponse, UndeleteUserRequest, UndeleteUserResponse,
-        UpdateOwnContactRequest, UpdateUserRequest, User, WakeRightsRequest,
+        UpdateOwnContactRequest, UpdateUserRequest, User,
     },
     store::{
         filter::{Field, Kind, OrderField, Pairs},
         list::{Listing, fold},
         outbox::Event,
         scope_key::ScopeKey,
-        sql, time, update,
+        sql, update,
     },
 };
 
@@ -602,7 +604,7 @@ async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
     })
 }
 
-async fn bump(tx: &mut Tx, user: &Model) -> Result<Model> {
+pub(super) async fn bump(tx: &mut Tx, user: &Model) -> Result<Model> {
     let sql = "UPDATE users SET update_time = $1, version = version + 1 WHERE id = $2";
     let values: [Value; 2] = [tx.now().into(), user.id.into()];
     sql::execute(tx.db(), sql, values).await?;
@@ -750,106 +752,6 @@ pub async fn update_own_contact(
         after_recovery_change(tx, &old, &row).await?;
     }
     user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
-}
-
-/// Wakes another person's rights: the caller holds all that sleeps, there and awake (ROL-13).
-///
-/// # Errors
-/// `PERMISSION_DENIED` for whoever lacks any of it, for oneself, and for persons who don't exist alike; `ETAG_MISMATCH`.
-pub async fn wake_rights(tx: &mut Tx, scope: CallerScope, req: WakeRightsRequest) -> Result<User> {
-    let WakeRightsRequest {
-        name,
-        etag,
-        request_id: _,
-        validate_only: _,
-    } = req;
-    let refused = || Error::denied("what sleeps, held by another person");
-    let Some(Name::User(tenant_id, id)) = Name::parse(&name) else {
-        return Err(refused());
-    };
-    if scope.principal().id == id {
-        return Err(refused());
-    }
-    // Whoever has nothing in common with the person learns nothing, by time neither, and locks nothing of theirs.
-    if !grants::share_a_scope(tx.db(), scope.principal().id, id).await? {
-        return Err(refused());
-    }
-    tx.lock([ScopeKey::Tenant(tenant_id)]).await?;
-    let named = Entity::find_by_id(id)
-        .filter(Column::TenantId.eq(tenant_id))
-        .one(tx.db())
-        .await?
-        .ok_or_else(refused)?;
-    // What a guest holds sleeps with the credential, which is that of its home.
-    let user = match named.home_id {
-        Some(home) => {
-            tx.lock(named.home_tenant_id.map(ScopeKey::Tenant)).await?;
-            Entity::find_by_id(home)
-                .one(tx.db())
-                .await?
-                .ok_or_else(refused)?
-        }
-        None => named.clone(),
-    };
-    // A guest of the same home is oneself.
-    if grants::is_same_person(tx.db(), scope.principal().id, user.id).await? {
-        return Err(refused());
-    }
-    let held = grants::by_scope(&grants::rights_of(tx.db(), user.id).await?);
-    let mut demanded = false;
-    tx.lock(held.keys().copied()).await?;
-    for (on, set) in &held {
-        let asleep = grants::sleeping(*on, set.permissions(*on));
-        if asleep.is_empty() {
-            continue;
-        }
-        demanded = true;
-        let mine = tx.caller_permissions(*on).await?;
-        if !asleep.without(mine).is_empty() {
-            return Err(refused());
-        }
-    }
-    if !demanded
-        || user
-            .rights_asleep_until
-            .is_none_or(|until| until <= tx.now())
-    {
-        return Err(refused());
-    }
-    update::check_etag(&etag, named.version)?;
-    grants::set_asleep(tx, user.id, None).await?;
-    let mut row = bump(tx, &user).await?;
-    if named.id != user.id {
-        row = bump(tx, &named).await?;
-    }
-    let mut event = Event::new("entente.directory.v1.RightsWoken", user_change::name(&user))
-        .change(
-            "rights_asleep_until",
-            time::json(user.rights_asleep_until),
-            serde_json::Value::Null,
-        )
-        .touches(user.id)
-        .touches(id);
-    for on in held.keys() {
-        event = event.also_in(*on);
-    }
-    tx.emit(event);
-    let whole = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
-    let home = ScopeKey::Tenant(tenant_id);
-    if tx
-        .caller_permissions(home)
-        .await?
-        .has(Permission::UsersRead)
-    {
-        return Ok(whole);
-    }
-    // A holder from another tenant gets to see names, no more (ROL-8).
-    Ok(User {
-        recovery_email: String::new(),
-        directory_roles: Vec::new(),
-        created_through_account: String::new(),
-        ..whole
-    })
 }
 
 /// The user of a name that a proof reaches.

@@ -278,6 +278,7 @@ pub async fn take_everything(tx: &mut Tx, user: &Model, state: i64) -> Result<Ta
     losses.session_count = credential::end_sessions(tx, user.id, None).await?;
     let sql = "DELETE FROM credentials WHERE user_id = $1";
     sql::execute(tx.db(), sql, [user.id.into()]).await?;
+    grants::forget_woken(tx, user.id).await?;
     link::revoke_ways_in(tx, user.id).await?;
     shut_out.done(tx).await?;
     Ok(Taken {

@@ -647,7 +647,7 @@ pub fn cell(method: &MethodDescriptor, answer: &Result<Vec<u8>, Status>) -> &'st
     match reason(status).as_str() {
         // A token in a public request is not the caller's.
         "CREDENTIALS_MISSING" | "TOKEN_INVALID" if method.name() != "RefreshSession" => "who",
-        "PERMISSION_MISSING" => "no",
+        "PERMISSION_MISSING" | "NOTHING_TO_WAKE" => "no",
         "PASSWORD_CHANGE_REQUIRED" => "pwd",
         "RECENT_SIGN_IN_REQUIRED" => "old",
         "RIGHTS_ASLEEP" => "asleep",
@@ -707,7 +707,7 @@ async fn table(site: &Site) -> String {
     }
     let mut text = String::from(
         "# Every method, and what each kind of caller gets; written by the test access_matrix with ENTENTE_BLESS=1.\n\
-         # yes: allowed   past: allowed, then refused for another reason than rights   no: PERMISSION_MISSING   who: UNAUTHENTICATED\n\
+         # yes: allowed   past: allowed, then refused for another reason than rights   no: PERMISSION_MISSING, NOTHING_TO_WAKE   who: UNAUTHENTICATED\n\
          # pwd: PASSWORD_CHANGE_REQUIRED   old: RECENT_SIGN_IN_REQUIRED   asleep: RIGHTS_ASLEEP   posing: ON_BEHALF_REFUSED   .: can't be\n#\n",
     );
     for (column, what) in COLUMNS {

@@ -28,7 +28,7 @@ use crate::{
 const USER_CREATED: &str = "entente.directory.v1.UserCreated";
 const DAY: i64 = 86_400;
 
-fn watch(parent: &str, cursor: &str) -> WatchEventsRequest {
+pub fn watch(parent: &str, cursor: &str) -> WatchEventsRequest {
     WatchEventsRequest {
         parent: parent.to_owned(),
         cursor: cursor.to_owned(),
@@ -36,7 +36,7 @@ fn watch(parent: &str, cursor: &str) -> WatchEventsRequest {
     }
 }
 
-async fn open(
+pub async fn open(
     caller: &Caller,
     request: WatchEventsRequest,
 ) -> Result<Streaming<WatchEventsResponse>, Status> {
@@ -52,7 +52,7 @@ async fn next(
 }
 
 /// Reads so many events.
-async fn take(stream: &mut Streaming<WatchEventsResponse>, n: usize) -> Vec<DomainEvent> {
+pub async fn take(stream: &mut Streaming<WatchEventsResponse>, n: usize) -> Vec<DomainEvent> {
     let mut events = Vec::new();
     while events.len() < n {
         events.extend(next(stream).await.unwrap().unwrap().events);
@@ -60,7 +60,7 @@ async fn take(stream: &mut Streaming<WatchEventsResponse>, n: usize) -> Vec<Doma
     events
 }
 
-async fn last_cursor(caller: &Caller, parent: &str) -> String {
+pub async fn last_cursor(caller: &Caller, parent: &str) -> String {
     let parent = parent.to_owned();
     let request = GetLastCursorRequest { parent };
     let answer = caller.events().get_last_cursor(request).await.unwrap();
@@ -255,7 +255,7 @@ async fn filters_leave_out_and_cursors_move_on_all_the_same() {
 }
 
 /// The payload of the one event of its type that tells of the resource, as a client has it.
-fn payload<M: prost::Name + Default>(events: &[DomainEvent], resource: &str) -> M {
+pub fn payload<M: prost::Name + Default>(events: &[DomainEvent], resource: &str) -> M {
     let of_type: Vec<_> = events
         .iter()
         .filter(|e| e.r#type == M::full_name() && e.resource == resource)

@@ -1,9 +1,10 @@
 //! Who may give what, what nobody may hold, and how soon all of it counts. The last ones who must remain: `rights/last.rs`; how far exceptions
-//! reach: `rights/exceptions.rs`; who hears of what sleeps: `rights/gifts.rs`.
+//! reach: `rights/exceptions.rs`; who hears of what sleeps: `rights/gifts.rs`; who wakes it: `rights/waking.rs`.
 
 mod exceptions;
 mod gifts;
 mod last;
+mod waking;
 
 use entente::{
     access::grants,
@@ -458,7 +459,7 @@ async fn rights_sleep_after_somebody_else_set_the_password_until_time_or_a_holde
             "CANNOT_GRANT_WHAT_YOU_LACK",
         );
         update(&bob.caller, &account, &plainly).await.unwrap();
-        let denied = (Code::PermissionDenied, "PERMISSION_MISSING");
+        let denied = (Code::PermissionDenied, "NOTHING_TO_WAKE");
         refused(bob.caller.wake(&bob.name).await, denied.0, denied.1);
         refused(plain.caller.wake(&bob.name).await, denied.0, denied.1);
         let unknown = format!("{}/users/{}", contoso.name, crate::harness::request_id());

@@ -11,6 +11,7 @@ mod last;
 mod passing;
 mod people;
 mod purge;
+mod sleep;
 mod standing;
 
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
@@ -28,13 +29,11 @@ pub use self::{
     passing::demand_all_held_by,
     people::{
         Right, accounts_kept_from, at_stake, by_scope, can_act, is_same_person, kept_by, rights_of,
-        share_a_scope,
+        share_a_scope, shared_scopes,
     },
     purge::{forget_principals, forget_scope},
-    standing::{
-        ACTIVE, Held, HeldOf, Source, Standing, asleep, held, home_principal, sleeping, standing,
-        state,
-    },
+    sleep::{ASLEEP_US, Sleep, asleep, forget_woken, set_asleep, sleeping},
+    standing::{ACTIVE, Held, HeldOf, Source, Standing, held, home_principal, standing, state},
 };
 use super::{
     principal::{Kind, Principal},
@@ -43,7 +42,6 @@ use super::{
 use crate::{
     app::Tx,
     check::{MOST_ITEMS_NAMED, Violations},
-    env::{HOUR_US, Micros},
     error::{Error, Reason, Result},
     proto::{
         access::{AccountRole, Rights},
@@ -55,9 +53,6 @@ use crate::{
 
 /// Rows of rights that one question reads.
 const MOST_ROWS: usize = 10_000;
-
-/// Rights sleep so long after somebody else set the credential (ROL-13).
-pub const ASLEEP_US: Micros = 72 * HOUR_US;
 
 /// The bit of `GLOBAL_ADMIN`.
 pub const GLOBAL_ADMIN: i64 = 1 << DirectoryRole::GlobalAdmin as i64;
@@ -460,10 +455,8 @@ async fn givable(tx: &Tx, by: Principal, scope: ScopeKey, set: Set) -> Result<Op
     let Some(asleep) = state(tx.db(), by, tx.now()).await? else {
         return Ok(None);
     };
-    let mut theirs = held(tx.db(), by.id, scope).await?.all;
-    if asleep.is_some() {
-        theirs = theirs.without(sleeping(scope, theirs));
-    }
+    let held = held(tx.db(), by.id, scope).await?;
+    let theirs = held.awake(scope, asleep);
     if !theirs.has(Permission::UsersAssign) {
         return Ok(None);
     }
@@ -581,18 +574,7 @@ pub async fn set_ceiling(tx: &mut Tx, principal: Uuid, ceiling: Permissions) -> 
     Ok(())
 }
 
-/// Puts a person's rights to sleep, since somebody else set the credential; or wakes them.
-///
-/// # Errors
-/// Those of the database.
-pub async fn set_asleep(tx: &mut Tx, user: Uuid, until: Option<Micros>) -> Result<()> {
-    let sql = "UPDATE users SET rights_asleep_until = $1 WHERE id = $2";
-    let values: [Value; 2] = [Value::BigInt(until), user.into()];
-    sql::execute(tx.db(), sql, values).await?;
-    Ok(())
-}
-
-/// The same of many: IDs with folded display names.
+/// Principals were renamed, given as IDs with folded display names: see `rename`.
 ///
 /// # Errors
 /// Those of the database.

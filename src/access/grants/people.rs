@@ -113,11 +113,32 @@ pub fn by_scope(rights: &[Right]) -> BTreeMap<ScopeKey, Set> {
     all
 }
 
-/// Whether two principals hold something on one same scope, if only membership: directly, by groups, as guests.
+/// The scopes on which both of two principals hold something, if only membership: directly, by groups, as guests; at most 10,000, and the
+/// log tells where that cuts.
+///
+/// # Errors
+/// Those of the database.
+pub async fn shared_scopes<C: ConnectionTrait>(
+    db: &C,
+    one: Uuid,
+    other: Uuid,
+) -> Result<BTreeSet<ScopeKey>> {
+    let sql = shared_sql("DISTINCT a.scope_kind, a.scope_id", MOST_ROWS);
+    let rows = sql::all::<Kept, _>(db, sql, [one.into(), other.into()]).await?;
+    Ok(scopes(rows, "scopes that two principals share", other))
+}
+
+/// Whether there is any.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn share_a_scope<C: ConnectionTrait>(db: &C, one: Uuid, other: Uuid) -> Result<bool> {
+    let sql = shared_sql("1 AS one", 1);
+    let row = sql::row(db, sql, [one.into(), other.into()]).await?;
+    Ok(row.is_some())
+}
+
+fn shared_sql(told: &str, most: usize) -> String {
     let scopes = |n: u8| {
         let people = format!("SELECT id FROM users WHERE id = ${n} OR home_id = ${n}");
         format!(
@@ -125,13 +146,11 @@ pub async fn share_a_scope<C: ConnectionTrait>(db: &C, one: Uuid, other: Uuid) -
              UNION ALL SELECT scope_kind, scope_id FROM group_rights WHERE user_id IN ({people})"
         )
     };
-    let sql = format!(
-        "SELECT 1 AS one FROM ({}) a JOIN ({}) b ON b.scope_kind = a.scope_kind AND b.scope_id = a.scope_id LIMIT 1",
+    format!(
+        "SELECT {told} FROM ({}) a JOIN ({}) b ON b.scope_kind = a.scope_kind AND b.scope_id = a.scope_id LIMIT {most}",
         scopes(1),
         scopes(2)
-    );
-    let row = sql::row(db, sql, [one.into(), other.into()]).await?;
-    Ok(row.is_some())
+    )
 }
 
 /// The scopes of these rights that must not lose their last one (ROL-9), and may by them.

@@ -25,6 +25,7 @@ pub async fn forget_principals(tx: &mut Tx, principals: &[Uuid]) -> Result<()> {
         ("group_members", "user_id"),
         ("group_members", "group_id"),
         ("group_rights", "user_id"),
+        ("woken_rights", "user_id"),
     ] {
         let sql = format!("DELETE FROM {table} WHERE {column} IN ({these})");
         sql::execute(tx.db(), sql, [sql::ids(principals)]).await?;
@@ -37,7 +38,7 @@ pub async fn forget_principals(tx: &mut Tx, principals: &[Uuid]) -> Result<()> {
 /// # Errors
 /// Those of the database.
 pub async fn forget_scope(tx: &mut Tx, scope: ScopeKey) -> Result<()> {
-    for table in ["grants", "group_rights"] {
+    for table in ["grants", "group_rights", "woken_rights"] {
         let sql = format!("DELETE FROM {table} WHERE scope_kind = $1 AND scope_id = $2");
         let values: [Value; 2] = [scope.kind().into(), scope.id().into()];
         sql::execute(tx.db(), sql, values).await?;

@@ -4,12 +4,12 @@
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{Set, roles_of};
+use super::{Set, roles_of, sleep::sleeping};
 use crate::{
     access::{
         cache::Facts,
         principal::{Authenticated, Kind, Principal},
-        roles::{self, Permission, Permissions},
+        roles::{self, Permissions},
     },
     env::Micros,
     error::{Error, Reason, Result},
@@ -17,7 +17,6 @@ use crate::{
         memory::{Fact, Found},
         scope_key::ScopeKey,
         sql,
-        time::rfc3339,
     },
 };
 
@@ -275,10 +274,25 @@ pub struct Held {
     pub single: Permissions,
     /// All permissions together, asleep or not (ROL-6).
     pub all: Permissions,
+    /// What was woken of those that sleep here (ROL-13).
+    woken: Permissions,
     /// What a service may do on behalf of people: its own ceiling, if it has one.
     pub ceiling: Option<Permissions>,
     /// Where it comes from.
     pub sources: Vec<Source>,
+}
+
+impl Held {
+    /// Those of all permissions that are awake here, if the person's rights are asleep until then (ROL-13).
+    #[must_use]
+    pub fn awake(&self, scope: ScopeKey, asleep_until: Option<Micros>) -> Permissions {
+        match asleep_until {
+            Some(_) => self
+                .all
+                .without(sleeping(scope, self.all).without(self.woken)),
+            None => self.all,
+        }
+    }
 }
 
 #[derive(FromQueryResult)]
@@ -288,6 +302,7 @@ struct HeldRow {
     on_behalf_ceiling: String,
     group_id: Option<Uuid>,
     tenant_id: Uuid,
+    woken: Option<String>,
 }
 
 /// The fact of what a principal holds on a scope.
@@ -318,13 +333,14 @@ impl Fact for HeldOf {
             "blob"
         };
         let sql = format!(
-            "SELECT x.roles, x.permissions, x.on_behalf_ceiling, x.group_id, x.tenant_id FROM ( \
+            "SELECT x.roles, x.permissions, x.on_behalf_ceiling, x.group_id, x.tenant_id, w.permissions AS woken FROM ( \
                SELECT roles, permissions, on_behalf_ceiling, CAST(NULL AS {uuid}) AS group_id, tenant_id, principal_kind FROM grants \
                  WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3 \
                UNION ALL \
                SELECT roles, permissions, '' AS on_behalf_ceiling, group_id, tenant_id, 4 AS principal_kind FROM group_rights \
                  WHERE scope_kind = $1 AND scope_id = $2 AND user_id = $3 \
-             ) x WHERE ($1 <> 2 OR x.principal_kind = 3 OR EXISTS \
+             ) x LEFT JOIN woken_rights w ON w.user_id = $3 AND w.scope_kind = $1 AND w.scope_id = $2 \
+             WHERE ($1 <> 2 OR x.principal_kind = 3 OR EXISTS \
                (SELECT 1 FROM associations a WHERE a.account_id = $2 AND a.tenant_id = x.tenant_id))"
         );
         let values: [Value; 3] = [
@@ -342,6 +358,10 @@ impl Fact for HeldOf {
             held.member = true;
             held.roles |= set.roles;
             held.single = held.single.and(set.single);
+            // The same in each row: it is the user's, not the grant's.
+            if let Some(woken) = &row.woken {
+                held.woken = Permissions::from_stored(woken);
+            }
             if !row.on_behalf_ceiling.is_empty() {
                 held.ceiling = Some(Permissions::from_stored(&row.on_behalf_ceiling));
             }
@@ -388,22 +408,4 @@ pub async fn held<C: ConnectionTrait>(db: &C, principal: Uuid, scope: ScopeKey) 
         home: None,
     };
     Ok(fact.load(db).await?.value)
-}
-
-/// The permissions of these that sleep on a scope while rights are asleep.
-#[must_use]
-pub fn sleeping(scope: ScopeKey, of: Permissions) -> Permissions {
-    if scope == ScopeKey::Operator {
-        of
-    } else {
-        of.within(roles::SLEEPING)
-    }
-}
-
-/// The refusal of a permission that sleeps.
-#[must_use]
-pub fn asleep(permission: Permission, until: Micros) -> Error {
-    Error::precondition(Reason::RightsAsleep)
-        .with("permission", permission.name())
-        .with("until", rfc3339(until))
 }

@@ -893,7 +893,7 @@ async fn rights_by_groups_sleep_and_are_woken_by_who_holds_them_by_a_group() {
             refused(
                 who.caller.wake(&bob.name).await,
                 Code::PermissionDenied,
-                "PERMISSION_MISSING",
+                "NOTHING_TO_WAKE",
             );
         }
         joe.caller.wake(&bob.name).await.unwrap();

@@ -71,7 +71,7 @@ async fn rights_of_a_guest_sleep_when_its_home_is_reset_until_a_holder_at_the_ho
         let bob = site.person(&guest.contoso, "bob").await;
         for other in [&there, &fred, &bob.caller, eve] {
             let tried = other.wake(&guest.name).await;
-            refused(tried, Code::PermissionDenied, "PERMISSION_MISSING");
+            refused(tried, Code::PermissionDenied, "NOTHING_TO_WAKE");
         }
         let before = ann.user(&guest.name).await.unwrap();
         let woken = ann.wake(&guest.name).await.unwrap();
@@ -80,7 +80,7 @@ async fn rights_of_a_guest_sleep_when_its_home_is_reset_until_a_holder_at_the_ho
         assert!(may_act(&there, &guest.account).await);
         // Nothing sleeps any more.
         let again = ann.wake(&guest.name).await;
-        refused(again, Code::PermissionDenied, "PERMISSION_MISSING");
+        refused(again, Code::PermissionDenied, "NOTHING_TO_WAKE");
     })
     .await;
 }

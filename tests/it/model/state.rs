@@ -64,6 +64,8 @@ pub struct Principal {
     pub credential: bool,
     /// Whether somebody else set its credential within 72 hours (ROL-13).
     pub asleep: bool,
+    /// What others woke of it since, by account.
+    pub woken: BTreeMap<usize, Words>,
     /// Its ID in the local directory.
     pub external: Option<usize>,
     /// Whether the local directory has disabled it, and if an admin had before.
@@ -90,6 +92,7 @@ impl Principal {
             address: None,
             credential: false,
             asleep: false,
+            woken: BTreeMap::new(),
             external: None,
             off: None,
             inside: BTreeSet::new(),
@@ -234,9 +237,20 @@ impl Model {
     pub fn on_account(&self, table: &Table, who: usize, account: usize) -> Words {
         let mut may = self.all_on_account(table, who, account);
         if self.asleep(who) {
-            may.retain(|p| !sleeps(p));
+            let woken = self.principals[who].woken.get(&account);
+            may.retain(|p| !sleeps(p) || woken.is_some_and(|woken| woken.contains(p)));
         }
         may
+    }
+
+    /// Somebody else set a person's credential: whatever was woken sleeps again, as itself and as a guest (ROL-13).
+    pub fn fall_asleep(&mut self, who: usize) {
+        self.principals[who].asleep = true;
+        for p in 0..self.principals.len() {
+            if self.person(p) == who {
+                self.principals[p].woken.clear();
+            }
+        }
     }
 
     pub fn on_tenant(&self, table: &Table, who: usize, tenant: usize) -> Words {
@@ -371,6 +385,7 @@ impl Model {
         p.keys = 0;
         p.ended += 1;
         p.off = None;
+        p.woken.clear();
         for tenant in &mut self.tenants {
             if tenant.agent == Some(who) {
                 tenant.agent = None;

@@ -34,7 +34,8 @@ pub enum Step {
     Reset(usize),
     /// Another sets the recovery address.
     Contact(usize),
-    Wake(usize),
+    /// On one account, or wherever it may be.
+    Wake(usize, Option<usize>),
 }
 
 #[derive(Clone, Debug)]
@@ -132,18 +133,38 @@ fn scopes(model: &Model, who: usize) -> BTreeSet<Result<usize, usize>> {
     scopes
 }
 
-/// What of a person's rights sleeps, by account, as itself or as a guest.
-fn sleeping(by: &By<'_>, who: usize) -> Vec<(usize, Words)> {
+/// What of a person's rights sleeps, by account, and by who holds it: itself or a guest.
+fn sleeping(by: &By<'_>, person: usize) -> Vec<(usize, usize, Words)> {
     let model = by.model;
     let accounts: BTreeSet<usize> = model.members.keys().map(|(a, _)| *a).collect();
-    let of = |account: usize| {
-        let people = (0..model.principals.len()).filter(|p| model.person(*p) == who);
-        let all = people.flat_map(|p| model.all_on_account(by.table, p, account));
-        all.filter(|permission| sleeps(permission))
-            .collect::<Words>()
-    };
-    let each = accounts.into_iter().map(|account| (account, of(account)));
-    each.filter(|(_, asleep)| !asleep.is_empty()).collect()
+    let people = (0..model.principals.len()).filter(|p| model.person(*p) == person);
+    let each = people.flat_map(|p| accounts.iter().map(move |account| (*account, p)));
+    let asleep = each.map(|(account, p)| {
+        let mut all = model.all_on_account(by.table, p, account);
+        let awake = model.on_account(by.table, p, account);
+        all.retain(|permission| sleeps(permission) && !awake.contains(permission));
+        (account, p, all)
+    });
+    asleep.filter(|(_, _, asleep)| !asleep.is_empty()).collect()
+}
+
+/// What a guest holds sleeps with the credential, which is its home's. Each wakes what it holds itself, awake, and there (ROL-13).
+fn wake(by: &By<'_>, next: &mut Model, target: usize, only: Option<usize>) -> Result<(), Reasons> {
+    let now = by.model;
+    let person = now.person(target);
+    let may = now.person(by.caller) != person
+        && !scopes(now, by.caller).is_disjoint(&scopes(now, target));
+    let mut woken_anything = false;
+    for (account, holder, asleep) in sleeping(by, person) {
+        let mine = now.on_account(by.table, by.caller, account);
+        let woken: Vec<String> = asleep.intersection(&mine).cloned().collect();
+        if may && only.is_none_or(|only| only == account) && !woken.is_empty() {
+            let all = &mut next.principals[holder].woken;
+            all.entry(account).or_default().extend(woken);
+            woken_anything = true;
+        }
+    }
+    unless(woken_anything, "NOTHING_TO_WAKE")
 }
 
 fn undelete(next: &mut Model, who: usize) -> Result<(), Reasons> {
@@ -174,7 +195,9 @@ fn undelete(next: &mut Model, who: usize) -> Result<(), Reasons> {
     let p = &mut next.principals[who];
     p.life = Life::Active;
     p.credential = p.kind == Kind::Member;
-    p.asleep = p.kind == Kind::Member;
+    if p.kind == Kind::Member {
+        next.fall_asleep(who);
+    }
     Ok(())
 }
 
@@ -239,30 +262,16 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             }
             let p = &mut next.principals[*target];
             p.credential = true;
-            p.asleep = true;
             p.ended += 1;
+            next.fall_asleep(*target);
         }
         Step::Contact(target) => {
             by.over(*target, "users.update")?;
             set_credential(&by, *target)?;
-            let p = &mut next.principals[*target];
-            p.email = true;
-            p.asleep = true;
+            next.principals[*target].email = true;
+            next.fall_asleep(*target);
         }
-        Step::Wake(target) => {
-            // What a guest holds sleeps with the credential, which is its home's.
-            let person = now.person(*target);
-            let asleep = sleeping(&by, person);
-            let fine = now.person(by.caller) != person
-                && now.principals[person].asleep
-                && !asleep.is_empty()
-                && !scopes(now, by.caller).is_disjoint(&scopes(now, *target))
-                && asleep
-                    .iter()
-                    .all(|(account, what)| by.holds(*account, what));
-            unless(fine, "PERMISSION_MISSING")?;
-            next.principals[person].asleep = false;
-        }
+        Step::Wake(target, on) => wake(&by, &mut next, *target, *on)?,
     }
     Ok(next)
 }
@@ -374,7 +383,10 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> Step {
         }
         17 | 18 => Step::Reset(such(rng, &|p| p.life == Life::Active)),
         19 => Step::Contact(target),
-        _ => Step::Wake(such(rng, &|p| p.asleep)),
+        _ => {
+            let on = rng.chance(40).then(|| rng.pick(draw.accounts));
+            Step::Wake(such(rng, &|p| p.asleep), on)
+        }
     }
 }
 
@@ -466,9 +478,10 @@ pub async fn call(world: &mut World<'_>, caller: &Caller, step: &Step) -> Result
             };
             users.update_user(request).await.map(nothing)
         }
-        Step::Wake(p) => {
+        Step::Wake(p, on) => {
             let request = WakeRightsRequest {
                 name: name(p),
+                scope: on.map_or_else(String::new, |a| world.account_names[a].clone()),
                 ..WakeRightsRequest::default()
             };
             users.wake_rights(request).await.map(nothing)
