@@ -170,8 +170,8 @@ async fn run(command: Command, config: Config) -> Result<ExitCode> {
     let serving = match command {
         // The ports come first: a taken one is no reason to touch the database.
         Command::Serve => Some((
-            server::bind(config.listen).await?,
-            server::bind(config.ops_listen).await?,
+            server::take(config.listen)?,
+            server::take(config.ops_listen)?,
         )),
         _ => None,
     };
@@ -183,6 +183,7 @@ async fn run(command: Command, config: Config) -> Result<ExitCode> {
                 return Err(Error::internal("no port"));
             };
             first_start(&app).await?;
+            let (listener, ops) = (server::listen(listener)?, server::listen(ops)?);
             println!(
                 "serving gRPC on {}, operations on http://{}",
                 app.config.listen, app.config.ops_listen

@@ -13,7 +13,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::Semaphore,
+};
 use tonic::{
     body::Body,
     transport::{Server, server::TcpIncoming},
@@ -44,6 +47,8 @@ const MAX_STREAMS: u32 = 256;
 const MAX_PENDING_RESETS: usize = 64;
 /// All places are never taken by fewer callers than this.
 const CALLERS_AT_LEAST: usize = 4;
+/// Connections that wait to be accepted, as the standard library has it.
+const BACKLOG: u32 = 1_024;
 /// How often health asks the database.
 const HEALTH_EVERY: Duration = Duration::from_secs(2);
 
@@ -214,12 +219,34 @@ where
     }
 }
 
-/// Binds a port, naming it if that fails.
+/// Takes a port, naming it if that fails. Nobody is let in before `listen`: whoever waits for the port finds all that a first start leaves.
 ///
 /// # Errors
-/// If it is taken or may not be used.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|e| Error::internal(format!("{address} can't be listened on: {e}")))
+/// If somebody listens there, or it may not be used.
+pub fn take(address: SocketAddr) -> Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    socket
+        .and_then(|socket| {
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            Ok(socket)
+        })
+        .map_err(|e| unusable(address, &e))
+}
+
+/// Opens a port that was taken.
+///
+/// # Errors
+/// If somebody else was faster.
+pub fn listen(socket: TcpSocket) -> Result<TcpListener> {
+    let unspecified = SocketAddr::from(([0; 4], 0));
+    let address = socket.local_addr().unwrap_or(unspecified);
+    socket.listen(BACKLOG).map_err(|e| unusable(address, &e))
+}
+
+fn unusable(address: SocketAddr, error: &std::io::Error) -> Error {
+    Error::internal(format!("{address} can't be listened on: {error}"))
 }

@@ -459,6 +459,29 @@ async fn two_replicas_start_at_once_on_an_empty_database() {
 
 // proves COM-19
 #[tokio::test]
+async fn at_a_first_start_the_password_is_there_before_anybody_is_let_in() {
+    let setting = Setting::new(None);
+    let file = setting.data().join("first-administrator-password");
+    let server = setting.spawn(&[]);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for port in [server.grpc, server.ops] {
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "{}", setting.log());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(file.exists(), "{}", setting.log());
+    }
+    // A port that somebody listens on is no reason to touch a database.
+    let other = Setting::new(None);
+    let taken = format!("127.0.0.1:{}", server.grpc);
+    let refused = other.run(&["serve", "--listen", &taken, "--ops-listen", "127.0.0.1:0"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains(&taken));
+    assert!(!other.data().exists());
+}
+
+// proves COM-19
+#[tokio::test]
 async fn bootstrap_recover_admin_and_rotate_keys_work_offline() {
     let setting = Setting::new(None);
     let made = setting.run(&["bootstrap", "--json", "--email", "root@operator.example"]);
