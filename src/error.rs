@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 pub use crate::proto::access::ErrorReason as Reason;
-use crate::store::scope_key::ScopeKey;
+use crate::{access::roles::Permission, store::scope_key::ScopeKey};
 
 /// The result of nearly everything here.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -104,8 +104,14 @@ impl Error {
 
     /// The caller may not; the same whether or not the resource exists.
     #[must_use]
-    pub fn denied(permission: &str) -> Self {
-        Self::new(Code::PermissionDenied, Reason::PermissionMissing).with("permission", permission)
+    pub fn denied(permission: Permission) -> Self {
+        Self::refused(Reason::PermissionMissing).with("permission", permission.name())
+    }
+
+    /// Only the principal itself may; no permission helps anybody else.
+    #[must_use]
+    pub fn not_oneself() -> Self {
+        Self::refused(Reason::PermissionMissing).with("permission", "self")
     }
 
     /// Not allowed, for a reason of its own.

@@ -344,7 +344,7 @@ pub async fn demand_of_token(
     now: i64,
 ) -> Result<()> {
     if who.principal.kind != Kind::User {
-        return Err(Error::denied(permission.name()));
+        return Err(Error::denied(permission));
     }
     // The second token is a field, not the caller's credential.
     let standing = grants::standing(db, &who, now).await.map_err(|error| {

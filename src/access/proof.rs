@@ -342,9 +342,7 @@ pub async fn prove<R: Request, F: Facts>(
     if caller.who.is_none() {
         return Err(Error::unauthenticated(Reason::CredentialsMissing));
     }
-    Err(Error::denied(
-        first_missing.map_or("self", Permission::name),
-    ))
+    Err(first_missing.map_or_else(Error::not_oneself, Error::denied))
 }
 
 /// What the mailed token of a request proves, if its rule takes one.
@@ -443,7 +441,7 @@ pub async fn demand<F: Facts>(
     let mut asked = stand(db, caller, now).await?;
     match asked.has(permission, scope).await? {
         Has::Yes => Ok(()),
-        Has::No => Err(Error::denied(permission.name())),
+        Has::No => Err(Error::denied(permission)),
         Has::Asleep(until) => Err(grants::asleep(permission, until)),
     }
 }

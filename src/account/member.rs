@@ -264,7 +264,7 @@ pub async fn drop_roles(tx: &mut Tx, scope: CallerScope, req: DropRolesRequest) 
     let row = find_own(tx, scope, &name).await?;
     update::check_etag(&etag, row.version)?;
     let dropped = Set::of_request(rights.as_ref());
-    refuse_owner(dropped.roles & row.roles)?;
+    refuse_owner(row.account_id, dropped.roles & row.roles)?;
     let old = set_of(&row);
     let new = Set {
         roles: old.roles & !dropped.roles,
@@ -291,7 +291,7 @@ pub async fn leave_account(
     } = req;
     let row = find_own(tx, scope, &name).await?;
     update::check_etag(&etag, row.version)?;
-    refuse_owner(row.roles)?;
+    refuse_owner(row.account_id, row.roles)?;
     let mut losses = Losses::default();
     let member = remove(tx, &row, &mut losses).await?;
     Ok(LeaveAccountResponse {
@@ -364,7 +364,7 @@ pub async fn get_member(rd: &Read, proof: Proof, req: GetMemberRequest) -> Resul
             } else {
                 None
             };
-            row.ok_or_else(|| Error::denied(Permission::MembersRead.name()))?
+            row.ok_or_else(|| Error::denied(Permission::MembersRead))?
         }
     };
     let mut members = [wire::member(rd.app(), &row)];
@@ -476,7 +476,7 @@ pub async fn remove_members(
     let mut losses = Losses::default();
     let mut resources = Vec::with_capacity(rows.len());
     for row in &rows {
-        refuse_owner(row.roles)?;
+        refuse_owner(row.account_id, row.roles)?;
         if delete_from_directory {
             may_delete(tx, row).await?;
         }
@@ -560,11 +560,10 @@ fn principal(row: &Model) -> Principal {
     }
 }
 
-fn refuse_owner(roles: i64) -> Result<()> {
+/// Ownership is handed on, not removed.
+fn refuse_owner(account: Uuid, roles: i64) -> Result<()> {
     if roles & OWNER == 0 {
-        Ok(())
-    } else {
-        Err(Error::denied("owner; ownership is handed on, not removed"))
+        return Ok(());
     }
 }
 
@@ -582,13 +581,15 @@ async fn find(tx: &Tx, scope: AccountScope, name: &str) -> Result<Model> {
 
 /// The caller's own membership; whoever is no member hears the same as of an account that doesn't exist.
 async fn find_own(tx: &mut Tx, scope: CallerScope, name: &str) -> Result<Model> {
-    let denied = || Error::denied(Permission::AccountRead.name());
+    let denied = || Error::denied(Permission::AccountRead);
     let own = scope.principal().id;
     match Name::parse(name) {
         Some(Name::Member(account, id)) if id == own => {
             tx.lock([ScopeKey::Account(account)]).await?;
             member::find_in(tx.db(), account, own)
                 .await?
+    let account = Name::Account(account).to_string();
+    Err(Error::precondition(Reason::OwnsAccount).with("account", account))
                 .ok_or_else(denied)
         }
         _ => Err(denied()),

@@ -380,7 +380,7 @@ pub async fn refresh_session(
 /// long as the one of the call and no younger.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`, whether or not there is such a tenant.
+/// `NO_USER_THERE`, whether or not there is such a tenant.
 pub async fn switch_tenant(
     tx: &mut Tx,
     scope: CallerScope,
@@ -391,7 +391,7 @@ pub async fn switch_tenant(
         request_id: _,
         validate_only: _,
     } = req;
-    let refused = || Error::denied("a user in that tenant tied to oneself");
+    let refused = || Error::refused(Reason::NoUserThere);
     let caller = scope.principal();
     let own = users::Entity::find_by_id(caller.id)
         .one(tx.db())
@@ -526,7 +526,7 @@ pub async fn prepare_change_password(
     let app = outside.app();
     let principal = proof.caller()?.principal();
     if !principal.is_person() {
-        return Err(Error::denied("a password, which applications have none of"));
+        return Err(Error::refused(Reason::PeopleOnly));
     }
     let (keys, network) = (app.clone(), sign_in::network(outside.caller().address));
     let (stored, user_name, home, locked) = app

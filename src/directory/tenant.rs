@@ -110,7 +110,7 @@ fn maker(proof: &Proof) -> Result<Option<Uuid>> {
     if caller.kind == Kind::Identity {
         Ok(Some(caller.id))
     } else {
-        Err(Error::denied(Permission::TenantsCreate.name()))
+        Err(Error::denied(Permission::TenantsCreate))
     }
 }
 

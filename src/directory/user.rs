@@ -243,7 +243,7 @@ pub async fn list_users(
 ///
 /// # Errors
 /// `USER_NAME_TAKEN`, `ETAG_MISMATCH`, `WRONG_STATE` for a deleted or invited user, `DIRECTORY_SYNCHRONIZED` (TEN-5); `CREDENTIAL_ELSEWHERE`
-/// for a guest's user name or recovery address; `PERMISSION_DENIED` for one's own recovery address.
+/// for a guest's user name or recovery address; `OWN_CREDENTIAL` for one's own recovery address.
 pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest) -> Result<User> {
     let UpdateUserRequest {
         user,
@@ -290,9 +290,7 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
     }
     if recovery_changed && tx.caller().who.is_some_and(|w| w.principal.id == old.id) {
         // A fresh sign-in is what protects one's own: no other verb does the same without it.
-        return Err(Error::denied(
-            "users.update on another person's recovery address; change your own with UpdateOwnContact",
-        ));
+        return Err(Error::refused(Reason::OwnCredential));
     }
     let row = store_names(tx, &old, &changed).await?;
     if recovery_changed {
@@ -513,7 +511,7 @@ pub async fn undelete_user(
 /// Sets a temporary password; sessions end, rights sleep (PWD-5, ROL-13).
 ///
 /// # Errors
-/// `PERMISSION_DENIED` for a helpdesk admin if the user holds anything, and for oneself; `CREDENTIAL_ELSEWHERE` for a guest; `WRONG_STATE`,
+/// `PERMISSION_DENIED` for a helpdesk admin if the user holds anything; `OWN_CREDENTIAL`; `CREDENTIAL_ELSEWHERE` for a guest; `WRONG_STATE`,
 /// `ETAG_MISMATCH`, `DIRECTORY_SYNCHRONIZED`.
 pub async fn reset_password(
     tx: &mut Tx,
@@ -533,9 +531,7 @@ pub async fn reset_password(
     demand_state(&user, &[ACTIVE, DISABLED])?;
     if tx.caller().who.is_some_and(|w| w.principal.id == user.id) {
         // Knowing the old password is what protects one's own: a stolen token must not be worth more.
-        return Err(Error::denied(
-            "users.reset_password on another person; change your own with ChangePassword",
-        ));
+        return Err(Error::refused(Reason::OwnCredential));
     }
     demand_over(tx, &user).await?;
     let temporary_password = credential::make_temporary(tx, user.id).await?;

@@ -4,15 +4,18 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use entente::proto::{
-    access::AccountRole,
-    account::{Account, AddMembersRequest, ImportAccountRequest},
-    directory::{
-        Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
-        CreateUserRequest, DirectoryRole, InviteUsersRequest, KeyCredential, ResetPasswordRequest,
-        SignInRequest, WhoAmIRequest, sign_in_request::Credential,
+use entente::{
+    access::roles::Permission,
+    proto::{
+        access::AccountRole,
+        account::{Account, AddMembersRequest, ImportAccountRequest},
+        directory::{
+            Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
+            CreateUserRequest, DirectoryRole, InviteUsersRequest, KeyCredential,
+            ResetPasswordRequest, SignInRequest, WhoAmIRequest, sign_in_request::Credential,
+        },
+        operator::{AssignOperatorRolesRequest, ListMailsRequest, OperatorRole},
     },
-    operator::{AssignOperatorRolesRequest, ListMailsRequest, OperatorRole},
 };
 use prost::Message as _;
 use prost_reflect::MethodDescriptor;
@@ -639,6 +642,15 @@ pub fn reason(status: &Status) -> String {
     info.reason
 }
 
+/// A refusal for a permission names one of the role table, or `self` where only the principal itself may.
+#[track_caller]
+pub fn names_what_is_missing(status: &Status) {
+    let info = status.get_details_error_info();
+    let named = info.and_then(|i| i.metadata.get("permission").cloned());
+    let known = |p: &String| p == "self" || Permission::parse(p).is_some();
+    assert!(named.as_ref().is_some_and(known), "{named:?}: {status:?}");
+}
+
 /// A cell of the table.
 pub fn cell(method: &MethodDescriptor, answer: &Result<Vec<u8>, Status>) -> &'static str {
     let Err(status) = answer else {
@@ -647,7 +659,11 @@ pub fn cell(method: &MethodDescriptor, answer: &Result<Vec<u8>, Status>) -> &'st
     match reason(status).as_str() {
         // A token in a public request is not the caller's.
         "CREDENTIALS_MISSING" | "TOKEN_INVALID" if method.name() != "RefreshSession" => "who",
-        "PERMISSION_MISSING" | "NOTHING_TO_WAKE" => "no",
+        "PERMISSION_MISSING" => {
+            names_what_is_missing(status);
+            "no"
+        }
+        "NOTHING_TO_WAKE" | "NO_USER_THERE" | "PEOPLE_ONLY" => "no",
         "PASSWORD_CHANGE_REQUIRED" => "pwd",
         "RECENT_SIGN_IN_REQUIRED" => "old",
         "RIGHTS_ASLEEP" => "asleep",
@@ -707,7 +723,7 @@ async fn table(site: &Site) -> String {
     }
     let mut text = String::from(
         "# Every method, and what each kind of caller gets; written by the test access_matrix with ENTENTE_BLESS=1.\n\
-         # yes: allowed   past: allowed, then refused for another reason than rights   no: PERMISSION_MISSING, NOTHING_TO_WAKE   who: UNAUTHENTICATED\n\
+         # yes: allowed   past: allowed, then refused for another reason than rights   no: PERMISSION_MISSING or its like   who: UNAUTHENTICATED\n\
          # pwd: PASSWORD_CHANGE_REQUIRED   old: RECENT_SIGN_IN_REQUIRED   asleep: RIGHTS_ASLEEP   posing: ON_BEHALF_REFUSED   .: can't be\n#\n",
     );
     for (column, what) in COLUMNS {

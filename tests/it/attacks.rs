@@ -113,7 +113,7 @@ async fn without_the_old_password_nobody_sets_a_first_or_a_next_one() {
         refused(
             change_password(&site.with_token(&token.access_token), &secret).await,
             Code::PermissionDenied,
-            "PERMISSION_MISSING",
+            "PEOPLE_ONLY",
         );
         let temporary = admin.reset(&bob.name).await.unwrap().temporary_password;
         site.settle_in(&bob.sign_in_name, &temporary).await;

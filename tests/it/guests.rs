@@ -150,13 +150,13 @@ async fn guest_switches_to_the_host_and_back_and_refreshes_there() {
             refused(
                 switch(&caller, tenant).await,
                 Code::PermissionDenied,
-                "PERMISSION_MISSING",
+                "NO_USER_THERE",
             );
         }
         refused(
             switch(&guest.contoso.admin.caller, &guest.fabrikam.name).await,
             Code::PermissionDenied,
-            "PERMISSION_MISSING",
+            "NO_USER_THERE",
         );
     })
     .await;
@@ -279,7 +279,7 @@ async fn host_disables_enables_deletes_and_restores_a_guest() {
         refused(
             switch(&guest.fred.caller, &guest.contoso.name).await,
             Code::PermissionDenied,
-            "PERMISSION_MISSING",
+            "NO_USER_THERE",
         );
         // At home nothing has changed, but for what there is to choose from.
         let me = guest.fred.caller.who_am_i().await.unwrap();
@@ -300,7 +300,7 @@ async fn host_disables_enables_deletes_and_restores_a_guest() {
         refused(
             switch(&guest.fred.caller, &guest.contoso.name).await,
             Code::PermissionDenied,
-            "PERMISSION_MISSING",
+            "NO_USER_THERE",
         );
         let status = refused(
             admin.undelete(&guest.name, "frederick").await,

@@ -605,6 +605,9 @@ pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, reason
     let told = info.as_ref().map(|i| i.reason.as_str());
     assert_eq!((status.code(), told), (code, Some(reason)), "{status:?}");
     assert_eq!(info.unwrap().domain, "entente");
+    if reason == "PERMISSION_MISSING" {
+        crate::access::names_what_is_missing(&status);
+    }
     status
 }
 

@@ -148,7 +148,9 @@ impl Tally {
             "DIRECTORY_SYNCHRONIZED",
             "LAST_GLOBAL_ADMIN",
             "LAST_MANAGER",
+            "NOTHING_TO_WAKE",
             "NOT_ASSIGNABLE",
+            "OWN_CREDENTIAL",
             "TENANT_IN_USE",
         ] {
             assert!(self.refused.contains_key(reason), "{reason} never came up");

@@ -29,7 +29,7 @@ async fn home_is_tied_to_one_guest_of_a_tenant_whatever_address_it_had() {
         refused(
             switch(&heir.caller, &guest.contoso.name).await,
             Code::PermissionDenied,
-            "PERMISSION_MISSING",
+            "NO_USER_THERE",
         );
     })
     .await;
@@ -136,7 +136,7 @@ async fn guest_goes_with_its_deleted_home_and_comes_back_with_nothing() {
         refused(
             switch(&fred, &guest.contoso.name).await,
             Code::PermissionDenied,
-            "PERMISSION_MISSING",
+            "NO_USER_THERE",
         );
         assert_eq!(
             admin.user(&guest.name).await.unwrap().state(),

@@ -205,7 +205,8 @@ async fn closed_identity_is_out_everywhere_at_once() {
         let next = identity(&site, ADDRESS).await;
         assert_ne!(next.name, ida.name);
         assert!(next.caller.who_am_i().await.unwrap().tenants.is_empty());
-        denied(switch(&next.caller, &contoso.name).await);
+        let away = switch(&next.caller, &contoso.name).await;
+        refused(away, Code::PermissionDenied, "NO_USER_THERE");
         denied(audited(&next.caller, &ida.name, "").await);
         // What is kept is purged after 30 days; the chain stays.
         let left = "SELECT COUNT(*) AS n FROM users WHERE id = $1";

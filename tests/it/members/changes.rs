@@ -300,13 +300,13 @@ async fn the_owner_names_a_manager_only_where_none_is_left() {
                 false,
             )
             .await,
-            Code::PermissionDenied,
-            "PERMISSION_MISSING",
+            Code::FailedPrecondition,
+            "OWNS_ACCOUNT",
         );
         refused(
             leave(&owner, &account).await,
-            Code::PermissionDenied,
-            "PERMISSION_MISSING",
+            Code::FailedPrecondition,
+            "OWNS_ACCOUNT",
         );
         // The tenant's second global admin shuts the manager out.
         let second = site

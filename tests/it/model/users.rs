@@ -290,7 +290,7 @@ fn set_credential(by: &By<'_>, target: usize) -> Result<(), Reasons> {
         faults.insert("WRONG_STATE");
     }
     if by.caller == target {
-        faults.insert("PERMISSION_MISSING");
+        faults.insert("OWN_CREDENTIAL");
     }
     check(faults)
 }
@@ -385,7 +385,23 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> Step {
         19 => Step::Contact(target),
         _ => {
             let on = rng.chance(40).then(|| rng.pick(draw.accounts));
-            Step::Wake(such(rng, &|p| p.asleep), on)
+            // Somebody who holds something where the caller does, mostly.
+            let holds = |p: usize, account: &usize| !draw.model.sources(p, *account).is_empty();
+            let sleepers: Vec<usize> = people
+                .iter()
+                .copied()
+                .filter(|p| draw.model.asleep(*p) && *p != draw.caller)
+                .filter(|p| {
+                    let mut shared = draw.accounts.iter();
+                    shared.any(|a| holds(*p, a) && holds(draw.caller, a))
+                })
+                .collect();
+            let target = if sleepers.is_empty() || rng.chance(12) {
+                target
+            } else {
+                rng.pick(&sleepers)
+            };
+            Step::Wake(target, on)
         }
     }
 }

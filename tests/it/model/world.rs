@@ -346,6 +346,9 @@ impl<'a> World<'a> {
             }
             (Ok(_), Err(_)) => {}
         }
+                if let (Err(status), "PERMISSION_MISSING") = (&refusal, told.as_str()) {
+                    crate::access::names_what_is_missing(status);
+                }
     }
 
     /// Ends the test, and tells how it came to this.
