@@ -401,16 +401,29 @@ async fn while_a_tenant_is_synchronised_what_comes_from_there_is_changed_there()
                     ..named(&bob)
                 },
             ),
-            (
-                "recovery_email",
-                User {
-                    recovery_email: "rob@mail.example".to_owned(),
-                    ..named(&bob)
-                },
-            ),
         ] {
             synchronized(admin.update(changed, &[field]).await);
         }
+        // Not the local directory's: without it nobody becomes a global admin. What Bob gets sleeps now, somebody else set a credential.
+        let address = User {
+            given_name: "Rob".to_owned(),
+            recovery_email: "rob@mail.example".to_owned(),
+            ..named(&bob)
+        };
+        let both_fields = ["recovery_email", "given_name"];
+        synchronized(admin.update(address.clone(), &both_fields).await);
+        let changed = admin.update(address, &["recovery_email"]).await.unwrap();
+        assert_eq!(changed.recovery_email, "rob@mail.example");
+        assert!(changed.synchronized && changed.rights_asleep_until.is_some());
+        admin
+            .assign(&bob, &[DirectoryRole::GlobalAdmin])
+            .await
+            .unwrap();
+        admin.assign(&bob, &[]).await.unwrap();
+        // The local directory leaves it as it is.
+        agent.bring(vec![user("u/bob")]).await;
+        let after = admin.user(&bob).await.unwrap();
+        assert_eq!(after.recovery_email, "rob@mail.example");
         synchronized(admin.reset(&bob).await);
         synchronized(admin.delete(&bob).await);
         agent.bring(vec![gone("u/cid")]).await;

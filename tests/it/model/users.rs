@@ -256,7 +256,7 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
         }
         Step::Reset(target) => {
             by.over(*target, "users.reset_password")?;
-            set_credential(&by, *target)?;
+            set_credential(&by, *target, now.principals[*target].external.is_some())?;
             if holds_anything(now, *target) {
                 by.over(*target, "users.update")?;
             }
@@ -267,7 +267,8 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
         }
         Step::Contact(target) => {
             by.over(*target, "users.update")?;
-            set_credential(&by, *target)?;
+            // The recovery address is no data of a local directory.
+            set_credential(&by, *target, false)?;
             next.principals[*target].email = true;
             next.fall_asleep(*target);
         }
@@ -277,13 +278,13 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
 }
 
 /// Whether somebody else may set a credential of this one at all.
-fn set_credential(by: &By<'_>, target: usize) -> Result<(), Reasons> {
+fn set_credential(by: &By<'_>, target: usize, synchronized: bool) -> Result<(), Reasons> {
     let p = &by.model.principals[target];
     let mut faults = Reasons::new();
     if p.kind == Kind::Guest {
         faults.insert("CREDENTIAL_ELSEWHERE");
     }
-    if p.external.is_some() {
+    if synchronized {
         faults.insert("DIRECTORY_SYNCHRONIZED");
     }
     if !matches!(p.life, Life::Active | Life::Disabled) {
