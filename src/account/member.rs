@@ -89,6 +89,12 @@ const LISTING: Listing = Listing {
     id: ("members", "principal_id"),
 };
 
+/// Groups into which one call puts users on the way: each joins all.
+const MOST_GROUPS_FILLED: usize = 20;
+
+/// Groups that a member is told of for each of its rights.
+const MOST_GROUPS_NAMED: usize = 50;
+
 /// The groups of members, as far as they are members too: who is in another group is its tenant's business.
 const GROUPS: Pairs = Pairs {
     table: "member_groups",
@@ -112,16 +118,29 @@ pub(crate) fn check_add_members(req: &AddMembersRequest, v: &mut Violations) {
                 format!("principals[{i}]"),
                 "is no name of a user, group or application",
             );
+        } else if !req.group_users.is_empty() && !is_group(name) {
+            v.also(format!("principals[{i}]"), "is no group to put users into");
         }
+    }
+    if !req.group_users.is_empty() && req.principals.len() > MOST_GROUPS_FILLED {
+        v.also(
+            "principals",
+            format!("takes at most {MOST_GROUPS_FILLED} groups to put users into"),
+        );
     }
     Set::check(req.rights.as_ref(), "rights", v);
 }
 
+fn is_group(name: &str) -> bool {
+    matches!(Name::parse(name), Some(Name::Group(..)))
+}
+
 /// Adds principals of one associated tenant with one same set of rights, all or nothing (USR-4). By whoever may give rights, or, users
-/// without rights, by a global admin of their tenant.
+/// without rights, by a global admin of their tenant. Users named beside are put into the groups added (GRP-1).
 ///
 /// # Errors
-/// `OTHER_TENANT`, `NOT_IN_ASSOCIATED_TENANT`, `ALREADY_MEMBER`, `CANNOT_GRANT_WHAT_YOU_LACK`.
+/// `OTHER_TENANT`, `NOT_IN_ASSOCIATED_TENANT`, `ALREADY_MEMBER`, `CANNOT_GRANT_WHAT_YOU_LACK`; for users to put into groups those of
+/// AddGroupMembers.
 pub async fn add_members(
     tx: &mut Tx,
     proof: Proof,
@@ -131,6 +150,7 @@ pub async fn add_members(
         parent,
         principals,
         rights,
+        group_users,
         request_id: _,
         validate_only: _,
     } = req;
@@ -185,6 +205,9 @@ pub async fn add_members(
         gifts.push((principal, set));
     }
     asleep::tell_of_gifts(tx, scope, &gifts).await?;
+    if !group_users.is_empty() {
+        directory::group::fill(tx, proof.tenant()?, &principals, &group_users).await?;
+    }
     Ok(AddMembersResponse {
         members: all_to_wire(tx, account, &added).await?,
     })
@@ -368,7 +391,7 @@ pub async fn get_member(rd: &Read, proof: Proof, req: GetMemberRequest) -> Resul
         }
     };
     let mut members = [wire::member(rd.app(), &row)];
-    add_groups(rd.db(), row.account_id, &mut members).await?;
+    add_groups(rd.db(), row.account_id, &mut members, MOST_GROUPS_NAMED).await?;
     let [member] = members;
     Ok(member)
 }
@@ -390,7 +413,7 @@ pub async fn list_members(
     let found = rd.rows(&req, &LISTING, select).await?;
     let to_wire = |row: &Model| wire::member(rd.app(), row);
     let mut members: Vec<Member> = found.rows.iter().map(to_wire).collect();
-    add_groups(rd.db(), scope.id(), &mut members).await?;
+    add_groups(rd.db(), scope.id(), &mut members, MOST_GROUPS_NAMED).await?;
     let page = found.page(members);
     Ok(ListMembersResponse {
         members: page.items,
@@ -565,6 +588,8 @@ fn refuse_owner(account: Uuid, roles: i64) -> Result<()> {
     if roles & OWNER == 0 {
         return Ok(());
     }
+    let account = Name::Account(account).to_string();
+    Err(Error::precondition(Reason::OwnsAccount).with("account", account))
 }
 
 async fn find(tx: &Tx, scope: AccountScope, name: &str) -> Result<Model> {
@@ -588,8 +613,6 @@ async fn find_own(tx: &mut Tx, scope: CallerScope, name: &str) -> Result<Model> 
             tx.lock([ScopeKey::Account(account)]).await?;
             member::find_in(tx.db(), account, own)
                 .await?
-    let account = Name::Account(account).to_string();
-    Err(Error::precondition(Reason::OwnsAccount).with("account", account))
                 .ok_or_else(denied)
         }
         _ => Err(denied()),
@@ -648,7 +671,8 @@ async fn all_to_wire(tx: &Tx, account: Uuid, ids: &[Uuid]) -> Result<Vec<Member>
             .ok_or_else(|| Error::internal("a member vanished within its transaction"))?;
         members.push(wire::member(tx.app(), &row));
     }
-    add_groups(tx.db(), account, &mut members).await?;
+    // Up to 500 in an answer that can't be cut: where the rights come from in full, lists tell.
+    add_groups(tx.db(), account, &mut members, 1).await?;
     Ok(members)
 }
 
@@ -657,6 +681,7 @@ async fn add_groups<C: ConnectionTrait>(
     db: &C,
     account: Uuid,
     members: &mut [Member],
+    most_groups: usize,
 ) -> Result<()> {
     let id_of = |member: &Member| Name::parse(&member.name).map(|name| name.id());
     let places: BTreeMap<Uuid, usize> = members
@@ -669,10 +694,10 @@ async fn add_groups<C: ConnectionTrait>(
         return Ok(());
     }
     let users: Vec<Uuid> = places.keys().copied().collect();
-    let given = grants::given_by_groups(db, ScopeKey::Account(account), &users).await?;
-    for (user, source) in &given {
-        if let Some(member) = places.get(user).and_then(|i| members.get_mut(*i)) {
-            wire::add_source(member, account, source);
+    let scope = ScopeKey::Account(account);
+    for given in grants::given_by_groups(db, scope, &users, most_groups).await? {
+        if let Some(member) = places.get(&given.user).and_then(|i| members.get_mut(*i)) {
+            wire::add_given(member, account, &given);
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::entity::{account, association, member};
 use crate::{
     access::{
-        grants::{Set, Source},
+        grants::{Given, Set},
         principal::{Kind, Principal},
         roles::Permissions,
     },
@@ -164,7 +164,7 @@ pub fn member(app: &App, row: &member::Model) -> Member {
             format!("{user_name}@{}", domain(app, domain_prefix))
         },
         rights: Some(set.to_rights()),
-        effective_rights: effective(*account_id, set, "direct"),
+        effective_rights: effective(*account_id, set, "direct", &[], false),
         kind: member_kind(kind) as i32,
         tenant: if kind == Kind::Identity {
             String::new()
@@ -179,21 +179,29 @@ pub fn member(app: &App, row: &member::Model) -> Member {
     }
 }
 
-/// Adds what a group gives to a member.
-pub fn add_source(member: &mut Member, account: Uuid, source: &Source) {
-    if let Some(group) = source.group {
-        let group = Name::Group(source.tenant, group).to_string();
-        let rights = effective(account, source.set, &group);
+/// Adds what groups give to a member.
+pub fn add_given(member: &mut Member, account: Uuid, given: &Given) {
+    let groups: Vec<String> = given.groups.iter().map(ToString::to_string).collect();
+    if let Some(first) = groups.first() {
+        let rights = effective(account, given.set, first, &groups, given.more);
         member.effective_rights.extend(rights);
     }
 }
 
-fn effective(account: Uuid, set: Set, source: &str) -> Vec<EffectiveRight> {
+fn effective(
+    account: Uuid,
+    set: Set,
+    source: &str,
+    groups: &[String],
+    more_groups: bool,
+) -> Vec<EffectiveRight> {
     set.names(ScopeKey::Account(account))
         .into_iter()
         .map(|right| EffectiveRight {
             right,
             source: source.to_owned(),
+            groups: groups.to_vec(),
+            more_groups,
         })
         .collect()
 }

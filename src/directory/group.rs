@@ -342,6 +342,26 @@ pub async fn add_group_members(
     })
 }
 
+/// Puts users into groups that were just added to an account, as whoever adds them may (GRP-1, GRP-7).
+///
+/// # Errors
+/// As those of `add_group_members`.
+pub(crate) async fn fill(
+    tx: &mut Tx,
+    scope: TenantScope,
+    groups: &[String],
+    users: &[String],
+) -> Result<()> {
+    let rows = find_all(tx, scope, groups, "principals").await?;
+    let users = users_of(tx, scope, users, "group_users").await?;
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    grants::give_by_groups(tx, &ids).await?;
+    for row in &rows {
+        join(tx, row, &users).await?;
+    }
+    Ok(())
+}
+
 /// Puts a new user into groups of its tenant, as whoever makes it may (USR-1, GRP-7).
 ///
 /// # Errors

@@ -114,7 +114,7 @@ impl Place {
             principals,
             rights: Some(rights(&[AccountRole::Developer])),
             request_id: request_id(),
-            validate_only: false,
+            ..AddMembersRequest::default()
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Groups in their tenant: made, read, renamed, filled, deleted. What they give on accounts: `groups/rights.rs`; the last ones who must
-//! remain: `groups/last.rs`.
+//! remain: `groups/last.rs`; filled while they are added to an account: `groups/filling.rs`.
 
+mod filling;
 mod large;
 mod last;
 mod rights;

@@ -154,7 +154,7 @@ impl Stage {
                     principals: self.three.clone(),
                     rights: Some(rights(&[AccountRole::Developer])),
                     request_id: request_id(),
-                    validate_only: false,
+                    ..AddMembersRequest::default()
                 })
             }
         }

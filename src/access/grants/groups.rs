@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{Grant, Last, Right, Set, ShutOut, Source, all_of, at_stake, lacking};
+use super::{Grant, Last, Right, Set, ShutOut, all_of, at_stake, lacking};
 use crate::{
     access::{
         principal::Principal,
@@ -450,15 +450,29 @@ pub async fn leave_all_groups(tx: &mut Tx, user: Uuid) -> Result<Vec<Name>> {
 }
 
 #[derive(FromQueryResult)]
-struct Given {
+struct GivenRow {
     user_id: Uuid,
     roles: i64,
     permissions: String,
-    group_id: Uuid,
+    groups: String,
     tenant_id: Uuid,
 }
 
-/// What groups give to these users on a scope, as far as their tenants are associated there: the same rows that a check of each reads.
+/// One set of rights that groups give to a user on a scope.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The user.
+    pub user: Uuid,
+    /// The roles and single permissions.
+    pub set: Set,
+    /// The groups that give just this, in order of their IDs, no more of them than were asked for.
+    pub groups: Vec<Name>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// What groups give to these users on a scope, as far as their tenants are associated there: the same rows that a check of each reads. Of the
+/// groups that give the same to a user, as many as `most` are named.
 ///
 /// # Errors
 /// Those of the database.
@@ -466,29 +480,50 @@ pub async fn given_by_groups<C: ConnectionTrait>(
     db: &C,
     scope: ScopeKey,
     users: &[Uuid],
-) -> Result<Vec<(Uuid, Source)>> {
+    most: usize,
+) -> Result<Vec<Given>> {
+    let all = if db.get_database_backend() == DbBackend::Postgres {
+        "string_agg(CAST(x.group_id AS text), ',')"
+    } else {
+        "group_concat(hex(x.group_id), ',')"
+    };
+    // One more than is named, to know whether there are more.
     let sql = format!(
-        "SELECT r.user_id, r.roles, r.permissions, r.group_id, r.tenant_id FROM group_rights r \
-         WHERE r.scope_kind = $1 AND r.scope_id = $2 AND r.user_id IN ({}) \
+        "SELECT r.user_id, r.roles, r.permissions, r.tenant_id, (SELECT {all} FROM (SELECT m.group_id FROM group_members m \
+           JOIN grants g ON g.scope_kind = r.scope_kind AND g.scope_id = r.scope_id AND g.principal_id = m.group_id AND g.principal_kind = 4 \
+           WHERE m.user_id = r.user_id AND g.roles = r.roles AND g.permissions = r.permissions ORDER BY m.group_id LIMIT $4) x) AS groups \
+         FROM group_rights r WHERE r.scope_kind = $1 AND r.scope_id = $2 AND r.user_id IN ({}) \
          AND ($1 <> 2 OR EXISTS (SELECT 1 FROM associations a WHERE a.account_id = $2 AND a.tenant_id = r.tenant_id)) \
          ORDER BY r.user_id, r.group_id, r.roles, r.permissions",
         sql::in_ids(db, 3)
     );
-    let values: [Value; 3] = [scope.kind().into(), scope.id().into(), sql::ids(users)];
-    let rows = sql::all::<Given, _>(db, sql, values).await?;
+    let values: [Value; 4] = [
+        scope.kind().into(),
+        scope.id().into(),
+        sql::ids(users),
+        i64::try_from(most.saturating_add(1)).unwrap_or(1).into(),
+    ];
+    let rows = sql::all::<GivenRow, _>(db, sql, values).await?;
     Ok(rows
         .into_iter()
         .map(|row| {
-            let set = Set {
-                roles: row.roles,
-                single: Permissions::from_stored(&row.permissions),
-            };
-            let source = Source {
-                set,
-                group: Some(row.group_id),
-                tenant: row.tenant_id,
-            };
-            (row.user_id, source)
+            let groups = row.groups.split(',');
+            let mut groups: Vec<_> = groups.filter_map(|id| Uuid::try_parse(id).ok()).collect();
+            groups.sort_unstable();
+            let more = groups.len() > most;
+            groups.truncate(most);
+            Given {
+                user: row.user_id,
+                set: Set {
+                    roles: row.roles,
+                    single: Permissions::from_stored(&row.permissions),
+                },
+                groups: groups
+                    .into_iter()
+                    .map(|group| Name::Group(row.tenant_id, group))
+                    .collect(),
+                more,
+            }
         })
         .collect())
 }

@@ -22,8 +22,8 @@ pub use self::{
         accounts_of, associate, association_count, dissociate, is_associated, rename_tenant,
     },
     groups::{
-        Filled, Filling, empty_group, fill_groups, give_by_groups, given_by_groups, groups_of,
-        held_by, join_group, leave_all_groups, leave_group, lock_scopes_of,
+        Filled, Filling, Given, empty_group, fill_groups, give_by_groups, given_by_groups,
+        groups_of, held_by, join_group, leave_all_groups, leave_group, lock_scopes_of,
     },
     last::{Last, ShutOut, last_administrator, somebody_holds},
     passing::demand_all_held_by,

@@ -280,6 +280,101 @@ async fn rights_are_the_union_of_all_ways_and_each_way_is_named() {
     .await;
 }
 
+// proves USR-7, ROL-6
+#[tokio::test]
+async fn all_groups_that_give_the_same_are_named() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let admin = &contoso.admin.caller;
+        let bob = site.person(&contoso, "bob").await;
+        let joe = site.person(&contoso, "joe").await;
+        add(admin, &account, &[&bob, &joe], &[AccountRole::Developer])
+            .await
+            .unwrap();
+        let with = |role| Some(membership(&account, &[role]));
+        let mut developers = Vec::new();
+        for i in 0..3 {
+            let name = format!("Developers {i}");
+            developers.push(group(&contoso, &name, &[&bob], with(AccountRole::Developer)).await);
+        }
+        let helpers = group(
+            &contoso,
+            "Helpers",
+            &[&bob],
+            with(AccountRole::HelpdeskAgent),
+        )
+        .await;
+        // Which gives nothing here, and one that is none of Bob's.
+        group(&contoso, "Idle", &[&bob], None).await;
+        group(&contoso, "Others", &[&joe], with(AccountRole::Developer)).await;
+        developers.sort_unstable();
+        let sources = |member: &Member| {
+            let rights = member.effective_rights.iter();
+            let source = rights.map(|r| {
+                (
+                    r.right.clone(),
+                    r.source.clone(),
+                    r.groups.clone(),
+                    r.more_groups,
+                )
+            });
+            source.collect::<Vec<_>>()
+        };
+        let right = |right: &str, groups: &[String], more: bool| {
+            let source = groups.first().map_or("direct", String::as_str).to_owned();
+            (right.to_owned(), source, groups.to_vec(), more)
+        };
+        let mut expected = [
+            right("DEVELOPER", &[], false),
+            right("DEVELOPER", &developers, false),
+            right("HELPDESK_AGENT", &[helpers], false),
+        ];
+        expected.sort_unstable();
+        let mut got = sources(&member(admin, &account, &bob.name).await.unwrap());
+        got.sort_unstable();
+        assert_eq!(got, expected);
+        let listed = list(admin, &account, "user_name=\"bob\"").await.unwrap();
+        let mut got = sources(&listed[0]);
+        got.sort_unstable();
+        assert_eq!(got, expected);
+        // A mutation's answer names one, and that there are more.
+        let name = member_of(&account, &bob.name);
+        let same = [(name.as_str(), rights(&[AccountRole::Developer]))];
+        let changed = update(admin, &account, &same).await.unwrap();
+        let one = right("DEVELOPER", &developers[..1], true);
+        assert!(sources(&changed[0]).contains(&one), "{changed:?}");
+        // What one of them gave no longer is named no more.
+        admin.part(&developers[0], &[&bob.name]).await.unwrap();
+        let left = sources(&member(admin, &account, &bob.name).await.unwrap());
+        assert!(left.contains(&right("DEVELOPER", &developers[1..], false)));
+    })
+    .await;
+}
+
+// proves USR-7
+#[tokio::test]
+async fn of_very_many_groups_that_give_the_same_the_first_are_named() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let admin = &contoso.admin.caller;
+        let bob = site.person(&contoso, "bob").await;
+        add(admin, &account, &[&bob], &[]).await.unwrap();
+        let mut groups = Vec::new();
+        for i in 0..51 {
+            let on = membership(&account, &[AccountRole::Developer]);
+            groups.push(group(&contoso, &format!("Group {i}"), &[&bob], Some(on)).await);
+        }
+        groups.sort_unstable();
+        let bob = member(admin, &account, &bob.name).await.unwrap();
+        assert_eq!(bob.effective_rights.len(), 1);
+        assert_eq!(bob.effective_rights[0].groups, groups[..50]);
+        assert!(bob.effective_rights[0].more_groups);
+    })
+    .await;
+}
+
 async fn candidates(
     caller: &Caller,
     account: &str,

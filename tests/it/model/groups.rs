@@ -39,7 +39,7 @@ pub fn own(model: &Model, groups: &[usize]) -> Result<(), Reasons> {
 }
 
 /// Users that can be grouped here.
-fn users(model: &Model, who: &[usize]) -> Result<(), Reasons> {
+pub fn users(model: &Model, who: &[usize]) -> Result<(), Reasons> {
     let mut faults = Reasons::new();
     for user in who.iter().map(|p| &model.principals[*p]) {
         if user.life == Life::Deleted {

@@ -19,7 +19,8 @@ use crate::harness::Caller;
 
 #[derive(Clone, Debug)]
 pub enum Step {
-    Add(usize, Vec<usize>, Held),
+    /// Account, whom, with what, and who is put into these groups on the way.
+    Add(usize, Vec<usize>, Held, Vec<usize>),
     Update(usize, Vec<(usize, Held)>),
     Remove(usize, Vec<usize>, bool),
     Drop(usize, Held),
@@ -42,7 +43,7 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
     let mut next = by.begin()?;
     let (now, table, caller) = (by.model, by.table, by.caller);
     match step {
-        Step::Add(account, targets, held) => {
+        Step::Add(account, targets, held, users) => {
             if let Err(refused) = by.on_account(*account, "users.assign") {
                 for target in targets {
                     by.over(*target, "users.create")
@@ -52,6 +53,9 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
                     |p: &usize| matches!(now.principals[*p].kind, Kind::Member | Kind::Guest);
                 let plain = *held == Held::default() && targets.iter().all(is_user);
                 unless(plain, "PERMISSION_MISSING")?;
+            }
+            for user in users {
+                by.over(*user, "groups.manage")?;
             }
             for target in targets {
                 let tenant = now.principals[*target].tenant;
@@ -67,6 +71,14 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
                 }
                 check(faults)?;
                 next.give(table, caller, "AddMembers", (*account, *target), held)?;
+            }
+            if !users.is_empty() {
+                super::groups::own(now, targets)?;
+                super::groups::users(now, users)?;
+            }
+            for group in targets.iter().filter(|_| !users.is_empty()) {
+                by.give_by(*group)?;
+                next.principals[*group].inside.extend(users);
             }
         }
         Step::Update(account, changes) => {
@@ -184,7 +196,15 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> Step {
             } else {
                 &new
             };
-            Step::Add(account, rng.some(from, 2), some_rights(rng))
+            let targets = rng.some(from, 2);
+            let group = |p: &usize| draw.model.principals[*p].kind == Kind::Group;
+            let users = if targets.iter().all(group) && rng.chance(50) {
+                let tenant = draw.model.principals[targets[0]].tenant;
+                rng.some(&draw.users_of(tenant), 2)
+            } else {
+                Vec::new()
+            };
+            Step::Add(account, targets, some_rights(rng), users)
         }
         7..=12 => {
             let chosen = rng.some(inside, 3);
@@ -234,11 +254,12 @@ pub async fn call(
     let member = |a: &usize, p: usize| world.member(*a, p);
     let mut members = caller.members();
     match step {
-        Step::Add(a, targets, held) => {
+        Step::Add(a, targets, held, users) => {
             let request = AddMembersRequest {
                 parent: account(a),
                 principals: targets.iter().map(|p| world.name(*p)).collect(),
                 rights: on_wire(held),
+                group_users: users.iter().map(|p| world.name(*p)).collect(),
                 ..AddMembersRequest::default()
             };
             members.add_members(request).await.map(nothing)

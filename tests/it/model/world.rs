@@ -246,7 +246,12 @@ impl<'a> World<'a> {
             single: Words::new(),
         };
         for held in [assigner.clone(), agent, assigner] {
-            opening.push(members::Step::Add(account, vec![rng.pick(&home)], held));
+            opening.push(members::Step::Add(
+                account,
+                vec![rng.pick(&home)],
+                held,
+                Vec::new(),
+            ));
         }
         for step in opening {
             self.take(by, &Step::Members(step), &mut tally).await;
@@ -339,16 +344,16 @@ impl<'a> World<'a> {
                 *tally.allowed.entry(kind.join(".")).or_default() += 1;
                 self.follow(next, made).await;
             }
-            (Err(reasons), _) => {
+            (Err(reasons), refusal) => {
                 let told = told.unwrap();
+                if let (Err(status), "PERMISSION_MISSING") = (&refusal, told.as_str()) {
+                    crate::access::names_what_is_missing(status);
+                }
                 let reason = reasons.into_iter().find(|r| *r == told).unwrap();
                 *tally.refused.entry(reason).or_default() += 1;
             }
             (Ok(_), Err(_)) => {}
         }
-                if let (Err(status), "PERMISSION_MISSING") = (&refusal, told.as_str()) {
-                    crate::access::names_what_is_missing(status);
-                }
     }
 
     /// Ends the test, and tells how it came to this.
