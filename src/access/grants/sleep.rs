@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{Right, people::rights_of};
+use super::{
+    MOST_ROWS, Right,
+    people::{rights_of, tell_if_cut},
+};
 use crate::{
     access::roles::{self, Permission, Permissions},
     app::Tx,
@@ -93,9 +96,13 @@ impl Sleep {
                 slept.held = slept.held.and(held);
             }
         }
-        let sql = "SELECT user_id, scope_kind, scope_id, permissions FROM woken_rights \
-                   WHERE user_id IN (SELECT id FROM users WHERE id = $1 OR home_id = $1)";
-        for row in sql::all::<WokenRow, _>(db, sql, [person.into()]).await? {
+        let sql = format!(
+            "SELECT user_id, scope_kind, scope_id, permissions FROM woken_rights \
+             WHERE user_id IN (SELECT id FROM users WHERE id = $1 OR home_id = $1) LIMIT {MOST_ROWS}"
+        );
+        let rows = sql::all::<WokenRow, _>(db, sql, [person.into()]).await?;
+        tell_if_cut(rows.len(), "woken rights of a person", person);
+        for row in rows {
             let slept = ScopeKey::from_parts(row.scope_kind, row.scope_id)
                 .and_then(|scope| all.get_mut(&(scope, row.user_id)));
             if let Some(slept) = slept {

@@ -57,6 +57,14 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> (Option<usize>, Step) {
     if !gone.is_empty() && rng.chance(80) {
         return (None, Step::Undelete(rng.pick(&gone), rng.chance(85)));
     }
+    let used: Vec<usize> = draw.model.associated.iter().map(|(_, t)| *t).collect();
+    if !used.is_empty() && rng.chance(5) {
+        let used = rng.pick(&used);
+        let admins = draw.model.admins(used);
+        if !admins.is_empty() {
+            return (Some(rng.pick(&admins)), Step::Delete(used));
+        }
+    }
     let last = draw.tenants[draw.tenants.len() - 1];
     let admins = draw.model.admins(last);
     if !admins.is_empty() && rng.chance(70) {

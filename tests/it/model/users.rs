@@ -397,6 +397,10 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> Step {
                     shared.any(|a| holds(*p, a) && holds(draw.caller, a))
                 })
                 .collect();
+            if sleepers.is_empty() && !rng.chance(12) {
+                // So that there is somebody later.
+                return Step::Reset(such(rng, &|p| p.life == Life::Active));
+            }
             let target = if sleepers.is_empty() || rng.chance(12) {
                 target
             } else {
