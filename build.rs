@@ -273,6 +273,7 @@ impl<'a> Generator<'a> {
                 ));
             }
         }
+        self.account_demand(&full, &method.input(), &rule);
         let shape = if alternatives.len() == 1 && shapes.len() == 1 {
             shapes.first().copied().unwrap_or("proof")
         } else {
@@ -329,6 +330,57 @@ impl<'a> Generator<'a> {
                 "\"/{full}\" => stream_out{types}, _>(app, request, |rd, proof, req, state| Box::pin(async move {{ {function}(rd, {scope}, req, state).await }})).await,"
             ),
         };
+    }
+
+    /// What a rule demands of accounts makes sense: said wherever something changes by a right on an account, and nowhere else.
+    fn account_demand(&self, full: &str, request: &MessageDescriptor, rule: &DynamicMessage) {
+        let changes = matches!(number(rule, "kind"), 2 | 4);
+        let of_account = |field: &str| {
+            self.scope_of_field(request, field)
+                .is_some_and(|scopes| scopes.contains("account"))
+        };
+        let alternatives = list(rule, "any_of");
+        let pairs = alternatives.iter().flat_map(|a| list(a, "all_of"));
+        let proves = pairs.map(|p| text(&p, "at")).any(|at| of_account(&at));
+        let is_own = alternatives.iter().any(|a| of_account(&text(a, "self")));
+        if !rule.has_field_by_name("account") {
+            if changes && (proves || is_own) {
+                self.fault(format!(
+                    "{full}: its rule doesn't say what it demands of the account (account)"
+                ));
+            }
+            return;
+        }
+        let Some(demand) = rule.get_field_by_name("account") else {
+            return;
+        };
+        let demand = message(demand.as_ref());
+        let (act, program) = (number(&demand, "act"), number(&demand, "program"));
+        let agreements = demand
+            .get_field_by_name("agreements")
+            .and_then(|v| v.as_list().map(<[Value]>::to_vec))
+            .unwrap_or_default();
+        let nonsense = if !proves && !is_own && !flag(&demand, "late") {
+            "demands something of an account and names none"
+        } else if changes && act == 0 {
+            "doesn't say what the call is to the account (account.act)"
+        } else if !changes && (act != 0 || !agreements.is_empty()) {
+            "binds a read to states or agreements, and reading always works"
+        } else if !changes && program == 0 {
+            "demands nothing of the account"
+        } else if act == 1 && (program != 0 || !agreements.is_empty() || flag(&demand, "late")) {
+            "binds what always works"
+        } else if act > 1 && !proves && !flag(&demand, "late") {
+            "demands something of an account that isn't proven"
+        } else if agreements
+            .iter()
+            .any(|a| matches!(a.as_enum_number(), None | Some(0 | 5)))
+        {
+            "names an agreement that accounts don't accept"
+        } else {
+            return;
+        };
+        self.fault(format!("{full}: its rule {nonsense}"));
     }
 
     /// The kind and the field of an alternative that a mailed token opens.

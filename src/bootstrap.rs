@@ -1,4 +1,5 @@
-//! First start and the way back (COM-19): the operator's tenant with its first administrator, and `recover-admin`.
+//! First start and the way back (COM-19): the operator's tenant with its first administrator, placeholders of agreements, and
+//! `recover-admin`.
 
 use std::{
     fs,
@@ -15,6 +16,7 @@ use crate::{
         grants::{self, GLOBAL_ADMIN, OPERATOR_ADMIN},
         principal::{Kind, Principal},
     },
+    account::agreement,
     app::{App, Tx},
     directory::{
         credential, tenant,
@@ -49,6 +51,7 @@ pub struct WayIn {
 /// # Errors
 /// Those of the database.
 pub async fn bootstrap(app: &App, email: &str) -> Result<Option<WayIn>> {
+    agreement::make_placeholders(app).await?;
     if app.operator.get().is_some() {
         return Ok(None);
     }

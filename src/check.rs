@@ -529,8 +529,24 @@ fn form(value: &str, takes: &Takes) -> Option<Cow<'static, str>> {
             .then_some("is no permission; GetRoleTable lists them".into()),
         10 => (!COUNTRIES.contains(&value))
             .then_some("is no country code of ISO 3166-1 alpha-2".into()),
+        11 => (!is_phone_number(value)).then_some(
+            "is no telephone number in E.164, such as +33142685300, without extension".into(),
+        ),
         _ => None,
     }
+}
+
+/// Whether a text is a telephone number in its one form: E.164, and one that there can be (ACC-5).
+#[must_use]
+pub fn is_phone_number(value: &str) -> bool {
+    let digits = value.strip_prefix('+').unwrap_or("");
+    (1..=15).contains(&digits.len())
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && phonenumber::parse(None, value).is_ok_and(|number| {
+            phonenumber::is_valid(&number)
+                && number.extension().is_none()
+                && number.format().mode(phonenumber::Mode::E164).to_string() == value
+        })
 }
 
 /// Whether a text is one plain address: no display name, no list, no comment (ATK-5).

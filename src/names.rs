@@ -33,6 +33,14 @@ pub enum Name {
     Member(Uuid, Uuid),
     /// `accounts/{account}/tenantAssociations/{tenant}`
     TenantAssociation(Uuid, Uuid),
+    /// `agreements/{agreement}`
+    Agreement(Uuid),
+    /// `networkMemberships/{network_membership}`
+    NetworkMembership(Uuid),
+    /// `accounts/{account}/acceptances/{acceptance}`
+    Acceptance(Uuid, Uuid),
+    /// `tenants/{tenant}/acceptances/{acceptance}`
+    TenantAcceptance(Uuid, Uuid),
     /// `operator`
     Operator,
     /// `operator/staff/{staff}`
@@ -65,6 +73,10 @@ impl Name {
             ["accounts", a] => Self::Account(id(a)?),
             ["accounts", a, "members", m] => Self::Member(id(a)?, id(m)?),
             ["accounts", a, "tenantAssociations", t] => Self::TenantAssociation(id(a)?, id(t)?),
+            ["networkMemberships", m] => Self::NetworkMembership(id(m)?),
+            ["agreements", a] => Self::Agreement(id(a)?),
+            ["accounts", a, "acceptances", x] => Self::Acceptance(id(a)?, id(x)?),
+            ["tenants", t, "acceptances", x] => Self::TenantAcceptance(tenant(t)?, id(x)?),
             ["operator"] => Self::Operator,
             ["operator", "staff", s] => Self::Staff(id(s)?),
             ["operator", "mails", m] => Self::Mail(id(m)?),
@@ -88,6 +100,9 @@ impl Name {
             Self::Account(_) => "entente.dev/Account",
             Self::Member(..) => "entente.dev/Member",
             Self::TenantAssociation(..) => "entente.dev/TenantAssociation",
+            Self::Agreement(_) => "entente.dev/Agreement",
+            Self::NetworkMembership(_) => "entente.dev/NetworkMembership",
+            Self::Acceptance(..) | Self::TenantAcceptance(..) => "entente.dev/Acceptance",
             Self::Operator => "entente.dev/Operator",
             Self::Staff(_) => "entente.dev/Staff",
             Self::Mail(_) => "entente.dev/Mail",
@@ -104,12 +119,19 @@ impl Name {
             | Self::Application(t, _)
             | Self::Key(t, ..)
             | Self::Group(t, _)
-            | Self::Invitation(t, _) => ScopeKey::Tenant(t),
+            | Self::Invitation(t, _)
+            | Self::TenantAcceptance(t, _) => ScopeKey::Tenant(t),
             Self::Identity(i) | Self::IdentitySession(i, _) => ScopeKey::Identity(i),
-            Self::Account(a) | Self::Member(a, _) | Self::TenantAssociation(a, _) => {
-                ScopeKey::Account(a)
-            }
-            Self::Operator | Self::Staff(_) | Self::Mail(_) => ScopeKey::Operator,
+            Self::Account(a)
+            | Self::Member(a, _)
+            | Self::TenantAssociation(a, _)
+            | Self::Acceptance(a, _) => ScopeKey::Account(a),
+            // Memberships of the network are the operator's to keep; what is told of one goes to whoever joined.
+            Self::Operator
+            | Self::Agreement(_)
+            | Self::NetworkMembership(_)
+            | Self::Staff(_)
+            | Self::Mail(_) => ScopeKey::Operator,
         }
     }
 
@@ -129,6 +151,10 @@ impl Name {
             | Self::Account(x)
             | Self::Member(_, x)
             | Self::TenantAssociation(_, x)
+            | Self::Agreement(x)
+            | Self::NetworkMembership(x)
+            | Self::Acceptance(_, x)
+            | Self::TenantAcceptance(_, x)
             | Self::Staff(x)
             | Self::Mail(x) => x,
             Self::Operator => Uuid::nil(),
@@ -164,6 +190,10 @@ impl fmt::Display for Name {
             Self::Account(a) => write!(f, "accounts/{a}"),
             Self::Member(a, m) => write!(f, "accounts/{a}/members/{m}"),
             Self::TenantAssociation(a, t) => write!(f, "accounts/{a}/tenantAssociations/{t}"),
+            Self::Agreement(a) => write!(f, "agreements/{a}"),
+            Self::NetworkMembership(m) => write!(f, "networkMemberships/{m}"),
+            Self::Acceptance(a, x) => write!(f, "accounts/{a}/acceptances/{x}"),
+            Self::TenantAcceptance(t, x) => write!(f, "tenants/{t}/acceptances/{x}"),
             Self::Operator => f.write_str("operator"),
             Self::Staff(s) => write!(f, "operator/staff/{s}"),
             Self::Mail(m) => write!(f, "operator/mails/{m}"),

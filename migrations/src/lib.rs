@@ -14,6 +14,8 @@ mod m0006_event_payloads;
 mod m0007_search;
 mod m0008_changed_keys;
 mod m0009_woken_rights;
+mod m0010_agreements;
+mod m0011_network;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -30,6 +32,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_search::Migration),
             Box::new(m0008_changed_keys::Migration),
             Box::new(m0009_woken_rights::Migration),
+            Box::new(m0010_agreements::Migration),
+            Box::new(m0011_network::Migration),
         ]
     }
 }

@@ -1,6 +1,7 @@
 //! Who may do what (COM-1, ROL-1 to ROL-13). Rules come from the protos, permissions from one table, grants from one place; the
 //! proof that a rule holds is a `Proof`, whose scopes nothing outside of here can make. Absence never means yes.
 
+pub mod account_state;
 pub mod answers;
 pub mod cache;
 pub mod exceptions;

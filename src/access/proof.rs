@@ -328,6 +328,7 @@ pub async fn prove<R: Request, F: Facts>(
             return Err(Error::precondition(Reason::RecentSignInRequired)
                 .with("minutes", minutes.to_string()));
         }
+        demand_of_accounts(db, rule, &scopes, now).await?;
         return Ok(Proof::new(i, scopes, caller.who, alternative.masked, false));
     }
     if let Some((permission, until)) = asleep {
@@ -343,6 +344,28 @@ pub async fn prove<R: Request, F: Facts>(
         return Err(Error::unauthenticated(Reason::CredentialsMissing));
     }
     Err(first_missing.map_or_else(Error::not_oneself, Error::denied))
+}
+
+/// Holds what the rule demands of accounts against those that were just proven: state, programme, agreements (COM-1).
+async fn demand_of_accounts<F: Facts>(
+    db: &F,
+    rule: &Rule,
+    scopes: &[(&'static str, ScopeKey)],
+    now: Micros,
+) -> Result<()> {
+    let Some(demanded) = rule.account.as_ref().filter(|d| !d.late) else {
+        return Ok(());
+    };
+    let mut seen = Vec::new();
+    for (_, scope) in scopes {
+        if let ScopeKey::Account(account) = *scope
+            && !seen.contains(&account)
+        {
+            seen.push(account);
+            demanded.check(db, account, now).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What the mailed token of a request proves, if its rule takes one.

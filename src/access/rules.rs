@@ -7,7 +7,7 @@ use std::{
 
 use prost_reflect::{MethodDescriptor, Value};
 
-use super::roles::Permission;
+use super::{account_state::Demanded, roles::Permission};
 use crate::{
     error::{Error, Result},
     proto::{
@@ -64,6 +64,8 @@ pub struct Rule {
     pub any_of: Vec<Alternative>,
     /// Fields whose names must lie in the same tenant or account as another field's: (field, of).
     pub within: Vec<(&'static str, &'static str)>,
+    /// What it demands of the accounts that are proven.
+    pub account: Option<Demanded>,
 }
 
 impl Rule {
@@ -253,6 +255,7 @@ fn parse(
         kind: declared.kind(),
         any_of,
         within,
+        account: declared.account.as_ref().map(Demanded::of),
         declared,
     })
 }

@@ -168,6 +168,10 @@ pub async fn add_members(
     }
     let scope = ScopeKey::Account(account);
     tx.lock([scope]).await?;
+    if proof.alternative() == 1 && is_callers_account(tx, account).await? {
+        // The account itself wasn't proven.
+        tx.demand_of_account(account).await?;
+    }
     let caller_tenant = tx.caller().who.map(|w| w.principal.tenant);
     let mut added = Vec::with_capacity(principals.len());
     let mut gifts = Vec::with_capacity(principals.len());
@@ -211,6 +215,14 @@ pub async fn add_members(
     Ok(AddMembersResponse {
         members: all_to_wire(tx, account, &added).await?,
     })
+}
+
+/// Whether the tenant that the caller is signed in through is associated with an account: to others it tells nothing of itself.
+async fn is_callers_account(tx: &Tx, account: Uuid) -> Result<bool> {
+    match tx.caller().who {
+        Some(who) => grants::is_associated(tx.db(), account, who.principal.tenant).await,
+        None => Ok(false),
+    }
 }
 
 /// Gives FINANCE to a person who is a member (ROL-4).
@@ -463,6 +475,9 @@ pub async fn update_members(
         let (name, etag, new) = &changes[i];
         let row = find(tx, scope, name).await?;
         update::check_etag(etag, row.version)?;
+        if !new.beyond(set_of(&row)).is_empty() {
+            tx.demand_of_account(scope.id()).await?;
+        }
         gifts.push(replace(tx, &row, *new, grants::By::Caller).await?);
     }
     asleep::tell_of_gifts(tx, ScopeKey::Account(scope.id()), &gifts).await?;

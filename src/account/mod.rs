@@ -1,13 +1,17 @@
-//! Accounts: partner companies, their associated tenants, and their members.
+//! Accounts: partner companies, their associated tenants, and their members; agreements with them and with customers.
 //!
-//! Nouns and states. An account is `ACTIVE` (imported ones are at once). A tenant is associated with an account or not. A member is a
+//! Nouns and states. An account's states are one table, `access/account_state.rs`; imported accounts are `ACTIVE` at once. A version of an
+//! agreement is upcoming, current or superseded, as time makes it, or withdrawn before it took effect. An acceptance has no states. A tenant is associated with an account or not. A member is a
 //! user, group or application of an associated tenant, with or without rights; the rights themselves are `access/grants.rs`'s.
 //!
 //! Invariants. An account never loses its last active manager, but by its tenant's own act. Removing a tenant takes its people's
-//! memberships for good. A member lies in an associated tenant.
+//! memberships for good. A member lies in an associated tenant. What was accepted is never changed or deleted.
 
+pub mod acceptance;
+pub mod agreement;
 mod entity;
 pub mod member;
+pub mod network;
 pub mod tenant_association;
 pub(crate) mod wire;
 
@@ -28,7 +32,8 @@ use crate::{
     error::{Error, Reason, Result},
     names::Name,
     proto::account::{
-        Account, GetAccountRequest, ImportAccountRequest, ListAccountsRequest, ListAccountsResponse,
+        Account, AccountState, GetAccountRequest, ImportAccountRequest, ListAccountsRequest,
+        ListAccountsResponse,
     },
     store::{
         filter::{Field, Kind, OrderField, Trigrams},
@@ -108,10 +113,11 @@ pub async fn import_account(
         country_code: new.country_code,
         r#type: new.kind,
         seller_id: format!("S{}", &id.simple().to_string()[16..].to_uppercase()),
-        state: 1,
+        state: AccountState::Active as i64,
         create_time: now,
         update_time: now,
         version: 1,
+        programs: 0,
     };
     tx.insert(row.clone()).await?;
     let scope = ScopeKey::Account(id);

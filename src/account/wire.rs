@@ -1,8 +1,16 @@
 //! Proto ⇄ rows of accounts; no other file of this slice converts.
 
+use std::collections::BTreeSet;
+
+use prost_types::Timestamp;
 use uuid::Uuid;
 
-use super::entity::{account, association, member};
+use super::{
+    entity::{
+        acceptance, account, agreement, agreement_text, association, member, network_membership,
+    },
+    network,
+};
 use crate::{
     access::{
         grants::{Given, Set},
@@ -10,13 +18,24 @@ use crate::{
         roles::Permissions,
     },
     app::App,
+    check::{MOST_ITEMS_NAMED, Violations},
     directory::{GUEST, IDENTITY, wire::domain},
+    env::Micros,
     error::{Error, Result},
     names::Name,
-    proto::account::{
-        Account, EffectiveRight, ImportAccountRequest, Member, MemberKind, TenantAssociation,
+    proto::{
+        access::AgreementKind,
+        account::{
+            Acceptance, Account, Agreement, AgreementState, AgreementText, Contact, EffectiveRight,
+            ImportAccountRequest, Member, MemberKind, NetworkMembership, PublishAgreementRequest,
+            TenantAssociation,
+        },
     },
-    store::{scope_key::ScopeKey, time::timestamp, update::etag},
+    store::{
+        scope_key::ScopeKey,
+        time::{micros, timestamp},
+        update::etag,
+    },
 };
 
 /// An account for the wire. Names of companies are what the operator's people work with, so nothing of it is masked yet.
@@ -34,6 +53,7 @@ pub fn account(row: &account::Model) -> Account {
         create_time,
         update_time,
         version,
+        programs: _,
     } = row;
     Account {
         name: Name::Account(*id).to_string(),
@@ -225,4 +245,289 @@ pub fn association(app: &App, row: &association::Model) -> TenantAssociation {
         create_time: timestamp(*create_time),
         etag: etag(*version),
     }
+}
+
+// ---- agreements
+
+/// A version of an agreement to be published.
+pub struct NewAgreement {
+    pub kind: AgreementKind,
+    pub texts: Vec<NewText>,
+    pub effective_time: Option<Micros>,
+    pub accept_by_time: Option<Micros>,
+}
+
+/// A text of it.
+pub struct NewText {
+    pub language: String,
+    pub title: String,
+    pub body: String,
+}
+
+/// Adds what is wrong with the texts and dates of a version as such.
+pub fn check_agreement(req: &PublishAgreementRequest, v: &mut Violations) {
+    let Some(agreement) = &req.agreement else {
+        return;
+    };
+    let mut seen = BTreeSet::new();
+    for (i, text) in agreement.texts.iter().enumerate().take(MOST_ITEMS_NAMED) {
+        let field = format!("agreement.texts[{i}].language_code");
+        if !is_language(&text.language_code) {
+            v.also(field, "is no language tag (BCP 47) such as en or fr-CA");
+        } else if !seen.insert(text.language_code.to_ascii_lowercase()) {
+            v.also(field, "stands in the list before");
+        }
+    }
+    let at = |t: &Option<Timestamp>| t.as_ref().map(micros);
+    if let (Some(by), Some(from)) = (at(&agreement.accept_by_time), at(&agreement.effective_time))
+        && by < from
+    {
+        v.also("agreement.accept_by_time", "lies before effective_time");
+    }
+}
+
+/// Whether a text has the form of a language tag: letters, then parts of letters and digits.
+fn is_language(tag: &str) -> bool {
+    let mut parts = tag.split('-');
+    let first = parts.next().unwrap_or("");
+    (2..=3).contains(&first.len())
+        && first.bytes().all(|b| b.is_ascii_alphabetic())
+        && parts.all(|p| (1..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+/// The version of a request.
+pub fn new_agreement(agreement: Option<Agreement>) -> Result<NewAgreement> {
+    let Agreement {
+        name: _,
+        kind,
+        version: _,
+        texts,
+        effective_time,
+        accept_by_time,
+        state: _,
+        placeholder: _,
+        create_time: _,
+        withdraw_time: _,
+        etag: _,
+    } = agreement.ok_or_else(|| Error::field("agreement", "is required"))?;
+    let kind = AgreementKind::try_from(kind)
+        .map_err(|_| Error::field("agreement.kind", "is no kind of agreement"))?;
+    let texts = texts.into_iter().map(|text| {
+        let AgreementText {
+            language_code,
+            title,
+            body,
+            sha256: _,
+        } = text;
+        NewText {
+            language: language_code,
+            title,
+            body,
+        }
+    });
+    Ok(NewAgreement {
+        kind,
+        texts: texts.collect(),
+        effective_time: effective_time.as_ref().map(micros),
+        accept_by_time: accept_by_time.as_ref().map(micros),
+    })
+}
+
+/// A version for the wire, with those texts.
+pub fn agreement(
+    row: &agreement::Model,
+    texts: Vec<agreement_text::Model>,
+    state: AgreementState,
+) -> Agreement {
+    let agreement::Model {
+        id,
+        kind,
+        number,
+        is_placeholder,
+        effective_time,
+        accept_by_time,
+        withdraw_time,
+        create_time,
+        version,
+    } = row;
+    Agreement {
+        name: Name::Agreement(*id).to_string(),
+        kind: i32::try_from(*kind).unwrap_or(0),
+        version: *number,
+        texts: texts.into_iter().map(agreement_text).collect(),
+        effective_time: timestamp(*effective_time),
+        accept_by_time: accept_by_time.and_then(timestamp),
+        state: state as i32,
+        placeholder: *is_placeholder,
+        create_time: timestamp(*create_time),
+        withdraw_time: withdraw_time.and_then(timestamp),
+        etag: etag(*version),
+    }
+}
+
+fn agreement_text(row: agreement_text::Model) -> AgreementText {
+    let agreement_text::Model {
+        agreement_id: _,
+        language,
+        title,
+        body,
+        sha256,
+    } = row;
+    AgreementText {
+        language_code: language,
+        title,
+        body,
+        sha256: hex(&sha256),
+    }
+}
+
+/// An acceptance for the wire.
+pub fn acceptance(row: &acceptance::Model) -> Acceptance {
+    let acceptance::Model {
+        id,
+        scope_kind,
+        scope_id,
+        agreement_id,
+        kind,
+        number,
+        language,
+        title,
+        sha256,
+        accepted_by,
+        create_time,
+    } = row;
+    let name = if *scope_kind == ScopeKey::Tenant(*scope_id).kind() {
+        Name::TenantAcceptance(*scope_id, *id)
+    } else {
+        Name::Acceptance(*scope_id, *id)
+    };
+    Acceptance {
+        name: name.to_string(),
+        agreement: Name::Agreement(*agreement_id).to_string(),
+        kind: i32::try_from(*kind).unwrap_or(0),
+        version: *number,
+        language_code: language.clone(),
+        title: title.clone(),
+        sha256: hex(sha256),
+        accepted_by: accepted_by.clone(),
+        create_time: timestamp(*create_time),
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+// ---- the network
+
+/// A membership to be made.
+pub struct NewMembership {
+    pub legal_name: String,
+    pub country_code: String,
+    pub website_uri: String,
+    pub contact: Contact,
+}
+
+/// Adds what a membership's contact lacks.
+pub fn check_membership(membership: Option<&NetworkMembership>, v: &mut Violations) {
+    let contact = membership.and_then(|m| m.contact.as_ref());
+    for field in missing_of_contact(contact) {
+        v.also(format!("network_membership.contact.{field}"), "is required");
+    }
+}
+
+/// What a contact lacks; nothing if there is none, which is told by itself.
+pub fn missing_of_contact(contact: Option<&Contact>) -> Vec<&'static str> {
+    let Some(contact) = contact else {
+        return Vec::new();
+    };
+    let Contact {
+        display_name,
+        email,
+        phone_number,
+    } = contact;
+    [
+        ("display_name", display_name),
+        ("email", email),
+        ("phone_number", phone_number),
+    ]
+    .into_iter()
+    .filter(|(_, value)| value.is_empty())
+    .map(|(field, _)| field)
+    .collect()
+}
+
+/// The membership of a request.
+pub fn new_membership(membership: Option<NetworkMembership>) -> Result<NewMembership> {
+    let NetworkMembership {
+        name: _,
+        partner_id: _,
+        legal_name,
+        country_code,
+        website_uri,
+        contact,
+        joined_by: _,
+        account: _,
+        create_time: _,
+        update_time: _,
+        etag: _,
+    } = membership.ok_or_else(|| Error::field("network_membership", "is required"))?;
+    Ok(NewMembership {
+        legal_name,
+        country_code,
+        website_uri,
+        contact: contact.unwrap_or_default(),
+    })
+}
+
+/// A membership for the wire.
+pub fn membership(row: &network_membership::Model) -> NetworkMembership {
+    let joined_by = network::joined_by(row).name();
+    let network_membership::Model {
+        id,
+        partner_id,
+        legal_name,
+        country_code,
+        website_uri,
+        contact_name,
+        contact_email,
+        contact_phone,
+        joined_by_kind: _,
+        joined_by_id: _,
+        joined_by_tenant_id: _,
+        account_id,
+        create_time,
+        update_time,
+        version,
+    } = row;
+    NetworkMembership {
+        name: Name::NetworkMembership(*id).to_string(),
+        partner_id: partner_id.clone(),
+        legal_name: legal_name.clone(),
+        country_code: country_code.clone(),
+        website_uri: website_uri.clone(),
+        contact: Some(Contact {
+            display_name: contact_name.clone(),
+            email: contact_email.clone(),
+            phone_number: contact_phone.clone(),
+        }),
+        joined_by,
+        account: account_id.map_or_else(String::new, |id| Name::Account(id).to_string()),
+        create_time: timestamp(*create_time),
+        update_time: timestamp(*update_time),
+        etag: etag(*version),
+    }
+}
+
+/// A contact in proto3's JSON, for events.
+pub fn contact_json(contact: Option<&Contact>) -> serde_json::Value {
+    contact.map_or(serde_json::Value::Null, |contact| {
+        let Contact {
+            display_name,
+            email,
+            phone_number,
+        } = contact;
+        serde_json::json!({ "display_name": display_name, "email": email, "phone_number": phone_number })
+    })
 }

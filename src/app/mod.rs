@@ -30,8 +30,6 @@ pub use self::{
     read::Read,
     tx::{Outside, Tx},
 };
-#[cfg(debug_assertions)]
-use crate::access::roles::Permission;
 use crate::{
     access::{
         cache::ClockOffset,
@@ -39,6 +37,7 @@ use crate::{
         principal::Caller,
         proof::Named,
         refusals::{self, Tally},
+        roles::Permission,
         rules::Rule,
         token::Tokens,
     },
@@ -266,6 +265,14 @@ impl App {
             used.clear();
         }
         self.now_in(&self.db.read).await
+    }
+
+    /// Remembers a late demand in builds for tests.
+    fn remember_demand(&self, _method: &'static str, _permission: Option<Permission>) {
+        #[cfg(debug_assertions)]
+        if let Ok(mut demanded) = self.demanded.lock() {
+            demanded.insert((_method, _permission));
+        }
     }
 
     fn tries_from_memory(&self) -> u32 {

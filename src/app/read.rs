@@ -15,7 +15,7 @@ use crate::{
         principal::Caller,
         proof::{self, Named},
         refusals,
-        roles::Permissions,
+        roles::{Permission, Permissions},
         scope::Proof,
     },
     check::Request,
@@ -197,6 +197,15 @@ impl Read {
             method: self.method(),
         };
         list::rows(self.db(), asker, request, listing, select).await
+    }
+
+    /// Demands what only the data tells: the permission, on the scope of what is named.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, `RIGHTS_ASLEEP`; those of the database.
+    pub async fn demand(&self, permission: Permission, on: Name) -> Result<()> {
+        self.app.remember_demand(self.method(), Some(permission));
+        proof::demand(self, &self.call.caller, permission, on.scope(), self.now()).await
     }
 
     /// What the caller may on a scope now, awake.

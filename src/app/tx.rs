@@ -14,9 +14,10 @@ use crate::{
         principal::Caller,
         proof,
         roles::{Permission, Permissions},
+        rules,
     },
     env::Micros,
-    error::Result,
+    error::{Error, Result},
     names::Name,
     store::{memory::Fact, scope_key::ScopeKey, work::Work, writes::Writes},
 };
@@ -135,11 +136,20 @@ impl Tx {
         proof::permissions(self.db(), &self.caller, scope, self.now()).await
     }
 
-    /// Remembers a late demand in builds for tests.
-    fn demanded(&self, _permission: Option<Permission>) {
-        #[cfg(debug_assertions)]
-        if let Ok(mut demanded) = self.app.demanded.lock() {
-            demanded.insert((self.method, _permission));
+    fn demanded(&self, permission: Option<Permission>) {
+        self.app.remember_demand(self.method, permission);
+    }
+
+    /// Demands what the rule of the method demands of accounts, of one that the proof doesn't name, or only where something is given. The
+    /// account is locked.
+    ///
+    /// # Errors
+    /// `WRONG_STATE`, `PROGRAM_NOT_ENROLLED`, `AGREEMENT_REQUIRED`; those of the database.
+    pub async fn demand_of_account(&mut self, account: Uuid) -> Result<()> {
+        self.work.lock([ScopeKey::Account(account)]).await?;
+        match rules::of_path(&format!("/{}", self.method)).and_then(|r| r.account.as_ref()) {
+            Some(demanded) => demanded.check(self.db(), account, self.now()).await,
+            None => Err(Error::internal("the rule demands nothing of accounts")),
         }
     }
 

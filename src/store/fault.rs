@@ -61,6 +61,13 @@ const UNIQUES: &[Unique] = &[
         text: "is that of another account",
     },
     Unique {
+        index: "network_memberships_unused",
+        columns: "network_memberships.joined_by_id",
+        reason: Reason::AlreadyNetworkMember,
+        field: "network_membership",
+        text: "is there already",
+    },
+    Unique {
         index: "associations_pkey",
         columns: "associations.account_id, associations.tenant_id",
         reason: Reason::AlreadyAssociated,

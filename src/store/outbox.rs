@@ -62,6 +62,13 @@ impl Event {
         }
     }
 
+    /// Told in this scope, where the resource's name doesn't say it.
+    #[must_use]
+    pub fn told_in(mut self, scope: ScopeKey) -> Self {
+        self.scopes = vec![scope];
+        self
+    }
+
     /// Also seen in this scope.
     #[must_use]
     pub fn also_in(mut self, scope: ScopeKey) -> Self {

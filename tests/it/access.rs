@@ -7,7 +7,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use entente::{
     access::roles::Permission,
     proto::{
-        access::AccountRole,
+        access::{AccountRole, AgreementKind},
         account::{Account, AddMembersRequest, ImportAccountRequest},
         directory::{
             Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
@@ -25,12 +25,14 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::{
+    agreements::{publish, version},
     dynamic::{self, Names},
     harness::{
         ADMINISTRATOR, Caller, PASSWORD, Person, Site, TenantSite, both, membership, new_user,
         request_id, rights,
     },
     invitations::{addresses, invited, with_account},
+    network::{join, new_membership},
     people::identity,
 };
 
@@ -195,6 +197,7 @@ fn named(
     Names::default()
         .with("entente.dev/Tenant", tenant)
         .with("child of entente.dev/AuditEvent", tenant)
+        .with("child of entente.dev/Acceptance", account)
         .with("resource", tenant)
         .with("checks.resource", tenant)
         .with("entente.dev/User", &target.name)
@@ -210,6 +213,12 @@ fn named(
         )
         .with("entente.dev/Staff", staff)
         .with("entente.dev/Mail", mail)
+}
+
+/// A version of an agreement that can be withdrawn still.
+async fn upcoming_agreement(operator: &Caller) -> String {
+    let upcoming = version(AgreementKind::Publisher, Some(4_000_000_000), None);
+    publish(operator, upcoming).await.unwrap().name
 }
 
 pub async fn world(site: &Site) -> World {
@@ -406,7 +415,14 @@ pub async fn world(site: &Site) -> World {
     let ida = identity(site, "ida@new.example").await;
     callers.insert("identity", ida.caller);
     let other_identity = identity(site, "other@new.example").await;
+    let agreement = upcoming_agreement(&operator).await;
+    let membership = join(&callers["member"], new_membership("Member SA")).await;
+    let membership = membership.unwrap();
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
+        .with("entente.dev/NetworkMembership", &membership.name)
+        .with("entente.dev/Agreement", &agreement)
+        .with("PublishAgreement.agreement.texts.language_code", "en")
+        .with("AcceptAgreement.language_code", "en")
         .with("entente.dev/Group", &team)
         .with("group with rights", &rich)
         .with("AddMembers.principals", &candidate.name)
@@ -452,7 +468,14 @@ pub async fn world(site: &Site) -> World {
         second.admin.caller.token.as_deref().unwrap(),
     )
     .with("entente.dev/Invitation", theirs_invited.name)
-    .with("AcceptInvitation.token", &token);
+    .with("AcceptInvitation.token", &token)
+    .with(
+        "entente.dev/NetworkMembership",
+        format!("networkMemberships/{}", request_id()),
+    )
+    .with("entente.dev/Agreement", &agreement)
+    .with("PublishAgreement.agreement.texts.language_code", "en")
+    .with("AcceptAgreement.language_code", "en");
     callers.insert(
         "stranger",
         site.sign_in(&fabrikam.admin.sign_in_name, PASSWORD).await,

@@ -119,6 +119,19 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             (vec![common], nameless())
         }
         "DropRoles" => (vec![rights()], nameless()),
+        "PublishAgreement" => {
+            let named = "agreement.texts[0].language_code";
+            let path = "agreement.texts.language_code";
+            (vec![text(path, "no language", named)], nameless())
+        }
+        "AcceptAgreement" => {
+            let customers = Fault {
+                path: "kind",
+                value: Value::EnumNumber(5),
+                named: "kind",
+            };
+            (vec![customers], nameless())
+        }
         "AssignOperatorRoles" => {
             let ceiling = texts("on_behalf_ceiling", "tenant.read", "on_behalf_ceiling");
             let principal = text("principal", tenant, "principal");
@@ -165,7 +178,8 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             nameless(),
         ),
         // Masks are checked for every method that takes one.
-        "UpdateUser" | "UpdateTenant" | "UpdateGroup" | "UpdateApplication" | "UpdateIdentity" => {
+        "UpdateUser" | "UpdateMembership" | "UpdateTenant" | "UpdateGroup"
+        | "UpdateApplication" | "UpdateIdentity" => {
             let field = method.input().get_field_by_name("update_mask").unwrap();
             let mut mask = DynamicMessage::new(field.kind().as_message().unwrap().clone());
             let path = Value::String("etag".to_owned());

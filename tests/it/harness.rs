@@ -19,7 +19,9 @@ use entente::{
         access::access_service_client::AccessServiceClient,
         account::{
             Account, ImportAccountRequest, account_service_client::AccountServiceClient,
+            agreement_service_client::AgreementServiceClient,
             member_service_client::MemberServiceClient,
+            network_service_client::NetworkServiceClient,
             tenant_association_service_client::TenantAssociationServiceClient,
         },
         audit::{
@@ -579,6 +581,8 @@ clients! {
     accounts: AccountServiceClient,
     members: MemberServiceClient,
     associations: TenantAssociationServiceClient,
+    agreements: AgreementServiceClient,
+    network: NetworkServiceClient,
     staff: StaffServiceClient,
     mails: MailServiceClient,
     clock: TestClockServiceClient,

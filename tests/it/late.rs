@@ -81,6 +81,8 @@ fn occasion(
         "WakeRights" => ("agent", Vec::new()),
         "AssignOperatorRoles" | "RemoveOperatorRoles" => ("opadmin", Vec::new()),
         "RemoveTenant" => ("manager", Vec::new()),
+        // A membership of the network that is somebody else's.
+        "GetMembership" | "UpdateMembership" => ("manager", Vec::new()),
         "CreateTenant" => ("identity", Vec::new()),
         other => panic!("say here who calls {other} so that it makes its late demand"),
     }

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod agreements;
 mod api_style;
 mod applications;
 mod associations;
@@ -32,6 +33,7 @@ mod late;
 mod mails;
 mod members;
 mod model;
+mod network;
 mod pages;
 mod people;
 mod processes;

@@ -1,4 +1,4 @@
-//! `accounts`: partner companies. States: 1 active. Types: 1 company, 2 individual.
+//! `accounts`: partner companies. States are those of `AccountState`. Types: 1 company, 2 individual.
 
 use sea_orm::entity::prelude::*;
 
@@ -20,6 +20,8 @@ pub struct Model {
     pub create_time: i64,
     pub update_time: i64,
     pub version: i64,
+    /// Bits of `Program`.
+    pub programs: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -1,0 +1,69 @@
+//! Agreements in versions, and who accepted which (AGR). Acceptances are never changed or deleted. Programmes of accounts.
+
+use sea_orm_migration::prelude::{
+    DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
+};
+
+/// This step.
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        crate::run(manager, STATEMENTS).await
+    }
+}
+
+const STATEMENTS: &[&str] = &[
+    // Bits of the programmes that an account is enrolled in.
+    "ALTER TABLE accounts ADD COLUMN programs bigint NOT NULL DEFAULT 0",
+    // A version of an agreement. Kinds are those of `entente.access.v1.AgreementKind`.
+    "CREATE TABLE agreements (
+        id {uuid} PRIMARY KEY,
+        kind bigint NOT NULL,
+        number bigint NOT NULL,
+        is_placeholder boolean NOT NULL,
+        effective_time bigint NOT NULL,
+        accept_by_time bigint,
+        withdraw_time bigint,
+        create_time bigint NOT NULL,
+        version bigint NOT NULL
+    )",
+    "CREATE UNIQUE INDEX agreements_number ON agreements (kind, number)",
+    "CREATE INDEX agreements_by_time ON agreements (create_time, id)",
+    "CREATE TABLE agreement_texts (
+        agreement_id {uuid} NOT NULL REFERENCES agreements (id),
+        language {text} NOT NULL,
+        title {text} NOT NULL,
+        body {text} NOT NULL,
+        sha256 {bytes} NOT NULL,
+        PRIMARY KEY (agreement_id, language)
+    )",
+    // Who accepted which version of what, where: an account's or a tenant's.
+    "CREATE TABLE acceptances (
+        id {uuid} PRIMARY KEY,
+        scope_kind smallint NOT NULL,
+        scope_id {uuid} NOT NULL,
+        agreement_id {uuid} NOT NULL REFERENCES agreements (id),
+        kind bigint NOT NULL,
+        number bigint NOT NULL,
+        language {text} NOT NULL,
+        title {text} NOT NULL,
+        sha256 {bytes} NOT NULL,
+        accepted_by {text} NOT NULL,
+        create_time bigint NOT NULL
+    )",
+    "CREATE UNIQUE INDEX acceptances_once ON acceptances (scope_kind, scope_id, kind, number)",
+    "CREATE INDEX acceptances_by_time ON acceptances (scope_kind, scope_id, create_time, id)",
+    "[postgres] CREATE FUNCTION entente_refuse_change_of_acceptances() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'acceptances are never changed or deleted' USING ERRCODE = 'insufficient_privilege'; END $$",
+    "[postgres] CREATE TRIGGER acceptances_are_kept BEFORE UPDATE OR DELETE ON acceptances
+        FOR EACH ROW EXECUTE FUNCTION entente_refuse_change_of_acceptances()",
+    "[postgres] CREATE TRIGGER acceptances_are_kept_whole BEFORE TRUNCATE ON acceptances
+        FOR EACH STATEMENT EXECUTE FUNCTION entente_refuse_change_of_acceptances()",
+    "[sqlite] CREATE TRIGGER acceptances_are_not_updated BEFORE UPDATE ON acceptances
+        BEGIN SELECT RAISE(ABORT, 'acceptances are never changed'); END",
+    "[sqlite] CREATE TRIGGER acceptances_are_not_deleted BEFORE DELETE ON acceptances
+        BEGIN SELECT RAISE(ABORT, 'acceptances are never deleted'); END",
+];

@@ -1,0 +1,311 @@
+//! The states of an account, the one table of what they allow and of how they follow on each other (ACC-13), and what else a method demands
+//! of an account: programmes and agreements (ACC-9, AGR-5). Declared in the protos like permissions, and held against the account here, after
+//! the proof, in the transaction as well as for reads.
+
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
+use uuid::Uuid;
+
+use super::cache::Facts;
+use crate::{
+    env::Micros,
+    error::{Error, Reason, Result},
+    proto::{
+        access::{AccountAct, AccountDemand, AgreementKind, Program},
+        account::AccountState,
+    },
+    store::{
+        memory::{Fact, Found},
+        scope_key::ScopeKey,
+        sql,
+    },
+};
+
+/// A row of the table: a state, what may be done in it besides what always works, and which states follow on it.
+#[derive(Debug)]
+pub struct Row {
+    /// The state.
+    pub state: AccountState,
+    /// Setting the account up and running it.
+    pub manages: bool,
+    /// Dealing with others.
+    pub trades: bool,
+    /// The states that may follow.
+    pub then: &'static [AccountState],
+}
+
+/// All states and transitions of an account.
+pub const TABLE: &[Row] = &[
+    Row {
+        state: AccountState::Draft,
+        manages: true,
+        trades: false,
+        then: &[AccountState::Pending],
+    },
+    Row {
+        state: AccountState::Pending,
+        manages: true,
+        trades: false,
+        then: &[
+            AccountState::Draft,
+            AccountState::Active,
+            AccountState::Suspended,
+            AccountState::Rejected,
+            AccountState::Closed,
+        ],
+    },
+    Row {
+        state: AccountState::Active,
+        manages: true,
+        trades: true,
+        then: &[AccountState::Suspended, AccountState::Closed],
+    },
+    Row {
+        state: AccountState::Suspended,
+        manages: false,
+        trades: false,
+        then: &[
+            AccountState::Pending,
+            AccountState::Active,
+            AccountState::Closed,
+        ],
+    },
+    Row {
+        state: AccountState::Rejected,
+        manages: false,
+        trades: false,
+        then: &[AccountState::Closed],
+    },
+    Row {
+        state: AccountState::Closed,
+        manages: false,
+        trades: false,
+        then: &[],
+    },
+];
+
+/// The row of a state; none for a number that is no state.
+fn row(state: i64) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.state as i64 == state)
+}
+
+/// The name of a state on the wire, without its prefix.
+#[must_use]
+pub fn name(state: i64) -> &'static str {
+    row(state).map_or("UNKNOWN", |row| {
+        row.state.as_str_name().trim_start_matches("ACCOUNT_STATE_")
+    })
+}
+
+/// Whether an act works in a state. Absence of a state never means yes.
+#[must_use]
+pub fn allows(state: i64, act: AccountAct) -> bool {
+    match act {
+        AccountAct::Unspecified => false,
+        AccountAct::Always => true,
+        AccountAct::Manage => row(state).is_some_and(|row| row.manages),
+        AccountAct::Trade => row(state).is_some_and(|row| row.trades),
+    }
+}
+
+/// Refuses a state that doesn't follow on another one.
+///
+/// # Errors
+/// `WRONG_STATE`.
+pub fn check_transition(from: i64, to: AccountState) -> Result<()> {
+    if row(from).is_some_and(|row| row.then.contains(&to)) {
+        Ok(())
+    } else {
+        Err(wrong_state(from))
+    }
+}
+
+/// The refusal of what a state doesn't allow.
+#[must_use]
+pub fn wrong_state(state: i64) -> Error {
+    Error::precondition(Reason::WrongState).with("state", name(state))
+}
+
+/// What a rule demands of an account.
+#[derive(Clone, Debug)]
+pub struct Demanded {
+    /// What the call is to it; none for reads.
+    pub act: Option<AccountAct>,
+    /// The programme that it must be in.
+    pub program: Option<Program>,
+    /// The agreements that must not be overdue.
+    pub agreements: Vec<AgreementKind>,
+    /// The function has it demanded.
+    pub late: bool,
+}
+
+impl Demanded {
+    /// What is declared.
+    pub(super) fn of(declared: &AccountDemand) -> Self {
+        Self {
+            act: Some(declared.act()).filter(|act| *act != AccountAct::Unspecified),
+            program: Some(declared.program()).filter(|p| *p != Program::Unspecified),
+            agreements: declared.agreements().collect(),
+            late: declared.late,
+        }
+    }
+
+    /// Holds it against an account that is proven. One that isn't there is the function's to miss.
+    ///
+    /// # Errors
+    /// `WRONG_STATE`, `PROGRAM_NOT_ENROLLED`, `AGREEMENT_REQUIRED`; those of the database.
+    pub async fn check<F: Facts>(&self, db: &F, account: Uuid, now: Micros) -> Result<()> {
+        let always = matches!(self.act, None | Some(AccountAct::Always));
+        if always && self.program.is_none() {
+            return Ok(());
+        }
+        let Some(found) = *db.know(StandingOfAccount(account)).await? else {
+            return Ok(());
+        };
+        if let Some(act) = self.act
+            && !allows(found.state, act)
+        {
+            return Err(wrong_state(found.state));
+        }
+        if let Some(program) = self.program
+            && found.programs & bit(program) == 0
+        {
+            let name = program.as_str_name().trim_start_matches("PROGRAM_");
+            return Err(Error::precondition(Reason::ProgramNotEnrolled).with("program", name));
+        }
+        // A draft owes nothing yet: to accept is a requirement of submitting it.
+        if found.state == AccountState::Draft as i64 {
+            return Ok(());
+        }
+        for kind in &self.agreements {
+            if let Some(version) = overdue(db.db(), ScopeKey::Account(account), *kind, now).await? {
+                return Err(Error::precondition(Reason::AgreementRequired)
+                    .with("agreement", agreement_name(*kind))
+                    .with("version", version.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bit of a programme in the database.
+#[must_use]
+pub fn bit(program: Program) -> i64 {
+    1 << program as i64
+}
+
+/// The name of an agreement on the wire, without its prefix.
+#[must_use]
+pub fn agreement_name(kind: AgreementKind) -> &'static str {
+    kind.as_str_name().trim_start_matches("AGREEMENT_KIND_")
+}
+
+/// The fact of how an account stands; none if there is none.
+#[derive(Clone, Copy, Debug)]
+struct StandingOfAccount(Uuid);
+
+#[derive(Clone, Copy, Debug, FromQueryResult)]
+struct StandingRow {
+    state: i64,
+    programs: i64,
+}
+
+impl Fact for StandingOfAccount {
+    type Value = Option<StandingRow>;
+
+    fn key(&self) -> [Uuid; 4] {
+        [self.0, Uuid::nil(), Uuid::nil(), Uuid::nil()]
+    }
+
+    async fn load<C: ConnectionTrait>(&self, db: &C) -> Result<Found<Self::Value>> {
+        let sql = "SELECT state, programs FROM accounts WHERE id = $1";
+        let value = sql::one::<StandingRow, _>(db, sql, [self.0.into()]).await?;
+        Ok(Found {
+            // New accounts tell nothing.
+            keep: value.is_some(),
+            value,
+            deps: vec![self.0],
+            bytes: 0,
+        })
+    }
+}
+
+/// The version of an agreement whose date is past, and that the account or tenant hasn't accepted, nor a later one.
+///
+/// # Errors
+/// Those of the database.
+pub async fn overdue<C: ConnectionTrait>(
+    db: &C,
+    scope: ScopeKey,
+    kind: AgreementKind,
+    now: Micros,
+) -> Result<Option<i64>> {
+    let sql = "SELECT g.number FROM agreements g WHERE g.kind = $3 AND g.withdraw_time IS NULL AND g.accept_by_time <= $4 \
+               AND NOT EXISTS (SELECT 1 FROM acceptances a WHERE a.scope_kind = $1 AND a.scope_id = $2 AND a.kind = $3 AND a.number >= g.number) \
+               ORDER BY g.number DESC LIMIT 1";
+    let values: [Value; 4] = [
+        scope.kind().into(),
+        scope.id().into(),
+        (kind as i64).into(),
+        now.into(),
+    ];
+    match sql::row(db, sql, values).await? {
+        Some(row) => Ok(Some(row.try_get("", "number")?)),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [AccountState; 6] = [
+        AccountState::Draft,
+        AccountState::Pending,
+        AccountState::Active,
+        AccountState::Suspended,
+        AccountState::Rejected,
+        AccountState::Closed,
+    ];
+
+    // proves ACC-13
+    #[test]
+    fn states_allow_what_the_rules_say() {
+        // Draft, pending, active, suspended, rejected, closed.
+        for (act, works) in [
+            (AccountAct::Always, "yyyyyy"),
+            (AccountAct::Manage, "yyynnn"),
+            (AccountAct::Trade, "nnynnn"),
+            (AccountAct::Unspecified, "nnnnnn"),
+        ] {
+            let told: String = ALL
+                .iter()
+                .map(|s| if allows(*s as i64, act) { 'y' } else { 'n' })
+                .collect();
+            assert_eq!(told, works, "{act:?}");
+        }
+        assert!(!allows(99, AccountAct::Manage) && !allows(0, AccountAct::Trade));
+    }
+
+    // proves ACC-13
+    #[test]
+    fn states_follow_on_each_other_as_the_rules_say() {
+        for (from, to) in [
+            (AccountState::Draft, "nynnnn"),
+            (AccountState::Pending, "ynyyyy"),
+            (AccountState::Active, "nnnyny"),
+            (AccountState::Suspended, "nyynny"),
+            (AccountState::Rejected, "nnnnny"),
+            (AccountState::Closed, "nnnnnn"),
+        ] {
+            let told: String = ALL
+                .iter()
+                .map(|s| match check_transition(from as i64, *s) {
+                    Ok(()) => 'y',
+                    Err(_) => 'n',
+                })
+                .collect();
+            assert_eq!(told, to, "{from:?}");
+        }
+        assert!(check_transition(99, AccountState::Active).is_err());
+    }
+}

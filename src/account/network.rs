@@ -1,0 +1,226 @@
+//! NetworkService: companies join the partner network before they open an account (NET-1).
+
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
+};
+use uuid::Uuid;
+
+use super::{
+    entity::network_membership::{Column, Entity, Model},
+    wire,
+};
+use crate::{
+    access::{
+        principal::{Kind, Principal},
+        roles::Permission,
+        scope::CallerScope,
+    },
+    app::{Read, Tx},
+    check::Violations,
+    error::{Error, Reason, Result},
+    names::Name,
+    proto::account::{
+        GetMembershipRequest, JoinNetworkRequest, NetworkMembership, UpdateMembershipRequest,
+    },
+    store::{outbox::Event, scope_key::ScopeKey, update},
+};
+
+/// Who joined.
+pub(super) fn joined_by(row: &Model) -> Principal {
+    Principal {
+        kind: Kind::from_number(row.joined_by_kind).unwrap_or(Kind::User),
+        id: row.joined_by_id,
+        tenant: row.joined_by_tenant_id,
+    }
+}
+
+/// Where it is told of a membership: on the account that it became, before at home with whoever joined.
+fn told_in(row: &Model) -> ScopeKey {
+    row.account_id
+        .map_or_else(|| joined_by(row).home(), ScopeKey::Account)
+}
+
+/// A company joins.
+///
+/// # Errors
+/// `ALREADY_NETWORK_MEMBER` if the caller has a membership without an account; `PEOPLE_ONLY` to programs.
+pub async fn join_network(
+    tx: &mut Tx,
+    scope: CallerScope,
+    req: JoinNetworkRequest,
+) -> Result<NetworkMembership> {
+    let JoinNetworkRequest {
+        network_membership,
+        request_id: _,
+        validate_only: _,
+    } = req;
+    let who = scope.principal();
+    if !who.is_person() {
+        return Err(Error::refused(Reason::PeopleOnly));
+    }
+    let new = wire::new_membership(network_membership)?;
+    let unused = Entity::find()
+        .filter(Column::JoinedById.eq(who.id))
+        .filter(Column::AccountId.is_null())
+        .one(tx.db())
+        .await?;
+    if let Some(unused) = unused {
+        return Err(Error::exists(
+            Reason::AlreadyNetworkMember,
+            "network_membership",
+            "is there already",
+        )
+        .with("membership", Name::NetworkMembership(unused.id).to_string()));
+    }
+    let (id, now) = (tx.id(), tx.now());
+    let row = Model {
+        id,
+        partner_id: format!("P{}", &id.simple().to_string()[16..].to_uppercase()),
+        legal_name: new.legal_name,
+        country_code: new.country_code,
+        website_uri: new.website_uri,
+        contact_name: new.contact.display_name,
+        contact_email: new.contact.email,
+        contact_phone: new.contact.phone_number,
+        joined_by_kind: who.kind as i16,
+        joined_by_id: who.id,
+        joined_by_tenant_id: who.tenant,
+        account_id: None,
+        create_time: now,
+        update_time: now,
+        version: 1,
+    };
+    tx.insert(row.clone()).await?;
+    let null = || serde_json::Value::Null;
+    let shown = wire::membership(&row);
+    tx.emit(
+        Event::new(
+            "entente.account.v1.NetworkJoined",
+            Name::NetworkMembership(id),
+        )
+        .told_in(told_in(&row))
+        .change("partner_id", null(), shown.partner_id.clone())
+        .change("legal_name", null(), shown.legal_name.clone())
+        .change("country_code", null(), shown.country_code.clone())
+        .change("website_uri", null(), shown.website_uri.clone()),
+    );
+    Ok(shown)
+}
+
+/// Gives a membership to whoever joined, or to members of its account.
+///
+/// # Errors
+/// `PERMISSION_DENIED`, whether or not there is such a membership.
+pub async fn get_membership(
+    rd: &Read,
+    scope: CallerScope,
+    req: GetMembershipRequest,
+) -> Result<NetworkMembership> {
+    let row = by_name(rd.db(), &req.name).await?;
+    if let Some(row) = &row
+        && joined_by(row) == scope.principal()
+    {
+        return Ok(wire::membership(row));
+    }
+    let account = row.as_ref().and_then(|row| row.account_id);
+    rd.demand(
+        Permission::AccountRead,
+        Name::Account(account.unwrap_or_default()),
+    )
+    .await?;
+    row.map(|row| wire::membership(&row))
+        .ok_or_else(|| Error::denied(Permission::AccountRead))
+}
+
+pub(crate) fn check_update_membership(req: &UpdateMembershipRequest, v: &mut Violations) {
+    let Some(new) = &req.network_membership else {
+        return;
+    };
+    if update::fields(req.update_mask.as_ref(), new).contains(&"contact") {
+        wire::check_membership(Some(new), v);
+    }
+}
+
+/// Changes a membership.
+///
+/// # Errors
+/// `ETAG_MISMATCH`; `PERMISSION_DENIED`, whether or not there is such a membership; those of the account.
+pub async fn update_membership(
+    tx: &mut Tx,
+    scope: CallerScope,
+    req: UpdateMembershipRequest,
+) -> Result<NetworkMembership> {
+    let UpdateMembershipRequest {
+        network_membership,
+        update_mask,
+        etag,
+        request_id: _,
+        validate_only: _,
+    } = req;
+    let new =
+        network_membership.ok_or_else(|| Error::field("network_membership", "is required"))?;
+    let found = by_name(tx.db(), &new.name).await?;
+    let is_own = |row: &Model| joined_by(row) == scope.principal();
+    let account = found.as_ref().and_then(|row| row.account_id);
+    if !found.as_ref().is_some_and(is_own) {
+        let account = Name::Account(account.unwrap_or_default());
+        tx.demand(Permission::AccountUpdate, account).await?;
+    }
+    let old = found.ok_or_else(|| Error::denied(Permission::AccountUpdate))?;
+    if let Some(account) = account {
+        tx.demand_of_account(account).await?;
+    }
+    update::check_etag(&etag, old.version)?;
+    let mut event = Event::new(
+        "entente.account.v1.NetworkMembershipUpdated",
+        Name::NetworkMembership(old.id),
+    )
+    .told_in(told_in(&old));
+    let mut row = old.clone().into_active_model();
+    for field in update::fields(update_mask.as_ref(), &new) {
+        match field {
+            "legal_name" => {
+                event = event.change(field, old.legal_name.clone(), new.legal_name.clone());
+                row.legal_name = Set(new.legal_name.clone());
+            }
+            "website_uri" => {
+                event = event.change(field, old.website_uri.clone(), new.website_uri.clone());
+                row.website_uri = Set(new.website_uri.clone());
+            }
+            "contact" => {
+                let contact = new.contact.clone().unwrap_or_default();
+                let before = wire::membership(&old).contact;
+                event = event.change(
+                    field,
+                    wire::contact_json(before.as_ref()),
+                    wire::contact_json(Some(&contact)),
+                );
+                row.contact_name = Set(contact.display_name);
+                row.contact_email = Set(contact.email);
+                row.contact_phone = Set(contact.phone_number);
+            }
+            other => {
+                return Err(Error::internal(format!(
+                    "{other} is mutable, but nobody changes it"
+                )));
+            }
+        }
+    }
+    row.update_time = Set(tx.now());
+    row.version = Set(old.version + 1);
+    let row: Model = row.update(tx.db()).await?;
+    tx.emit(event);
+    Ok(wire::membership(&row))
+}
+
+/// A membership by its name.
+async fn by_name<C: ConnectionTrait>(db: &C, name: &str) -> Result<Option<Model>> {
+    match Name::parse(name) {
+        Some(Name::NetworkMembership(id)) => find(db, id).await,
+        _ => Ok(None),
+    }
+}
+
+pub(super) async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<Model>> {
+    Ok(Entity::find_by_id(id).one(db).await?)
+}
