@@ -269,6 +269,13 @@ impl Error {
         self
     }
 
+    /// Adds the fields that are concerned, with what is to be done about each.
+    #[must_use]
+    pub fn with_fields(mut self, fields: Vec<(String, String)>) -> Self {
+        self.0.fields.extend(fields);
+        self
+    }
+
     /// The reason.
     #[must_use]
     pub fn reason(&self) -> Reason {
@@ -467,6 +474,16 @@ impl Language {
             Self::English => "en",
             Self::French => "fr",
         }
+    }
+
+    /// The words of a requirement, with its values.
+    #[must_use]
+    pub fn requirement(self, code: &str, values: &[(&str, &str)]) -> String {
+        let mut text = self.text(&format!("REQUIREMENT.{code}"));
+        for (key, value) in values {
+            text = text.replace(&format!("{{{key}}}"), value);
+        }
+        text
     }
 
     fn text(self, reason: &str) -> String {

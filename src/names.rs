@@ -47,6 +47,8 @@ pub enum Name {
     Staff(Uuid),
     /// `operator/mails/{mail}`
     Mail(Uuid),
+    /// `operator/reservedNames/{reserved_name}`
+    ReservedName(Uuid),
 }
 
 impl Name {
@@ -80,6 +82,7 @@ impl Name {
             ["operator"] => Self::Operator,
             ["operator", "staff", s] => Self::Staff(id(s)?),
             ["operator", "mails", m] => Self::Mail(id(m)?),
+            ["operator", "reservedNames", n] => Self::ReservedName(id(n)?),
             _ => return None,
         })
     }
@@ -106,6 +109,7 @@ impl Name {
             Self::Operator => "entente.dev/Operator",
             Self::Staff(_) => "entente.dev/Staff",
             Self::Mail(_) => "entente.dev/Mail",
+            Self::ReservedName(_) => "entente.dev/ReservedName",
         }
     }
 
@@ -131,7 +135,8 @@ impl Name {
             | Self::Agreement(_)
             | Self::NetworkMembership(_)
             | Self::Staff(_)
-            | Self::Mail(_) => ScopeKey::Operator,
+            | Self::Mail(_)
+            | Self::ReservedName(_) => ScopeKey::Operator,
         }
     }
 
@@ -156,7 +161,8 @@ impl Name {
             | Self::Acceptance(_, x)
             | Self::TenantAcceptance(_, x)
             | Self::Staff(x)
-            | Self::Mail(x) => x,
+            | Self::Mail(x)
+            | Self::ReservedName(x) => x,
             Self::Operator => Uuid::nil(),
         }
     }
@@ -197,6 +203,7 @@ impl fmt::Display for Name {
             Self::Operator => f.write_str("operator"),
             Self::Staff(s) => write!(f, "operator/staff/{s}"),
             Self::Mail(m) => write!(f, "operator/mails/{m}"),
+            Self::ReservedName(n) => write!(f, "operator/reservedNames/{n}"),
         }
     }
 }

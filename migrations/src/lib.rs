@@ -16,6 +16,7 @@ mod m0008_changed_keys;
 mod m0009_woken_rights;
 mod m0010_agreements;
 mod m0011_network;
+mod m0012_enrolment;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_woken_rights::Migration),
             Box::new(m0010_agreements::Migration),
             Box::new(m0011_network::Migration),
+            Box::new(m0012_enrolment::Migration),
         ]
     }
 }

@@ -32,6 +32,11 @@ pub const EXCEPTIONS: &[Exception] = &[
         bound: "a new account",
     },
     Exception {
+        method: "CreateAccount",
+        gives: &["MANAGER", "ADMIN_AGENT", "GLOBAL_ADMIN"],
+        bound: "a new account, and the first admin of a tenant made with it",
+    },
+    Exception {
         method: "RestoreManager",
         gives: &["MANAGER"],
         bound: "where no active manager is",

@@ -9,11 +9,28 @@
 
 pub mod acceptance;
 pub mod agreement;
+mod enrolment;
 mod entity;
 pub mod member;
 pub mod network;
+mod postal_code;
+mod profile;
+pub(crate) mod publisher_name;
+mod requirement;
+mod settings;
+mod standing;
 pub mod tenant_association;
 pub(crate) mod wire;
+
+pub(crate) use self::{
+    enrolment::{check_create_account, check_update_account},
+    standing::check_search_accounts,
+};
+pub use self::{
+    enrolment::{create_account, prepare_create_account, submit_account, update_account},
+    settings::{check_publisher_name, get_account_settings, list_required_actions},
+    standing::{reinstate_account, search_accounts, suspend_account},
+};
 
 use sea_orm::{
     ColumnTrait, EntityTrait, QueryFilter,
@@ -37,46 +54,76 @@ use crate::{
     },
     store::{
         filter::{Field, Kind, OrderField, Trigrams},
-        list::{Listing, fold},
+        list::Listing,
         outbox::Event,
         scope_key::ScopeKey,
     },
 };
 
 const LISTING: Listing = Listing {
-    fields: &[
-        Field::new(
-            "publisher_display_name",
-            ("accounts", "publisher_display_name_fold"),
-            Kind::Text(&[Trigrams {
-                table: "accounts",
-                column: "publisher_display_name_fold",
-            }]),
-        ),
-        Field::new(
-            "legal_name",
-            ("accounts", "legal_name_fold"),
-            Kind::Text(&[Trigrams {
-                table: "accounts",
-                column: "legal_name_fold",
-            }]),
-        ),
-        Field::new("create_time", ("accounts", "create_time"), Kind::TIME),
-    ],
-    orders: &[
-        OrderField::new("create_time", ("accounts", "create_time")),
-        OrderField::new(
-            "publisher_display_name",
-            ("accounts", "publisher_display_name_fold"),
-        ),
-    ],
+    fields: &FIELDS,
+    orders: ORDERS,
     id: ("accounts", "id"),
 };
+
+/// What the operator's people ask of all accounts.
+const SEARCH: Listing = Listing {
+    fields: &[
+        FIELDS[0],
+        FIELDS[1],
+        FIELDS[2],
+        Field::new("state", ("accounts", "state"), Kind::Enum(STATES)),
+    ],
+    orders: ORDERS,
+    id: ("accounts", "id"),
+};
+
+/// What callers call the states.
+const STATES: &[(&str, i64)] = &[
+    ("ACTIVE", AccountState::Active as i64),
+    ("DRAFT", AccountState::Draft as i64),
+    ("PENDING", AccountState::Pending as i64),
+    ("SUSPENDED", AccountState::Suspended as i64),
+    ("REJECTED", AccountState::Rejected as i64),
+    ("CLOSED", AccountState::Closed as i64),
+];
+
+const FIELDS: [Field; 3] = [
+    Field::new(
+        "publisher_display_name",
+        ("accounts", "publisher_display_name_fold"),
+        Kind::Text(&[Trigrams {
+            table: "accounts",
+            column: "publisher_display_name_fold",
+        }]),
+    ),
+    Field::new(
+        "legal_name",
+        ("accounts", "legal_name_fold"),
+        Kind::Text(&[Trigrams {
+            table: "accounts",
+            column: "legal_name_fold",
+        }]),
+    ),
+    Field::new("create_time", ("accounts", "create_time"), Kind::TIME),
+];
+
+const ORDERS: &[OrderField] = &[
+    OrderField::new("create_time", ("accounts", "create_time")),
+    OrderField::new(
+        "publisher_display_name",
+        ("accounts", "publisher_display_name_fold"),
+    ),
+];
+
+pub(crate) fn check_import_account(req: &ImportAccountRequest, v: &mut Violations) {
+    wire::check_import(req.account.as_ref(), v);
+}
 
 /// Brings an existing company in: account, association, first manager, in one transaction.
 ///
 /// # Errors
-/// `RESOURCE_EXISTS` for the publisher name, `NOT_IN_ASSOCIATED_TENANT` if the manager isn't an active user, `OPERATOR_TENANT`.
+/// `PUBLISHER_NAME_TAKEN`, `PUBLISHER_NAME_RESERVED`, `NOT_IN_ASSOCIATED_TENANT` if the manager isn't an active user, `OPERATOR_TENANT`.
 pub async fn import_account(
     tx: &mut Tx,
     _scope: OperatorScope,
@@ -103,25 +150,12 @@ pub async fn import_account(
             Error::precondition(Reason::NotInAssociatedTenant).with("principal", principal_name)
         );
     }
-    let (id, now) = (tx.id(), tx.now());
-    let row = Model {
-        id,
-        publisher_display_name_fold: fold(&new.publisher_display_name),
-        publisher_display_name: new.publisher_display_name,
-        legal_name_fold: fold(&new.legal_name),
-        legal_name: new.legal_name,
-        country_code: new.country_code,
-        r#type: new.kind,
-        seller_id: format!("S{}", &id.simple().to_string()[16..].to_uppercase()),
-        state: AccountState::Active as i64,
-        create_time: now,
-        update_time: now,
-        version: 1,
-        programs: 0,
-    };
+    let id = tx.id();
+    let row = wire::new_account(id, &new, tx.now());
     tx.insert(row.clone()).await?;
     let scope = ScopeKey::Account(id);
     tx.open_scope(scope).await?;
+    publisher_name::claim(tx, id, &row.publisher_display_name).await?;
     grants::associate(tx, id, tenant_id).await?;
     let set = grants::Set::of_roles(MANAGER | ADMIN_AGENT);
     grants::set(tx, scope, manager, set, grants::By::Caller).await?;
@@ -163,13 +197,18 @@ pub async fn import_account(
 ///
 /// # Errors
 /// `NOT_FOUND`, to the operator's people only.
-pub async fn get_account(rd: &Read, _proof: Proof, req: GetAccountRequest) -> Result<Account> {
+pub async fn get_account(rd: &Read, proof: Proof, req: GetAccountRequest) -> Result<Account> {
     let id = Name::parse(&req.name).map(|n| n.id()).unwrap_or_default();
     let row = Entity::find_by_id(id)
         .one(rd.db())
         .await?
         .ok_or_else(|| Error::not_found("entente.dev/Account", req.name))?;
-    Ok(wire::account(&row))
+    let account = wire::account(&row);
+    Ok(if proof.masked() {
+        wire::masked(account)
+    } else {
+        account
+    })
 }
 
 pub(crate) fn check_list_accounts(req: &ListAccountsRequest, v: &mut Violations) {

@@ -70,6 +70,14 @@ pub async fn prepare_associate_tenant(
     _proof: Proof,
     req: &AssociateTenantRequest,
 ) -> Result<Authenticated> {
+    verify_admin_token(outside, &req.tenant_admin_token).await
+}
+
+/// Whose a second access token is.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a token that isn't good.
+pub(super) async fn verify_admin_token(outside: &Outside, token: &str) -> Result<Authenticated> {
     let app = outside.app();
     let now = app.now().await?;
     let bad = |_| {
@@ -79,16 +87,13 @@ pub async fn prepare_associate_tenant(
             "is no good access token",
         )
     };
-    let known = app
-        .tokens
-        .verify(&req.tenant_admin_token, now)
-        .map_err(bad)?;
+    let known = app.tokens.verify(token, now).map_err(bad)?;
     if let Some(known) = known {
         return Ok(known);
     }
     app.tokens.refresh(&app.db.read, &app.keys).await?;
     app.tokens
-        .verify(&req.tenant_admin_token, now)
+        .verify(token, now)
         .map_err(bad)?
         .ok_or_else(|| bad(Error::late()))
 }

@@ -10,6 +10,7 @@ use super::{
         acceptance, account, agreement, agreement_text, association, member, network_membership,
     },
     network,
+    profile::{self, Profile},
 };
 use crate::{
     access::{
@@ -19,26 +20,30 @@ use crate::{
     },
     app::App,
     check::{MOST_ITEMS_NAMED, Violations},
-    directory::{GUEST, IDENTITY, wire::domain},
+    directory::{
+        GUEST, IDENTITY,
+        wire::{domain, mask_email},
+    },
     env::Micros,
     error::{Error, Result},
     names::Name,
     proto::{
         access::AgreementKind,
         account::{
-            Acceptance, Account, Agreement, AgreementState, AgreementText, Contact, EffectiveRight,
-            ImportAccountRequest, Member, MemberKind, NetworkMembership, PublishAgreementRequest,
-            TenantAssociation,
+            Acceptance, Account, AccountState, AccountType, Agreement, AgreementState,
+            AgreementText, Contact, EffectiveRight, ImportAccountRequest, Member, MemberKind,
+            NetworkMembership, PublishAgreementRequest, TenantAssociation,
         },
     },
     store::{
+        list::fold,
         scope_key::ScopeKey,
         time::{micros, timestamp},
         update::etag,
     },
 };
 
-/// An account for the wire. Names of companies are what the operator's people work with, so nothing of it is masked yet.
+/// An account for the wire.
 pub fn account(row: &account::Model) -> Account {
     let account::Model {
         id,
@@ -54,7 +59,20 @@ pub fn account(row: &account::Model) -> Account {
         update_time,
         version,
         programs: _,
+        profile,
+        membership_id,
+        signatory: _,
+        submit_time,
+        suspension_reason,
+        state_before: _,
+        idle_told_time: _,
     } = row;
+    let Profile {
+        address,
+        primary_contact,
+        seller_contact,
+        company_approver,
+    } = Profile::from_stored(profile);
     Account {
         name: Name::Account(*id).to_string(),
         publisher_display_name: publisher_display_name.clone(),
@@ -66,21 +84,114 @@ pub fn account(row: &account::Model) -> Account {
         create_time: timestamp(*create_time),
         update_time: timestamp(*update_time),
         etag: etag(*version),
+        address: address.map(Into::into),
+        primary_contact: primary_contact.map(Into::into),
+        seller_contact: seller_contact.map(Into::into),
+        company_approver: company_approver.map(Into::into),
+        network_membership: membership_id
+            .map_or_else(String::new, |id| Name::NetworkMembership(id).to_string()),
+        submit_time: submit_time.and_then(timestamp),
+        suspension_reason: suspension_reason.clone(),
     }
 }
 
-/// An account to be made.
-pub struct Imported {
-    pub publisher_display_name: String,
-    pub legal_name: String,
-    pub country_code: String,
-    pub kind: i64,
+/// An account as the operator's people see it: names of companies are what they work with, people are masked.
+pub fn masked(mut account: Account) -> Account {
+    let hide = |contact: &mut Contact| {
+        contact.display_name = contact
+            .display_name
+            .chars()
+            .take(1)
+            .chain("***".chars())
+            .collect();
+        contact.email = mask_email(&contact.email);
+        contact.phone_number = String::new();
+    };
+    let Account {
+        primary_contact,
+        seller_contact,
+        company_approver,
+        ..
+    } = &mut account;
+    let seller = seller_contact.as_mut().and_then(|s| s.contact.as_mut());
+    for contact in [primary_contact.as_mut(), seller, company_approver.as_mut()] {
+        contact.into_iter().for_each(hide);
+    }
+    account
+}
+
+/// The row of a new account: active, and nobody's yet.
+pub fn new_account(id: Uuid, account: &Account, now: Micros) -> account::Model {
+    account::Model {
+        id,
+        publisher_display_name_fold: fold(&account.publisher_display_name),
+        publisher_display_name: account.publisher_display_name.clone(),
+        legal_name_fold: fold(&account.legal_name),
+        legal_name: account.legal_name.clone(),
+        country_code: account.country_code.clone(),
+        r#type: i64::from(account.r#type.max(AccountType::Company as i32)),
+        seller_id: format!("S{}", &id.simple().to_string()[16..].to_uppercase()),
+        state: AccountState::Active as i64,
+        create_time: now,
+        update_time: now,
+        version: 1,
+        programs: 0,
+        profile: Profile::of(account).to_stored(),
+        membership_id: None,
+        signatory: String::new(),
+        submit_time: None,
+        suspension_reason: String::new(),
+        state_before: 0,
+        idle_told_time: None,
+    }
+}
+
+/// What differs between two states of an account's profile, for events.
+pub fn changes(
+    before: &Account,
+    after: &Account,
+) -> Vec<(&'static str, serde_json::Value, serde_json::Value)> {
+    let of = |account: &Account| {
+        let parts = serde_json::to_value(Profile::of(account)).unwrap_or_default();
+        let part = |name: &str| parts.get(name).cloned().unwrap_or_default();
+        [
+            (
+                "publisher_display_name",
+                account.publisher_display_name.clone().into(),
+            ),
+            ("legal_name", account.legal_name.clone().into()),
+            ("address", part("address")),
+            ("primary_contact", part("primary_contact")),
+            ("seller_contact", part("seller_contact")),
+            ("company_approver", part("company_approver")),
+        ]
+    };
+    of(before)
+        .into_iter()
+        .zip(of(after))
+        .map(|((field, was), (_, is))| (field, was, is))
+        .collect()
+}
+
+/// Adds what the account of an import lacks, or has wrong.
+pub fn check_import(account: Option<&Account>, v: &mut Violations) {
+    let Some(account) = account else { return };
+    for (field, value) in [
+        ("publisher_display_name", &account.publisher_display_name),
+        ("legal_name", &account.legal_name),
+    ] {
+        if value.is_empty() {
+            v.also(format!("account.{field}"), "is required");
+        }
+    }
+    profile::check(account, "account", v);
+    profile::check_country(account, "account", v);
 }
 
 /// The account, tenant and first manager of an import.
 pub fn imported(
     request: ImportAccountRequest,
-) -> Result<(Imported, Uuid, Principal, Option<Principal>)> {
+) -> Result<(Account, Uuid, Principal, Option<Principal>)> {
     let ImportAccountRequest {
         account,
         tenant,
@@ -89,18 +200,7 @@ pub fn imported(
         request_id: _,
         validate_only: _,
     } = request;
-    let Account {
-        name: _,
-        publisher_display_name,
-        legal_name,
-        country_code,
-        r#type,
-        seller_id: _,
-        state: _,
-        create_time: _,
-        update_time: _,
-        etag: _,
-    } = account.ok_or_else(|| Error::field("account", "is required"))?;
+    let account = account.ok_or_else(|| Error::field("account", "is required"))?;
     let Some(Name::Tenant(tenant)) = Name::parse(&tenant) else {
         return Err(Error::field("tenant", "is no tenant"));
     };
@@ -117,18 +217,7 @@ pub fn imported(
                 .ok_or_else(|| Error::field("owner", "is no personal identity"))?,
         ),
     };
-    let kind = if r#type == 0 { 1 } else { i64::from(r#type) };
-    Ok((
-        Imported {
-            publisher_display_name,
-            legal_name,
-            country_code,
-            kind,
-        },
-        tenant,
-        manager,
-        owner,
-    ))
+    Ok((account, tenant, manager, owner))
 }
 
 /// The kind of a member.

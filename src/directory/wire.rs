@@ -465,10 +465,15 @@ pub fn check_memberships(memberships: &[NewMembership], v: &mut Violations) {
 
 /// What is wrong with the password that is given to a first admin, if one is.
 pub fn check_first_admin(admin: Option<&FirstAdmin>, v: &mut Violations) {
+    check_new_admin(admin, "first_admin", v);
+}
+
+/// As `check_first_admin`, of a field elsewhere.
+pub fn check_new_admin(admin: Option<&FirstAdmin>, field: &str, v: &mut Violations) {
     if let Some(admin) = admin.filter(|a| !a.password.is_empty())
         && let Some(fault) = password::fault(&admin.password, &admin.user_name)
     {
-        v.also("first_admin.password", fault);
+        v.also(format!("{field}.password"), fault);
     }
 }
 

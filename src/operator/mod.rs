@@ -1,4 +1,5 @@
-//! The operator: its staff and services, the mails that the service sends, and the clock of tests.
+//! The operator: its staff and services, the mails that the service sends, reserved publisher names, and the clock of
+//! tests.
 //!
 //! Nouns and states. A staff is a user or application of the operator tenant with operator roles; it has no states, it is there or it
 //! isn't. A mail is `QUEUED`, `SENT` or `FAILED`: queued → sent, by the relay; queued → failed, after many tries; failed → queued, by
@@ -10,6 +11,7 @@
 
 mod entity;
 pub mod mail;
+pub mod reserved_name;
 pub mod staff;
 pub mod test_clock;
 mod wire;

@@ -2,15 +2,16 @@
 
 use prost_types::Duration;
 
-use super::entity::{mail, staff};
+use super::entity::{mail, reserved_name, staff};
 use crate::{
     access::{
         grants::Grant,
         roles::{self, OPERATOR_ROLES, Permissions},
     },
     env::{Micros, SECOND_US},
+    error::{Error, Result},
     names::Name,
-    proto::operator::{Mail, MailState, ServiceTime, Staff},
+    proto::operator::{Mail, MailState, ReservedName, ServiceTime, Staff},
     store::{time::timestamp, update::etag},
 };
 
@@ -96,6 +97,41 @@ pub(super) fn service_time(now: Micros, offset: Micros) -> ServiceTime {
             seconds: offset / SECOND_US,
             nanos,
         }),
+    }
+}
+
+/// A name to be reserved.
+pub(super) struct NewReservedName {
+    pub(super) display_name: String,
+    pub(super) note: String,
+}
+
+pub(super) fn new_reserved_name(name: Option<ReservedName>) -> Result<NewReservedName> {
+    let ReservedName {
+        name: _,
+        display_name,
+        note,
+        create_time: _,
+        etag: _,
+    } = name.ok_or_else(|| Error::field("reserved_name", "is required"))?;
+    Ok(NewReservedName { display_name, note })
+}
+
+pub(super) fn reserved_name(row: &reserved_name::Model) -> ReservedName {
+    let reserved_name::Model {
+        id,
+        display_name,
+        display_name_fold: _,
+        note,
+        create_time,
+        version,
+    } = row;
+    ReservedName {
+        name: Name::ReservedName(*id).to_string(),
+        display_name: display_name.clone(),
+        note: note.clone(),
+        create_time: timestamp(*create_time),
+        etag: etag(*version),
     }
 }
 

@@ -54,11 +54,18 @@ const UNIQUES: &[Unique] = &[
         text: "is that of another application of this tenant",
     },
     Unique {
-        index: "accounts_publisher_display_name",
-        columns: "accounts.publisher_display_name_fold",
-        reason: Reason::ResourceExists,
+        index: "publisher_names_pkey",
+        columns: "publisher_names.skeleton",
+        reason: Reason::PublisherNameTaken,
         field: "account.publisher_display_name",
         text: "is that of another account",
+    },
+    Unique {
+        index: "reserved_name_keys_pkey",
+        columns: "reserved_name_keys.skeleton",
+        reason: Reason::ResourceExists,
+        field: "reserved_name.display_name",
+        text: "is reserved, or one that looks like it",
     },
     Unique {
         index: "network_memberships_unused",

@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::{
     agreements::{publish, version},
     dynamic::{self, Names},
+    enrolment::names::reserve,
     harness::{
         ADMINISTRATOR, Caller, PASSWORD, Person, Site, TenantSite, both, membership, new_user,
         request_id, rights,
@@ -418,8 +419,13 @@ pub async fn world(site: &Site) -> World {
     let agreement = upcoming_agreement(&operator).await;
     let membership = join(&callers["member"], new_membership("Member SA")).await;
     let membership = membership.unwrap();
+    let reserved = reserve(&operator, "Tailspin").await.unwrap().name;
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
         .with("entente.dev/NetworkMembership", &membership.name)
+        .with("entente.dev/ReservedName", &reserved)
+        .with("ImportAccount.account.publisher_display_name", "Newcomer")
+        .with("ImportAccount.account.legal_name", "Newcomer Ltd")
+        .with("CreateAccount.tenant_admin_token", "")
         .with("entente.dev/Agreement", &agreement)
         .with("PublishAgreement.agreement.texts.language_code", "en")
         .with("AcceptAgreement.language_code", "en")
@@ -469,6 +475,10 @@ pub async fn world(site: &Site) -> World {
     )
     .with("entente.dev/Invitation", theirs_invited.name)
     .with("AcceptInvitation.token", &token)
+    .with("entente.dev/ReservedName", &reserved)
+    .with("ImportAccount.account.publisher_display_name", "Newcomer")
+    .with("ImportAccount.account.legal_name", "Newcomer Ltd")
+    .with("CreateAccount.tenant_admin_token", "")
     .with(
         "entente.dev/NetworkMembership",
         format!("networkMemberships/{}", request_id()),

@@ -128,6 +128,9 @@ fn mutations_take_request_id_validate_only_and_etag() {
     none(&faults);
 }
 
+/// Lists that are no rows but worked out, and as short as their comments say.
+const WORKED_OUT: &[&str] = &["ListRequiredActions"];
+
 #[test]
 fn answers_are_resources_or_responses() {
     let mut faults = Vec::new();
@@ -150,7 +153,8 @@ fn answers_are_resources_or_responses() {
         if method.input().name() != format!("{name}Request") {
             faults.push(format!("{path} takes {}", method.input().full_name()));
         }
-        let lists = name.starts_with("List") || name.starts_with("Search");
+        let lists =
+            (name.starts_with("List") || name.starts_with("Search")) && !WORKED_OUT.contains(&name);
         for field in ["page_size", "page_token", "filter", "order_by"] {
             if lists && method.input().get_field_by_name(field).is_none() {
                 faults.push(format!("{path} lacks {field}"));

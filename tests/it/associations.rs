@@ -422,7 +422,7 @@ async fn accounts_are_imported_by_the_operator_only_and_whole() {
         refused(
             import(&operator, "CONTOSO", tenant, ann).await,
             Code::AlreadyExists,
-            "RESOURCE_EXISTS",
+            "PUBLISHER_NAME_TAKEN",
         );
         let foreign = import(&operator, "New", tenant, &fabrikam.admin.name).await;
         let status = refused(foreign, Code::InvalidArgument, "INVALID_FIELDS");

@@ -119,6 +119,10 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             (vec![common], nameless())
         }
         "DropRoles" => (vec![rights()], nameless()),
+        "CreateAccount" | "ImportAccount" => {
+            let field = "account.address.postal_code";
+            (vec![text(field, "7500", field)], nameless())
+        }
         "PublishAgreement" => {
             let named = "agreement.texts[0].language_code";
             let path = "agreement.texts.language_code";
@@ -178,7 +182,7 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             nameless(),
         ),
         // Masks are checked for every method that takes one.
-        "UpdateUser" | "UpdateMembership" | "UpdateTenant" | "UpdateGroup"
+        "UpdateUser" | "UpdateAccount" | "UpdateMembership" | "UpdateTenant" | "UpdateGroup"
         | "UpdateApplication" | "UpdateIdentity" => {
             let field = method.input().get_field_by_name("update_mask").unwrap();
             let mut mask = DynamicMessage::new(field.kind().as_message().unwrap().clone());

@@ -39,6 +39,7 @@ use entente::{
         },
         operator::{
             AdvanceRequest, mail_service_client::MailServiceClient,
+            reserved_name_service_client::ReservedNameServiceClient,
             staff_service_client::StaffServiceClient,
             test_clock_service_client::TestClockServiceClient,
         },
@@ -585,6 +586,7 @@ clients! {
     network: NetworkServiceClient,
     staff: StaffServiceClient,
     mails: MailServiceClient,
+    reserved_names: ReservedNameServiceClient,
     clock: TestClockServiceClient,
 }
 

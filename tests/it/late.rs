@@ -81,6 +81,8 @@ fn occasion(
         "WakeRights" => ("agent", Vec::new()),
         "AssignOperatorRoles" | "RemoveOperatorRoles" => ("opadmin", Vec::new()),
         "RemoveTenant" => ("manager", Vec::new()),
+        // The admin of the tenant, who is no member of the account.
+        "CreateAccount" | "UpdateAccount" | "SubmitAccount" => ("global", Vec::new()),
         // A membership of the network that is somebody else's.
         "GetMembership" | "UpdateMembership" => ("manager", Vec::new()),
         "CreateTenant" => ("identity", Vec::new()),

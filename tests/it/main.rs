@@ -18,6 +18,7 @@ mod checks;
 mod claims;
 mod cost;
 mod dynamic;
+mod enrolment;
 mod events;
 mod examples;
 mod faults;

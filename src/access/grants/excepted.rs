@@ -28,8 +28,12 @@ pub(super) async fn by_table(
         return Ok(false);
     }
     match (scope, role.bit()) {
-        // ImportAccount makes a new account.
-        (ScopeKey::Account(_), ADMIN_AGENT) if !tx.method().ends_with("/ImportAccount") => {
+        // These make a new account.
+        (ScopeKey::Account(_), ADMIN_AGENT)
+            if !["/ImportAccount", "/CreateAccount"]
+                .iter()
+                .any(|m| tx.method().ends_with(m)) =>
+        {
             first_admin_agent(tx, scope, to, mine).await
         }
         _ => Ok(true),

@@ -9,7 +9,6 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub publisher_display_name: String,
-    /// Unique.
     pub publisher_display_name_fold: String,
     pub legal_name: String,
     pub legal_name_fold: String,
@@ -22,6 +21,18 @@ pub struct Model {
     pub version: i64,
     /// Bits of `Program`.
     pub programs: i64,
+    /// Addresses and contacts, in JSON (`profile.rs`).
+    pub profile: String,
+    /// The membership of the network that it was opened with.
+    pub membership_id: Option<Uuid>,
+    /// Who gave the word to may sign for the company.
+    pub signatory: String,
+    pub submit_time: Option<i64>,
+    pub suspension_reason: String,
+    /// Of a suspended account.
+    pub state_before: i64,
+    /// When the opener of an idle draft was told.
+    pub idle_told_time: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -1,4 +1,5 @@
 //! Tables of the operator, visible in this slice only.
 
 pub mod mail;
+pub mod reserved_name;
 pub mod staff;

@@ -1,0 +1,186 @@
+//! Publisher names (ACC-4): unique among all accounts under what makes them look alike, and kept from those that the operator reserved for
+//! others.
+//!
+//! A name has keys, one row each, whose primary key settles two at once. Two names are the same if they share a key: letter case, width and
+//! spaces apart, or as they look, both as written and in small letters. A closed account keeps its keys, so its name is never given again.
+
+use std::collections::BTreeSet;
+
+use sea_orm::Value;
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_security::skeleton;
+use uuid::Uuid;
+
+use crate::{
+    app::{Read, Tx},
+    error::{Error, Reason, Result},
+    store::sql,
+};
+
+/// The keys of a name.
+#[must_use]
+pub fn keys(name: &str) -> BTreeSet<String> {
+    let wide: String = name.nfkc().collect();
+    let spaced = wide.split_whitespace().collect::<Vec<_>>().join(" ");
+    let small = spaced.to_lowercase();
+    BTreeSet::from([look(&spaced), look(&small)])
+}
+
+/// As a text looks, whatever its letters are, in small letters: `I`, `l`, `1` and `i` are one.
+fn look(text: &str) -> String {
+    let once: String = skeleton(text).collect::<String>().to_lowercase();
+    let twice: String = skeleton(&once).collect::<String>().to_lowercase();
+    twice
+        .chars()
+        .map(|c| if c == 'i' { 'l' } else { c })
+        .collect::<String>()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Why a name can't be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Another account has it, or one that looks like it.
+    Taken,
+    /// The operator keeps it for whoever has the rights on it.
+    Reserved,
+}
+
+fn texts(keys: &BTreeSet<String>) -> Value {
+    serde_json::json!(keys).to_string().into()
+}
+
+async fn hindrance<C: sea_orm::ConnectionTrait>(
+    db: &C,
+    account: Option<Uuid>,
+    name: &str,
+) -> Result<Option<Hindrance>> {
+    let keys = keys(name);
+    let sql = format!(
+        "SELECT 1 AS one FROM publisher_names WHERE skeleton IN ({}) AND account_id <> $2 LIMIT 1",
+        sql::in_texts(db, 1)
+    );
+    let values: [Value; 2] = [texts(&keys), account.unwrap_or_default().into()];
+    if sql::row(db, sql, values).await?.is_some() {
+        return Ok(Some(Hindrance::Taken));
+    }
+    let sql = format!(
+        "SELECT 1 AS one FROM reserved_name_keys WHERE skeleton IN ({}) LIMIT 1",
+        sql::in_texts(db, 1)
+    );
+    let reserved = sql::row(db, sql, [texts(&keys)]).await?;
+    Ok(reserved.map(|_| Hindrance::Reserved))
+}
+
+/// What keeps a name from being taken now; None if it is free.
+///
+/// # Errors
+/// Those of the database.
+pub async fn look_up(rd: &Read, name: &str) -> Result<Option<Hindrance>> {
+    hindrance(rd.db(), None, name).await
+}
+
+/// Gives an account a name in place of the one it had; an empty one frees that.
+///
+/// # Errors
+/// `PUBLISHER_NAME_TAKEN`, `PUBLISHER_NAME_RESERVED`.
+pub async fn claim(tx: &mut Tx, account: Uuid, name: &str) -> Result<()> {
+    if !name.is_empty() {
+        let (reason, text) = match hindrance(tx.db(), Some(account), name).await? {
+            None => (Reason::Unspecified, ""),
+            Some(Hindrance::Taken) => (Reason::PublisherNameTaken, "is that of another account"),
+            Some(Hindrance::Reserved) => (Reason::PublisherNameReserved, "is reserved for others"),
+        };
+        if reason != Reason::Unspecified {
+            return Err(Error::exists(
+                reason,
+                "account.publisher_display_name",
+                text,
+            ));
+        }
+    }
+    let sql = "DELETE FROM publisher_names WHERE account_id = $1";
+    sql::execute(tx.db(), sql, [account.into()]).await?;
+    if name.is_empty() {
+        return Ok(());
+    }
+    for key in keys(name) {
+        let sql = "INSERT INTO publisher_names (skeleton, account_id) VALUES ($1, $2)";
+        let values: [Value; 2] = [key.into(), account.into()];
+        sql::execute(tx.db(), sql, values).await?;
+    }
+    Ok(())
+}
+
+/// Keeps a name from accounts, under the ID of its reservation.
+///
+/// # Errors
+/// `RESOURCE_EXISTS` if one that looks like it is reserved.
+pub async fn reserve(tx: &mut Tx, id: Uuid, name: &str) -> Result<()> {
+    for key in keys(name) {
+        let sql = "INSERT INTO reserved_name_keys (skeleton, reserved_name_id) VALUES ($1, $2)";
+        let values: [Value; 2] = [key.into(), id.into()];
+        sql::execute(tx.db(), sql, values).await?;
+    }
+    Ok(())
+}
+
+/// Lets a reserved name be taken.
+///
+/// # Errors
+/// Those of the database.
+pub async fn free(tx: &mut Tx, id: Uuid) -> Result<()> {
+    let sql = "DELETE FROM reserved_name_keys WHERE reserved_name_id = $1";
+    sql::execute(tx.db(), sql, [id.into()]).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn same(one: &str, other: &str) -> bool {
+        !keys(one).is_disjoint(&keys(other))
+    }
+
+    // proves ACC-4
+    #[test]
+    fn names_that_look_alike_are_one() {
+        for (one, other) in [
+            ("Contoso", "CONTOSO"),
+            ("Contoso", "ＣＯＮＴＯＳＯ"),
+            ("Contoso", "C\u{43e}ntoso"),
+            ("Contoso", "\u{421}\u{41e}NTOSO"),
+            ("Contoso", "  contoso "),
+            ("Con toso", "con\u{2003}  TOSO"),
+            ("PayPal", "PayPaI"),
+            ("PayPal", "PAYPAL"),
+            ("Intel", "lntel"),
+            ("INTEL", "intel"),
+            ("Micro", "MICRO"),
+            ("modern", "rnodern"),
+            ("Вкус", "ВКУС"),
+            ("Ελλάς", "ΕΛΛΆΣ"),
+            ("Straße", "straße"),
+            ("Acme 10", "Acme lO"),
+            ("Contoso", "Conto\u{200d}so"),
+        ] {
+            assert!(
+                same(one, other),
+                "{one} {other} {:?} {:?}",
+                keys(one),
+                keys(other)
+            );
+        }
+        for (one, other) in [
+            ("Contoso", "Contosa"),
+            ("Contoso", "Con toso"),
+            ("Acme 1", "Acme 2"),
+            ("Alpha", "Beta"),
+        ] {
+            assert!(!same(one, other), "{one} {other}");
+        }
+    }
+}

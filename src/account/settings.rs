@@ -1,0 +1,122 @@
+//! AccountService, reading: an account with what belongs to it (ACC-7, ACC-10), what it has to do (AGR-3), and whether a publisher name is free
+//! (ACC-4).
+
+use sea_orm::{EntityTrait, FromQueryResult};
+use uuid::Uuid;
+
+use super::{
+    entity::account::{Entity, Model},
+    network,
+    publisher_name::{self, Hindrance},
+    requirement, wire,
+};
+use crate::{
+    access::{
+        cache::Facts as _,
+        grants::{ADMIN_AGENT, HeldOf},
+        scope::{AccountScope, CallerScope, Proof},
+    },
+    app::Read,
+    error::{Error, Result},
+    names::Name,
+    proto::account::{
+        AccountSettings, CheckPublisherNameRequest, CheckPublisherNameResponse,
+        GetAccountSettingsRequest, ListRequiredActionsRequest, ListRequiredActionsResponse,
+        PublisherNameAvailability,
+    },
+    store::{scope_key::ScopeKey, sql},
+};
+
+/// Tenants that settings name; ListAssociatedTenants gives all.
+const MOST_TENANTS: i64 = 100;
+
+async fn find(rd: &Read, name: &str) -> Result<Model> {
+    let id = Name::parse(name).map(|n| n.id()).unwrap_or_default();
+    Entity::find_by_id(id)
+        .one(rd.db())
+        .await?
+        .ok_or_else(|| Error::not_found("entente.dev/Account", name))
+}
+
+#[derive(FromQueryResult)]
+struct Associated {
+    tenant_id: Uuid,
+}
+
+/// Gives an account with what belongs to it.
+///
+/// # Errors
+/// `NOT_FOUND`, to the operator's people only.
+pub async fn get_account_settings(
+    rd: &Read,
+    proof: Proof,
+    req: GetAccountSettingsRequest,
+) -> Result<AccountSettings> {
+    let who = proof.caller()?.principal();
+    let held = rd
+        .know(HeldOf {
+            principal: who.id,
+            scope: ScopeKey::Account(Name::parse(&req.name).map(|n| n.id()).unwrap_or_default()),
+            home: Some(who.tenant),
+        })
+        .await?;
+    let row = find(rd, &req.name).await?;
+    let sql =
+        "SELECT tenant_id FROM associations WHERE account_id = $1 ORDER BY tenant_id LIMIT $2";
+    let tenants =
+        sql::all::<Associated, _>(rd.db(), sql, [row.id.into(), MOST_TENANTS.into()]).await?;
+    let membership = match row.membership_id {
+        Some(id) => network::find(rd.db(), id).await?,
+        None => None,
+    };
+    let mut account = wire::account(&row);
+    if proof.masked() {
+        account = wire::masked(account);
+    }
+    Ok(AccountSettings {
+        seller_id: account.seller_id.clone(),
+        account: Some(account),
+        partner_id: membership.map_or_else(String::new, |m| m.partner_id),
+        tenants: tenants
+            .into_iter()
+            .map(|t| Name::Tenant(t.tenant_id).to_string())
+            .collect(),
+        caller: who.name(),
+        admin_agent: held.roles & ADMIN_AGENT != 0,
+    })
+}
+
+/// Gives what an account has to do.
+///
+/// # Errors
+/// Those of the database.
+pub async fn list_required_actions(
+    rd: &Read,
+    _scope: AccountScope,
+    req: ListRequiredActionsRequest,
+) -> Result<ListRequiredActionsResponse> {
+    let row = find(rd, &req.parent).await?;
+    let language = rd.caller().language;
+    Ok(ListRequiredActionsResponse {
+        requirements: requirement::of_account(rd.db(), &row, language, rd.now()).await?,
+    })
+}
+
+/// Tells whether a publisher name can be taken, and not whose it is.
+///
+/// # Errors
+/// Those of the database.
+pub async fn check_publisher_name(
+    rd: &Read,
+    _scope: CallerScope,
+    req: CheckPublisherNameRequest,
+) -> Result<CheckPublisherNameResponse> {
+    let availability = match publisher_name::look_up(rd, &req.publisher_display_name).await? {
+        None => PublisherNameAvailability::Available,
+        Some(Hindrance::Taken) => PublisherNameAvailability::Taken,
+        Some(Hindrance::Reserved) => PublisherNameAvailability::Reserved,
+    };
+    Ok(CheckPublisherNameResponse {
+        availability: availability as i32,
+    })
+}
