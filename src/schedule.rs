@@ -107,6 +107,18 @@ const JOBS: &[Job] = &[
         run: |tx| Box::pin(crate::directory::tenant_deletion::purge_tenants(tx)),
     },
     Job {
+        name: "tell-of-idle-drafts",
+        every_us: HOUR_US,
+        needed: None,
+        run: |tx| Box::pin(crate::account::tell_of_idle_drafts(tx)),
+    },
+    Job {
+        name: "remove-idle-drafts",
+        every_us: HOUR_US,
+        needed: None,
+        run: |tx| Box::pin(crate::account::remove_idle_drafts(tx)),
+    },
+    Job {
         name: "purge-links",
         every_us: 10 * MINUTE_US,
         needed: None,

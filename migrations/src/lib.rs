@@ -17,6 +17,7 @@ mod m0009_woken_rights;
 mod m0010_agreements;
 mod m0011_network;
 mod m0012_enrolment;
+mod m0013_verification;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0010_agreements::Migration),
             Box::new(m0011_network::Migration),
             Box::new(m0012_enrolment::Migration),
+            Box::new(m0013_verification::Migration),
         ]
     }
 }

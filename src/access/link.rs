@@ -205,6 +205,8 @@ pub fn url(config: &Config, kind: LinkKind, token: &str) -> Zeroizing<String> {
         LinkKind::IdentityConfirmation => "confirm-identity",
         LinkKind::EmailChange => "confirm-email",
         LinkKind::TenantUndeletion => "undelete-tenant",
+        LinkKind::ContactConfirmation => "confirm-contact",
+        LinkKind::CompanyApproval => "approve-enrolment",
     };
     Zeroizing::new(format!("{}/{page}#{token}", config.public_origin))
 }

@@ -1,7 +1,9 @@
 //! AccountService, enrolment: opening an account, changing what it tells of its company, submitting it (ACC-1 to ACC-6). In one call or in
 //! steps, the same functions do the work.
 
-use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, Set};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, Set, Value,
+};
 use serde_json::Value as Json;
 use tonic::Code;
 use uuid::Uuid;
@@ -16,7 +18,7 @@ use super::{
     profile::{self, Profile},
     publisher_name, requirement,
     tenant_association::verify_admin_token,
-    wire,
+    verification, wire,
 };
 use crate::{
     access::{
@@ -40,7 +42,7 @@ use crate::{
             UpdateAccountRequest,
         },
     },
-    store::{list::fold, outbox::Event, scope_key::ScopeKey, update},
+    store::{list::fold, outbox::Event, scope_key::ScopeKey, sql, update},
 };
 
 const JOIN: &str = "entente.account.v1.NetworkService/JoinNetwork";
@@ -292,6 +294,7 @@ async fn insert(
     let mut row = wire::new_account(id, account, now);
     row.state = AccountState::Draft as i64;
     row.membership_id = Some(membership.id);
+    row.opened_by = tx.caller().name();
     tx.insert(row.clone()).await?;
     tx.open_scope(ScopeKey::Account(id)).await?;
     publisher_name::claim(tx, id, &row.publisher_display_name).await?;
@@ -410,7 +413,24 @@ async fn finish(
     changed.version = Set(row.version + 1);
     let changed: Model = changed.update(tx.db()).await?;
     state_changed(tx, &row, &changed);
+    verification::begin(tx, &changed).await?;
     Ok(changed)
+}
+
+/// Where the principal of a name is reached; nowhere, if it is nobody any more.
+pub(super) async fn address_of(tx: &Tx, principal: &str) -> Result<Vec<String>> {
+    let id = Name::parse(principal).map(|n| n.id()).unwrap_or_default();
+    // A personal identity's address is its name.
+    let sql = "SELECT CASE WHEN kind = 3 THEN user_name ELSE recovery_email END AS email FROM users WHERE id = $1 AND state = $2";
+    let values: [Value; 2] = [id.into(), grants::ACTIVE.into()];
+    let found = match sql::row(tx.db(), sql, values).await? {
+        Some(row) => row.try_get::<String>("", "email")?,
+        None => String::new(),
+    };
+    Ok(Some(found)
+        .filter(|email| !email.is_empty())
+        .into_iter()
+        .collect())
 }
 
 /// Tells that the state of an account changed.
@@ -529,6 +549,7 @@ pub async fn update_account(
         .reset_all()
         .update(tx.db())
         .await?;
+    verification::contacts_changed(tx, &old, &row).await?;
     tx.emit(event);
     Ok(after)
 }

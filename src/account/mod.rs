@@ -9,6 +9,7 @@
 
 pub mod acceptance;
 pub mod agreement;
+mod draft;
 mod enrolment;
 mod entity;
 pub mod member;
@@ -20,16 +21,19 @@ mod requirement;
 mod settings;
 mod standing;
 pub mod tenant_association;
+pub mod verification;
 pub(crate) mod wire;
 
-pub(crate) use self::{
-    enrolment::{check_create_account, check_update_account},
-    standing::check_search_accounts,
-};
+pub(crate) use self::draft::{remove_idle_drafts, tell_of_idle_drafts};
 pub use self::{
+    draft::ask_global_admin,
     enrolment::{create_account, prepare_create_account, submit_account, update_account},
     settings::{check_publisher_name, get_account_settings, list_required_actions},
     standing::{reinstate_account, search_accounts, suspend_account},
+};
+pub(crate) use self::{
+    enrolment::{check_create_account, check_update_account},
+    standing::check_search_accounts,
 };
 
 use sea_orm::{

@@ -3,7 +3,7 @@
 
 use sea_orm::{ConnectionTrait, Value};
 
-use super::{agreement, entity::account::Model, profile, wire};
+use super::{agreement, entity::account::Model, profile, verification, wire};
 use crate::{
     access::{
         account_state::{self, agreement_name},
@@ -13,7 +13,10 @@ use crate::{
     error::{Language, Result},
     proto::{
         access::{AgreementKind, Program},
-        account::{AccountState, Requirement, RequirementBlock, RequirementCode},
+        account::{
+            AccountState, Requirement, RequirementBlock, RequirementCode, VerificationStepKind,
+            VerificationStepState,
+        },
     },
     store::{scope_key::ScopeKey, sql, time::timestamp},
 };
@@ -21,6 +24,9 @@ use crate::{
 const UPDATE: &str = "entente.account.v1.AccountService/UpdateAccount";
 const SUBMIT: &str = "entente.account.v1.AccountService/SubmitAccount";
 const ACCEPT: &str = "entente.account.v1.AgreementService/AcceptAgreement";
+const CONFIRM_CONTACT: &str = "entente.account.v1.VerificationService/ConfirmContact";
+const CONFIRM_APPROVAL: &str = "entente.account.v1.VerificationService/ConfirmApproval";
+const RESEND: &str = "entente.account.v1.VerificationService/ResendVerificationMail";
 const ADD_MEMBERS: &str = "entente.account.v1.MemberService/AddMembers";
 
 /// All that an account has to do, what is urgent first: overdue agreements, those with a date, then what its enrolment lacks.
@@ -62,6 +68,57 @@ pub async fn of_account<C: ConnectionTrait>(
             text: language.requirement("SUBMISSION", &[]),
             blocks: RequirementBlock::Activation as i32,
             method: SUBMIT.to_owned(),
+            ..Requirement::default()
+        });
+    }
+    if row.state == AccountState::Pending as i64 {
+        all.extend(confirmations(db, row, language, now).await?);
+    }
+    Ok(all)
+}
+
+/// What is asked for by mail: to be confirmed by the link, mailed anew once that ran out, or another person where it was refused.
+async fn confirmations<C: ConnectionTrait>(
+    db: &C,
+    row: &Model,
+    language: Language,
+    now: Micros,
+) -> Result<Vec<Requirement>> {
+    let mut all = Vec::new();
+    for step in verification::steps(db, row.id).await? {
+        let (code, text, method) =
+            match VerificationStepKind::try_from(i32::try_from(step.kind).unwrap_or(0)) {
+                Ok(VerificationStepKind::Email) => (
+                    RequirementCode::ContactConfirmation,
+                    "CONTACT_CONFIRMATION",
+                    CONFIRM_CONTACT,
+                ),
+                Ok(VerificationStepKind::Approval) => (
+                    RequirementCode::CompanyApproval,
+                    "COMPANY_APPROVAL",
+                    CONFIRM_APPROVAL,
+                ),
+                _ => continue,
+            };
+        let is_open = step.state == VerificationStepState::InProgress as i64;
+        let method = if is_open && step.link_expire_time.is_some_and(|at| now < at) {
+            method
+        } else if is_open {
+            RESEND
+        } else if step.state == VerificationStepState::Rejected as i64 {
+            UPDATE
+        } else {
+            continue;
+        };
+        all.push(Requirement {
+            code: code as i32,
+            text: language.requirement(text, &[]),
+            blocks: RequirementBlock::Activation as i32,
+            deadline: step
+                .link_expire_time
+                .filter(|at| now < *at)
+                .and_then(timestamp),
+            method: method.to_owned(),
             ..Requirement::default()
         });
     }

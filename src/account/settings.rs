@@ -8,7 +8,7 @@ use super::{
     entity::account::{Entity, Model},
     network,
     publisher_name::{self, Hindrance},
-    requirement, wire,
+    requirement, verification, wire,
 };
 use crate::{
     access::{
@@ -69,6 +69,7 @@ pub async fn get_account_settings(
         Some(id) => network::find(rd.db(), id).await?,
         None => None,
     };
+    let steps = verification::steps(rd.db(), row.id).await?;
     let mut account = wire::account(&row);
     if proof.masked() {
         account = wire::masked(account);
@@ -83,6 +84,7 @@ pub async fn get_account_settings(
             .collect(),
         caller: who.name(),
         admin_agent: held.roles & ADMIN_AGENT != 0,
+        verification: Some(wire::verification(row.id, &steps, rd.now())),
     })
 }
 

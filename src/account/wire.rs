@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     entity::{
         acceptance, account, agreement, agreement_text, association, member, network_membership,
+        verification_step,
     },
     network,
     profile::{self, Profile},
@@ -32,7 +33,8 @@ use crate::{
         account::{
             Acceptance, Account, AccountState, AccountType, Agreement, AgreementState,
             AgreementText, Contact, EffectiveRight, ImportAccountRequest, Member, MemberKind,
-            NetworkMembership, PublishAgreementRequest, TenantAssociation,
+            NetworkMembership, PublishAgreementRequest, TenantAssociation, Verification,
+            VerificationStep, VerificationStepKind, VerificationStepState,
         },
     },
     store::{
@@ -66,6 +68,7 @@ pub fn account(row: &account::Model) -> Account {
         suspension_reason,
         state_before: _,
         idle_told_time: _,
+        opened_by: _,
     } = row;
     let Profile {
         address,
@@ -143,6 +146,7 @@ pub fn new_account(id: Uuid, account: &Account, now: Micros) -> account::Model {
         suspension_reason: String::new(),
         state_before: 0,
         idle_told_time: None,
+        opened_by: String::new(),
     }
 }
 
@@ -619,4 +623,52 @@ pub fn contact_json(contact: Option<&Contact>) -> serde_json::Value {
         } = contact;
         serde_json::json!({ "display_name": display_name, "email": email, "phone_number": phone_number })
     })
+}
+
+// ---- verification
+
+/// How far a verification has come, from its rows.
+pub fn verification(account: Uuid, rows: &[verification_step::Model], now: Micros) -> Verification {
+    let approval = VerificationStepKind::Approval as i64;
+    let shown = |row| verification_step(row, now);
+    Verification {
+        account: Name::Account(account).to_string(),
+        steps: rows
+            .iter()
+            .filter(|r| r.kind != approval)
+            .map(shown)
+            .collect(),
+        approval: rows.iter().find(|r| r.kind == approval).map(shown),
+    }
+}
+
+/// A step; one whose link ran out waits for the account.
+pub fn verification_step(row: &verification_step::Model, now: Micros) -> VerificationStep {
+    let verification_step::Model {
+        account_id: _,
+        kind,
+        state,
+        reason,
+        link_expire_time,
+        start_time,
+        end_time,
+    } = row;
+    let ran_out = *state == VerificationStepState::InProgress as i64
+        && link_expire_time.is_some_and(|at| at <= now);
+    VerificationStep {
+        kind: i32::try_from(*kind).unwrap_or(0),
+        state: if ran_out {
+            VerificationStepState::ActionRequired as i32
+        } else {
+            i32::try_from(*state).unwrap_or(0)
+        },
+        reason: if ran_out {
+            "LINK_EXPIRED".to_owned()
+        } else {
+            reason.clone()
+        },
+        link_expire_time: link_expire_time.and_then(timestamp),
+        start_time: start_time.and_then(timestamp),
+        end_time: end_time.and_then(timestamp),
+    }
 }

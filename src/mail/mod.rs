@@ -52,11 +52,21 @@ pub enum Template {
     TenantDeleted,
     /// To the contact of a tenant that nobody has used, before it is purged.
     TenantUnused,
+    /// To the primary contact of an enrolment that was submitted, with the link.
+    ContactConfirmation,
+    /// To the company approver of an enrolment, with the link.
+    CompanyApproval,
+    /// To the opener and the reviewers of an enrolment whose contact has nothing to do with it.
+    EnrolmentDisowned,
+    /// To the global admins of a tenant, whom somebody of it asks to open an account.
+    GlobalAdminAsked,
+    /// To the opener of a draft that nobody has touched.
+    DraftIdle,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -74,6 +84,11 @@ impl Template {
         Self::KeyExpiring,
         Self::TenantDeleted,
         Self::TenantUnused,
+        Self::ContactConfirmation,
+        Self::CompanyApproval,
+        Self::EnrolmentDisowned,
+        Self::GlobalAdminAsked,
+        Self::DraftIdle,
     ];
 
     /// Its name, as in files and in lists.
@@ -97,6 +112,11 @@ impl Template {
             Self::KeyExpiring => "key_expiring",
             Self::TenantDeleted => "tenant_deleted",
             Self::TenantUnused => "tenant_unused",
+            Self::ContactConfirmation => "contact_confirmation",
+            Self::CompanyApproval => "company_approval",
+            Self::EnrolmentDisowned => "enrolment_disowned",
+            Self::GlobalAdminAsked => "global_admin_asked",
+            Self::DraftIdle => "draft_idle",
         }
     }
 }

@@ -33,6 +33,11 @@ const SOURCES: &[(&str, &str)] = sources![
     "key_expiring",
     "tenant_deleted",
     "tenant_unused",
+    "contact_confirmation",
+    "company_approval",
+    "enrolment_disowned",
+    "global_admin_asked",
+    "draft_idle",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =

@@ -6,6 +6,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use entente::{
     access::token,
+    proto::account::SuspendAccountRequest,
     proto::directory::{
         ChangeEmailRequest, DeleteTenantRequest, GetJwksRequest, Tenant, UpdateTenantRequest,
     },
@@ -22,6 +23,7 @@ use tower::ServiceExt as _;
 use crate::{
     access::{World, cell, claim, names_for, oneself, world},
     dynamic::{self, Names, Place},
+    enrolment::{all_in_one, member_tenant, open, whole},
     harness::{Caller, Database, PASSWORD, Site, both, refused, request_id},
     people::{People as _, ask_recovery, mailed_token, new_identity},
 };
@@ -140,6 +142,18 @@ pub async fn with_links(site: &Site, mut world: World) -> World {
     tenants.delete_tenant(request).await.unwrap();
     world.names = world.names.with("UndeleteTenant.tenant", gone.name);
     tokens.push(("UndeleteTenant.token", "ann@gone.example"));
+    let northwind = member_tenant(site, "northwind").await;
+    let made = open(&northwind.admin.caller, all_in_one(whole("Northwind"))).await;
+    // Stopped, so that no call uses up a token: any trial of an optional field would be good otherwise.
+    let request = SuspendAccountRequest {
+        name: made.unwrap().account.unwrap().name,
+        reason: "Stopped.".to_owned(),
+        ..SuspendAccountRequest::default()
+    };
+    let operator = site.operator().await;
+    operator.accounts().suspend_account(request).await.unwrap();
+    tokens.push(("ConfirmContact.token", "paula@contoso.example"));
+    tokens.push(("ConfirmApproval.token", "ada@contoso.example"));
     for (field, mailbox) in tokens {
         let token = mailed_token(site, mailbox).await.unwrap();
         world.names = world.names.with(field, token);

@@ -123,6 +123,14 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             let field = "account.address.postal_code";
             (vec![text(field, "7500", field)], nameless())
         }
+        "ConfirmApproval" => (
+            vec![Fault {
+                path: "decision",
+                value: Value::EnumNumber(2),
+                named: "reason",
+            }],
+            nameless(),
+        ),
         "PublishAgreement" => {
             let named = "agreement.texts[0].language_code";
             let path = "agreement.texts.language_code";

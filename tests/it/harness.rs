@@ -23,6 +23,7 @@ use entente::{
             member_service_client::MemberServiceClient,
             network_service_client::NetworkServiceClient,
             tenant_association_service_client::TenantAssociationServiceClient,
+            verification_service_client::VerificationServiceClient,
         },
         audit::{
             audit_service_client::AuditServiceClient, event_service_client::EventServiceClient,
@@ -584,6 +585,7 @@ clients! {
     associations: TenantAssociationServiceClient,
     agreements: AgreementServiceClient,
     network: NetworkServiceClient,
+    verification: VerificationServiceClient,
     staff: StaffServiceClient,
     mails: MailServiceClient,
     reserved_names: ReservedNameServiceClient,

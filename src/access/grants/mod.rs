@@ -138,6 +138,20 @@ pub async fn find<C: ConnectionTrait>(
     sql::one::<Grant, _>(db, sql, values).await
 }
 
+/// All grants on a scope; at most 10,000, and the log tells where that cuts.
+///
+/// # Errors
+/// Those of the database.
+pub async fn all_on<C: ConnectionTrait>(db: &C, scope: ScopeKey) -> Result<Vec<Grant>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM grants WHERE scope_kind = $1 AND scope_id = $2 ORDER BY principal_id LIMIT {MOST_ROWS}"
+    );
+    let values: [Value; 2] = [scope.kind().into(), scope.id().into()];
+    let rows = sql::all::<Grant, _>(db, sql, values).await?;
+    people::tell_if_cut(rows.len(), "grants on a scope", scope.id());
+    Ok(rows)
+}
+
 /// Everything that a principal holds, with where; at most 10,000 scopes, and the log tells where that cuts.
 ///
 /// # Errors

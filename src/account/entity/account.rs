@@ -33,6 +33,8 @@ pub struct Model {
     pub state_before: i64,
     /// When the opener of an idle draft was told.
     pub idle_told_time: Option<i64>,
+    /// The name of the principal who opened it; empty for imported ones.
+    pub opened_by: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -7,3 +7,4 @@ pub mod agreement_text;
 pub mod association;
 pub mod member;
 pub mod network_membership;
+pub mod verification_step;

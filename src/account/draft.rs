@@ -1,0 +1,196 @@
+//! Drafts: asking a global admin to open or finish one (ACC-1), and what becomes of those that nobody touches (ACC-13).
+
+use sea_orm::{EntityTrait, FromQueryResult, Value};
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use super::{
+    enrolment::address_of,
+    entity::account::{Entity, Model},
+    publisher_name,
+};
+use crate::{
+    access::{
+        grants::{self, GLOBAL_ADMIN},
+        principal::Kind,
+        scope::CallerScope,
+    },
+    app::Tx,
+    directory::{self, address, user_change::member_removed},
+    env::{DAY_US, Micros},
+    error::{Error, Reason, Result},
+    mail::{self, Template},
+    names::Name,
+    proto::account::{AccountState, AskGlobalAdminRequest, AskGlobalAdminResponse},
+    schedule::CHUNK,
+    store::{outbox::Event, scope_key::ScopeKey, sql, time::rfc3339},
+};
+
+/// Admins who are asked.
+const MOST_ADMINS_ASKED: i64 = 50;
+/// A draft that nobody touched for so long is told of.
+const IDLE_US: Micros = 90 * DAY_US;
+/// So long after that it is removed.
+const NOTICE_US: Micros = 14 * DAY_US;
+/// Drafts told of, or removed, in one transaction.
+const DRAFTS_A_TURN: i64 = 50;
+
+#[derive(FromQueryResult)]
+struct Admin {
+    display_name: String,
+    recovery_email: String,
+}
+
+/// Mails the caller's question to the global admins of its tenant, whom it is not told.
+///
+/// # Errors
+/// `PEOPLE_ONLY` to programs and identities, which have no tenant; `TOO_MANY_CALLS`.
+pub async fn ask_global_admin(
+    tx: &mut Tx,
+    scope: CallerScope,
+    _req: AskGlobalAdminRequest,
+) -> Result<AskGlobalAdminResponse> {
+    let who = scope.principal();
+    if who.kind != Kind::User {
+        return Err(Error::refused(Reason::PeopleOnly));
+    }
+    // Whoever asks, the admins of a tenant are asked so often only.
+    address::count_mail(tx, "ask-admin", &who.tenant.to_string()).await?;
+    let tenant = directory::tenant::by_id(tx.db(), who.tenant).await?;
+    let by = directory::user::summary(tx.db(), who.id).await?;
+    let by = by.map_or_else(String::new, |user| user.display_name);
+    let sql = "SELECT u.display_name, u.recovery_email FROM grants g JOIN users u ON u.id = g.principal_id AND u.state = $1 \
+               WHERE g.scope_kind = $2 AND g.scope_id = $3 AND (g.roles & $4) <> 0 AND u.recovery_email <> '' \
+               ORDER BY g.create_time, u.id LIMIT $5";
+    let values: [Value; 5] = [
+        grants::ACTIVE.into(),
+        ScopeKey::Tenant(who.tenant).kind().into(),
+        who.tenant.into(),
+        GLOBAL_ADMIN.into(),
+        MOST_ADMINS_ASKED.into(),
+    ];
+    for admin in sql::all::<Admin, _>(tx.db(), sql, values).await? {
+        let values = [
+            ("name", admin.display_name),
+            ("by", by.clone()),
+            ("organisation", tenant.display_name.clone()),
+            ("origin", tx.app().config.public_origin.clone()),
+        ];
+        let template = Template::GlobalAdminAsked;
+        let object = Name::Tenant(who.tenant);
+        mail::queue(tx, template, &admin.recovery_email, object, &values).await?;
+    }
+    tx.emit(
+        Event::new(
+            "entente.account.v1.GlobalAdminAsked",
+            Name::Tenant(who.tenant),
+        )
+        .with("asked_by", who.name()),
+    );
+    Ok(AskGlobalAdminResponse {})
+}
+
+#[derive(FromQueryResult)]
+struct Found {
+    id: Uuid,
+}
+
+/// Tells the openers of drafts that nobody touched; many mails a draft, so a turn takes few.
+///
+/// # Errors
+/// Those of the database.
+pub async fn tell_of_idle_drafts(tx: &mut Tx) -> Result<u64> {
+    let sql = "SELECT id FROM accounts WHERE state = 2 AND update_time <= $1 AND idle_told_time IS NULL ORDER BY update_time LIMIT $2";
+    let values: [Value; 2] = [(tx.now() - IDLE_US).into(), DRAFTS_A_TURN.into()];
+    let found = sql::all::<Found, _>(tx.db(), sql, values).await?;
+    for Found { id } in &found {
+        let Some(row) = locked(tx, *id).await? else {
+            continue;
+        };
+        let values = [
+            ("publisher", row.publisher_display_name.clone()),
+            ("account", Name::Account(row.id).to_string()),
+            ("until", rfc3339(tx.now() + NOTICE_US)),
+        ];
+        for to in address_of(tx, &row.opened_by).await? {
+            let template = Template::DraftIdle;
+            mail::queue(tx, template, &to, Name::Account(row.id), &values).await?;
+        }
+        let sql = "UPDATE accounts SET idle_told_time = $1 WHERE id = $2";
+        let values: [Value; 2] = [tx.now().into(), row.id.into()];
+        sql::execute(tx.db(), sql, values).await?;
+    }
+    Ok(left(found.len()))
+}
+
+/// Removes drafts whose openers were told, and which nobody touched since.
+///
+/// # Errors
+/// Those of the database.
+pub async fn remove_idle_drafts(tx: &mut Tx) -> Result<u64> {
+    let sql =
+        "SELECT id FROM accounts WHERE state = 2 AND idle_told_time <= $1 ORDER BY id LIMIT $2";
+    let values: [Value; 2] = [(tx.now() - NOTICE_US).into(), DRAFTS_A_TURN.into()];
+    let found = sql::all::<Found, _>(tx.db(), sql, values).await?;
+    for Found { id } in &found {
+        if let Some(row) = locked(tx, *id).await?
+            && row.idle_told_time.is_some()
+        {
+            remove(tx, &row).await?;
+        }
+    }
+    Ok(left(found.len()))
+}
+
+/// What a turn that found so many drafts tells the scheduler: a full one may have left some.
+fn left(found: usize) -> u64 {
+    if i64::try_from(found).is_ok_and(|n| n < DRAFTS_A_TURN) {
+        0
+    } else {
+        CHUNK.unsigned_abs()
+    }
+}
+
+/// A draft, locked; None if it is none any more.
+async fn locked(tx: &mut Tx, id: Uuid) -> Result<Option<Model>> {
+    tx.lock([ScopeKey::Account(id)]).await?;
+    let row = Entity::find_by_id(id).one(tx.db()).await?;
+    Ok(row.filter(|row| row.state == AccountState::Draft as i64))
+}
+
+/// Removes a draft: members, tenants and name are free; what was accepted is kept, and so is the chain.
+async fn remove(tx: &mut Tx, row: &Model) -> Result<()> {
+    let scope = ScopeKey::Account(row.id);
+    for grant in grants::all_on(tx.db(), scope).await? {
+        tx.emit(member_removed(
+            row.id,
+            grant.principal_id,
+            grants::Set::of_grant(&grant),
+        ));
+    }
+    grants::forget_scope(tx, scope).await?;
+    publisher_name::claim(tx, row.id, "").await?;
+    // The membership is free for another account, unless whoever joined has another one meanwhile.
+    let sql = "DELETE FROM network_memberships WHERE account_id = $1 AND EXISTS (SELECT 1 FROM network_memberships other \
+               WHERE other.joined_by_id = network_memberships.joined_by_id AND other.account_id IS NULL)";
+    sql::execute(tx.db(), sql, [row.id.into()]).await?;
+    for sql in [
+        "UPDATE network_memberships SET account_id = NULL, version = version + 1 WHERE account_id = $1",
+        "DELETE FROM associations WHERE account_id = $1",
+        "DELETE FROM verification_steps WHERE account_id = $1",
+        "DELETE FROM accounts WHERE id = $1",
+    ] {
+        sql::execute(tx.db(), sql, [row.id.into()]).await?;
+    }
+    tx.emit(
+        Event::new("entente.account.v1.DraftRemoved", Name::Account(row.id))
+            .change(
+                "publisher_display_name",
+                row.publisher_display_name.clone(),
+                Json::Null,
+            )
+            .change("legal_name", row.legal_name.clone(), Json::Null)
+            .change("country_code", row.country_code.clone(), Json::Null),
+    );
+    Ok(())
+}
