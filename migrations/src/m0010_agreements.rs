@@ -1,4 +1,5 @@
 //! Agreements in versions, and who accepted which (AGR). Acceptances are never changed or deleted. Programmes of accounts.
+//! Memory keeps facts of both tables: changes of agreements are told by a fixed key, acceptances by that of their account or tenant.
 
 use sea_orm_migration::prelude::{
     DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
@@ -66,4 +67,20 @@ const STATEMENTS: &[&str] = &[
         BEGIN SELECT RAISE(ABORT, 'acceptances are never changed'); END",
     "[sqlite] CREATE TRIGGER acceptances_are_not_deleted BEFORE DELETE ON acceptances
         BEGIN SELECT RAISE(ABORT, 'acceptances are never deleted'); END",
+    "[postgres] CREATE FUNCTION entente_tell_agreements() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO changed_keys (key) VALUES ('00000000-0000-0000-0000-00000000a63e'); RETURN NULL; END $$",
+    "[postgres] CREATE TRIGGER tell_agreements AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON agreements
+        FOR EACH STATEMENT EXECUTE FUNCTION entente_tell_agreements()",
+    "[sqlite] CREATE TRIGGER tell_agreements_insert AFTER INSERT ON agreements
+        BEGIN INSERT INTO changed_keys (key) VALUES (x'0000000000000000000000000000a63e'); END",
+    "[sqlite] CREATE TRIGGER tell_agreements_update AFTER UPDATE ON agreements
+        BEGIN INSERT INTO changed_keys (key) VALUES (x'0000000000000000000000000000a63e'); END",
+    "[sqlite] CREATE TRIGGER tell_agreements_delete AFTER DELETE ON agreements
+        BEGIN INSERT INTO changed_keys (key) VALUES (x'0000000000000000000000000000a63e'); END",
+    "[postgres] CREATE FUNCTION entente_tell_acceptances() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO changed_keys (key) SELECT DISTINCT n.scope_id FROM now_there n; RETURN NULL; END $$",
+    "[postgres] CREATE TRIGGER tell_acceptances AFTER INSERT ON acceptances REFERENCING NEW TABLE AS now_there
+        FOR EACH STATEMENT EXECUTE FUNCTION entente_tell_acceptances()",
+    "[sqlite] CREATE TRIGGER tell_acceptances_insert AFTER INSERT ON acceptances
+        BEGIN INSERT INTO changed_keys (key) VALUES (new.scope_id); END",
 ];

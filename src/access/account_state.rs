@@ -177,10 +177,10 @@ impl Demanded {
             return Ok(());
         }
         for kind in &self.agreements {
-            if let Some(version) = overdue(db.db(), ScopeKey::Account(account), *kind, now).await? {
+            if let Some(version) = overdue(db, ScopeKey::Account(account), *kind, now).await? {
                 return Err(Error::precondition(Reason::AgreementRequired)
                     .with("agreement", agreement_name(*kind))
-                    .with("version", version.to_string()));
+                    .with("version", version.number.to_string()));
             }
         }
         Ok(())
@@ -229,29 +229,110 @@ impl Fact for StandingOfAccount {
     }
 }
 
+/// The key that changes of agreements are told by.
+const AGREEMENTS: Uuid = Uuid::from_u128(0xA63E);
+/// Versions of one agreement with a date that are remembered; the latest ones, since accepting one accepts those before it.
+const MOST_DATED: u64 = 100;
+
+/// The fact of the versions of an agreement that have to be accepted by a date: numbers and dates, the latest first.
+#[derive(Clone, Copy, Debug)]
+struct DatedVersions(AgreementKind);
+
+#[derive(Clone, Copy, Debug, FromQueryResult)]
+struct Dated {
+    number: i64,
+    accept_by_time: i64,
+}
+
+impl Fact for DatedVersions {
+    type Value = Vec<Dated>;
+
+    fn key(&self) -> [Uuid; 4] {
+        let kind = Uuid::from_u128(self.0 as u128);
+        [AGREEMENTS, kind, Uuid::nil(), Uuid::nil()]
+    }
+
+    async fn load<C: ConnectionTrait>(&self, db: &C) -> Result<Found<Self::Value>> {
+        let sql = format!(
+            "SELECT number, accept_by_time FROM agreements WHERE kind = $1 AND withdraw_time IS NULL AND accept_by_time IS NOT NULL \
+             ORDER BY number DESC LIMIT {MOST_DATED}"
+        );
+        let value = sql::all::<Dated, _>(db, sql, [(self.0 as i64).into()]).await?;
+        Ok(Found {
+            keep: true,
+            deps: vec![AGREEMENTS],
+            bytes: value.capacity() * size_of::<Dated>(),
+            value,
+        })
+    }
+}
+
+/// The fact of the latest version of an agreement that an account or a tenant accepted; none if it never did.
+#[derive(Clone, Copy, Debug)]
+struct AcceptedUpTo(ScopeKey, AgreementKind);
+
+impl Fact for AcceptedUpTo {
+    type Value = Option<i64>;
+
+    fn key(&self) -> [Uuid; 4] {
+        let (scope, kind) = (self.0, Uuid::from_u128(self.1 as u128));
+        let of = Uuid::from_u128(u128::from(scope.kind().unsigned_abs()));
+        [scope.id(), kind, of, AGREEMENTS]
+    }
+
+    async fn load<C: ConnectionTrait>(&self, db: &C) -> Result<Found<Self::Value>> {
+        let sql = "SELECT MAX(number) AS number FROM acceptances WHERE scope_kind = $1 AND scope_id = $2 AND kind = $3";
+        let values: [Value; 3] = [
+            self.0.kind().into(),
+            self.0.id().into(),
+            (self.1 as i64).into(),
+        ];
+        let value = match sql::row(db, sql, values).await? {
+            Some(row) => row.try_get("", "number")?,
+            None => None,
+        };
+        Ok(Found {
+            // New acceptances are told, so that there is none is remembered too.
+            keep: true,
+            value,
+            deps: vec![self.0.id()],
+            bytes: 0,
+        })
+    }
+}
+
+/// A version of an agreement whose date is past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// Its number.
+    pub number: i64,
+    /// The date.
+    pub since: Micros,
+}
+
 /// The version of an agreement whose date is past, and that the account or tenant hasn't accepted, nor a later one.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn overdue<C: ConnectionTrait>(
-    db: &C,
+pub async fn overdue<F: Facts>(
+    db: &F,
     scope: ScopeKey,
     kind: AgreementKind,
     now: Micros,
-) -> Result<Option<i64>> {
-    let sql = "SELECT g.number FROM agreements g WHERE g.kind = $3 AND g.withdraw_time IS NULL AND g.accept_by_time <= $4 \
-               AND NOT EXISTS (SELECT 1 FROM acceptances a WHERE a.scope_kind = $1 AND a.scope_id = $2 AND a.kind = $3 AND a.number >= g.number) \
-               ORDER BY g.number DESC LIMIT 1";
-    let values: [Value; 4] = [
-        scope.kind().into(),
-        scope.id().into(),
-        (kind as i64).into(),
-        now.into(),
-    ];
-    match sql::row(db, sql, values).await? {
-        Some(row) => Ok(Some(row.try_get("", "number")?)),
-        None => Ok(None),
-    }
+) -> Result<Option<Overdue>> {
+    let dated = db.know(DatedVersions(kind)).await?;
+    let Some(due) = dated.iter().find(|v| v.accept_by_time <= now) else {
+        return Ok(None);
+    };
+    let accepted = *db.know(AcceptedUpTo(scope, kind)).await?;
+    Ok(if accepted.is_some_and(|n| n >= due.number) {
+        None
+    } else {
+        Some(Overdue {
+            number: due.number,
+            since: due.accept_by_time,
+        })
+    })
 }
 
 #[cfg(test)]

@@ -153,8 +153,9 @@ async fn agreements<C: ConnectionTrait>(
         {
             continue;
         }
-        let deadline = overdue_since(db, row, kind, now)
+        let deadline = account_state::overdue(db, ScopeKey::Account(row.id), kind, now)
             .await?
+            .map(|due| due.since)
             .or(version.accept_by_time);
         // An older acceptance stays good where the newer version has no date.
         let blocks = if is_draft {
@@ -203,25 +204,6 @@ async fn accepted<C: ConnectionTrait>(
     let values: [Value; 3] = [scope.kind().into(), row.id.into(), (kind as i64).into()];
     match sql::row(db, sql, values).await? {
         Some(found) => Ok(found.try_get("", "n")?),
-        None => Ok(None),
-    }
-}
-
-/// Since when a version that isn't accepted, nor a later one, is overdue.
-async fn overdue_since<C: ConnectionTrait>(
-    db: &C,
-    row: &Model,
-    kind: AgreementKind,
-    now: Micros,
-) -> Result<Option<Micros>> {
-    let scope = ScopeKey::Account(row.id);
-    let Some(number) = account_state::overdue(db, scope, kind, now).await? else {
-        return Ok(None);
-    };
-    let sql = "SELECT accept_by_time FROM agreements WHERE kind = $1 AND number = $2";
-    let values: [Value; 2] = [(kind as i64).into(), number.into()];
-    match sql::row(db, sql, values).await? {
-        Some(found) => Ok(found.try_get("", "accept_by_time")?),
         None => Ok(None),
     }
 }

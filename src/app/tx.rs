@@ -148,7 +148,7 @@ impl Tx {
     pub async fn demand_of_account(&mut self, account: Uuid) -> Result<()> {
         self.work.lock([ScopeKey::Account(account)]).await?;
         match rules::of_path(&format!("/{}", self.method)).and_then(|r| r.account.as_ref()) {
-            Some(demanded) => demanded.check(self.db(), account, self.now()).await,
+            Some(demanded) => demanded.check(&*self, account, self.now()).await,
             None => Err(Error::internal("the rule demands nothing of accounts")),
         }
     }
