@@ -138,6 +138,11 @@ mod tests {
             "email",
             "application",
             "hint",
+            "publisher",
+            "legal_name",
+            "country",
+            "contact",
+            "account",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))
