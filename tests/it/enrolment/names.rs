@@ -133,7 +133,10 @@ async fn names_that_the_operator_reserved_are_nobodys() {
         }
         let request = ListReservedNamesRequest::default();
         let listed = operator.reserved_names().list_reserved_names(request).await;
-        assert_eq!(listed.unwrap().into_inner().reserved_names, [kept.clone()]);
+        assert_eq!(
+            listed.unwrap().into_inner().reserved_names,
+            std::slice::from_ref(&kept)
+        );
         let request = DeleteReservedNameRequest {
             name: kept.name.clone(),
             etag: kept.etag.clone(),

@@ -180,7 +180,7 @@ async fn settings_show_ids_and_what_the_caller_is_and_hide_people_from_the_opera
         assert_eq!(seen.account.as_ref(), Some(&account));
         assert_eq!(seen.seller_id, account.seller_id);
         assert!(seen.partner_id.starts_with('P'));
-        assert_eq!(seen.tenants, [contoso.name.clone()]);
+        assert_eq!(seen.tenants, std::slice::from_ref(&contoso.name));
         assert_eq!(
             (seen.caller.as_str(), seen.admin_agent),
             (ann.name.as_str(), true)
