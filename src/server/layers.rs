@@ -152,7 +152,7 @@ fn trace_of(header: &str) -> Option<String> {
 }
 
 fn new_trace(env: &Env) -> String {
-    hex::encode(&env.bytes::<16>())
+    hex::encode(env.bytes::<16>())
 }
 
 /// Errors that the framework made are turned into ours: malformed, oversized, cut, cancelled, unknown.
