@@ -15,9 +15,6 @@ use entente::{
 };
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// The partner account centre of a partner programme or a marketplace, as one gRPC service.
 #[derive(Parser)]
 #[command(version)]
