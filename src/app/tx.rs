@@ -66,8 +66,8 @@ impl DerefMut for Tx {
     }
 }
 
-/// Facts come from memory as long as it holds what a statement would read: the database has vouched for it after the last lock, and the
-/// transaction has changed nothing that was there. Rows that wait are of things just made, of which nothing is remembered.
+/// Facts come from memory as long as it holds what a statement would read: the database has vouched for it after the last lock, the
+/// transaction has changed nothing that was there, and this call has made nothing yet, which it would have to see itself.
 impl Facts for Tx {
     type Db = Writes;
 

@@ -125,10 +125,10 @@ impl Batch {
         looked
     }
 
-    /// Whether what memory holds is what a statement would read: the database has vouched for it after the last lock, and this transaction
-    /// has changed nothing that was there.
+    /// Whether what memory holds is what a statement would read: the database has vouched for it after the last lock, this transaction has
+    /// changed nothing that was there, and the present call has made nothing either. What others of the commit made, nobody has heard of.
     pub(crate) fn is_vouched_for(&self) -> bool {
-        self.vouched && self.db.writes() == 0
+        self.vouched && self.db.writes() == 0 && self.db.is_call_clean()
     }
 
     /// Another call begins.

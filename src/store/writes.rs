@@ -94,6 +94,12 @@ impl Writes {
         (self.db, keys.map(|(keys, _)| keys))
     }
 
+    /// Whether the present call has made or changed nothing yet.
+    pub(super) fn is_call_clean(&self) -> bool {
+        let kept = self.kept();
+        !kept.wrote && !kept.waits
+    }
+
     /// Whether nothing of this transaction has reached the database or waits to.
     pub(crate) fn is_clean(&self) -> bool {
         let kept = self.kept();
