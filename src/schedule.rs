@@ -209,7 +209,6 @@ pub fn start(app: App) -> Running {
     let upkeep = tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            app.hasher.release_if_idle();
             if let Err(fault) = refusals::flush(&app, false).await {
                 tracing::warn!(%fault, "refusals could not be audited yet");
             }

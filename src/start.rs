@@ -91,7 +91,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
     };
     let app = App::new(Inner {
         tokens: Tokens::new(config.public_origin.clone()),
-        hasher: Hasher::new(workers),
+        hasher: Hasher::new(workers).map_err(|e| Error::internal(e.to_string()))?,
         limits: Limits::new(config.limits_factor),
         tally: Tally::default(),
         operator,
