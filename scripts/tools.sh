@@ -3,8 +3,9 @@
 # each thing only where it is missing. Says one line for each thing it
 # installs, and nothing when all is there.
 #
-#   scripts/tools.sh test    # C toolchain, PostgreSQL server, grpcurl; for the
-#                            # examples Python with its packages, Go, buf
+#   scripts/tools.sh test    # C toolchain, PostgreSQL server, grpcurl, an
+#                            # S3-compatible server; for the examples Python
+#                            # with its packages, Go, buf
 #   scripts/tools.sh lint    # rustfmt, clippy, buf, cargo-deny
 #   scripts/tools.sh mutants # cargo-mutants
 #
@@ -23,6 +24,8 @@ readonly BUF_VERSION=1.75.0
 readonly PROTOC_GEN_GO_VERSION=1.33.0
 readonly PROTOC_GEN_GO_GRPC_VERSION=1.5.1
 readonly GO_OLDEST=1.19
+# An S3-compatible server over a folder; it asks for a newer Go than Debian 12 has, which Go fetches itself from 1.21 on.
+readonly VERSITYGW_VERSION=1.8.0
 readonly CARGO_DENY_VERSION=0.20.2
 readonly CARGO_DENY_OLDEST=0.18.0
 readonly CARGO_MUTANTS_VERSION=27.1.0
@@ -170,6 +173,16 @@ grpcurl() {
   record_version grpcurl "$version"
 }
 
+versitygw() {
+  [ -x "$own_bin/versitygw" ] && [ "$(installed_version versitygw)" = "$VERSITYGW_VERSION" ] && return
+  golang
+
+  echo "installing versitygw $VERSITYGW_VERSION"
+  quietly env GOBIN="$own_bin" GOFLAGS= GOTOOLCHAIN=auto CGO_ENABLED=0 \
+    go install "github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW_VERSION"
+  record_version versitygw "$VERSITYGW_VERSION"
+}
+
 buf() {
   [ -x "$own_bin/buf" ] && [ "$(installed_version buf)" = "$BUF_VERSION" ] && return
   have npm || apt_install nodejs npm
@@ -255,6 +268,7 @@ for group in "$@"; do
       postgres
       grpcurl
       golang
+      versitygw
       go_plugin protoc-gen-go google.golang.org/protobuf/cmd "$PROTOC_GEN_GO_VERSION"
       go_plugin protoc-gen-go-grpc google.golang.org/grpc/cmd "$PROTOC_GEN_GO_GRPC_VERSION"
       buf

@@ -13,6 +13,7 @@ pub mod call;
 pub mod check;
 pub mod config;
 pub mod directory;
+pub mod document;
 pub mod env;
 pub mod error;
 pub mod hash;

@@ -41,6 +41,10 @@ pub enum Name {
     Acceptance(Uuid, Uuid),
     /// `tenants/{tenant}/acceptances/{acceptance}`
     TenantAcceptance(Uuid, Uuid),
+    /// `accounts/{account}/documents/{document}`
+    Document(Uuid, Uuid),
+    /// `documents/{document}`: its uploader's alone
+    OwnDocument(Uuid),
     /// `operator`
     Operator,
     /// `operator/staff/{staff}`
@@ -79,6 +83,8 @@ impl Name {
             ["agreements", a] => Self::Agreement(id(a)?),
             ["accounts", a, "acceptances", x] => Self::Acceptance(id(a)?, id(x)?),
             ["tenants", t, "acceptances", x] => Self::TenantAcceptance(tenant(t)?, id(x)?),
+            ["accounts", a, "documents", d] => Self::Document(id(a)?, id(d)?),
+            ["documents", d] => Self::OwnDocument(id(d)?),
             ["operator"] => Self::Operator,
             ["operator", "staff", s] => Self::Staff(id(s)?),
             ["operator", "mails", m] => Self::Mail(id(m)?),
@@ -106,6 +112,7 @@ impl Name {
             Self::Agreement(_) => "entente.dev/Agreement",
             Self::NetworkMembership(_) => "entente.dev/NetworkMembership",
             Self::Acceptance(..) | Self::TenantAcceptance(..) => "entente.dev/Acceptance",
+            Self::Document(..) | Self::OwnDocument(_) => "entente.dev/Document",
             Self::Operator => "entente.dev/Operator",
             Self::Staff(_) => "entente.dev/Staff",
             Self::Mail(_) => "entente.dev/Mail",
@@ -129,9 +136,12 @@ impl Name {
             Self::Account(a)
             | Self::Member(a, _)
             | Self::TenantAssociation(a, _)
-            | Self::Acceptance(a, _) => ScopeKey::Account(a),
-            // Memberships of the network are the operator's to keep; what is told of one goes to whoever joined.
+            | Self::Acceptance(a, _)
+            | Self::Document(a, _) => ScopeKey::Account(a),
+            // Memberships of the network and documents of nobody's account are the operator's to keep; what is told of one goes to whoever
+            // joined or uploaded.
             Self::Operator
+            | Self::OwnDocument(_)
             | Self::Agreement(_)
             | Self::NetworkMembership(_)
             | Self::Staff(_)
@@ -160,6 +170,8 @@ impl Name {
             | Self::NetworkMembership(x)
             | Self::Acceptance(_, x)
             | Self::TenantAcceptance(_, x)
+            | Self::Document(_, x)
+            | Self::OwnDocument(x)
             | Self::Staff(x)
             | Self::Mail(x)
             | Self::ReservedName(x) => x,
@@ -200,6 +212,8 @@ impl fmt::Display for Name {
             Self::NetworkMembership(m) => write!(f, "networkMemberships/{m}"),
             Self::Acceptance(a, x) => write!(f, "accounts/{a}/acceptances/{x}"),
             Self::TenantAcceptance(t, x) => write!(f, "tenants/{t}/acceptances/{x}"),
+            Self::Document(a, d) => write!(f, "accounts/{a}/documents/{d}"),
+            Self::OwnDocument(d) => write!(f, "documents/{d}"),
             Self::Operator => f.write_str("operator"),
             Self::Staff(s) => write!(f, "operator/staff/{s}"),
             Self::Mail(m) => write!(f, "operator/mails/{m}"),
@@ -221,6 +235,8 @@ mod tests {
             Name::Group(id, id),
             Name::IdentitySession(id, id),
             Name::Member(id, id),
+            Name::Document(id, id),
+            Name::OwnDocument(id),
             Name::Operator,
             Name::Staff(id),
         ] {

@@ -9,6 +9,7 @@
 
 pub mod acceptance;
 pub mod agreement;
+pub mod document;
 mod draft;
 mod enrolment;
 mod entity;

@@ -1,0 +1,179 @@
+//! Documents: evidence that people upload, for whatever needs some (VER-3, VER-4, ACC-12, PWD-10).
+//!
+//! A document is an account's, or its uploader's alone where there is no account that it is about. It is uploaded by itself, then attached
+//! once to what it is evidence for, and never changes; what nothing was made of goes after `KEPT_LOOSE_US`. The bytes are in the blob store
+//! (`blob.rs`), under a random key that nobody is shown.
+
+mod entity;
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect as _, Value,
+};
+use uuid::Uuid;
+
+pub use self::entity::Model;
+use self::entity::{Column, Entity};
+use crate::{
+    access::principal::{Kind, Principal},
+    app::Tx,
+    check::Violations,
+    env::{DAY_US, Micros},
+    error::{Error, Result},
+    names::Name,
+    proto::account::Document,
+    store::{sql, time::timestamp},
+};
+
+/// A document that is attached to nothing is kept so long.
+pub const KEPT_LOOSE_US: Micros = 30 * DAY_US;
+/// Documents of one subject that are read at once; nothing takes more of them.
+pub const MOST_OF_A_SUBJECT: u64 = 200;
+
+/// What documents are evidence for; its number in the database.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i64)]
+pub enum SubjectKind {
+    /// What reviewers decide about an account.
+    Review = 1,
+    /// A claim on a publisher name.
+    NameClaim = 2,
+    /// A case of recovery.
+    RecoveryCase = 3,
+}
+
+/// What documents are attached to.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    /// Its kind.
+    pub kind: SubjectKind,
+    /// Its ID.
+    pub id: Uuid,
+    /// The account whose documents it takes; none for those that are the caller's alone.
+    pub account: Option<Uuid>,
+}
+
+impl Model {
+    /// Who uploaded it.
+    #[must_use]
+    pub fn uploaded_by(&self) -> Principal {
+        Principal {
+            kind: Kind::from_number(self.uploaded_by_kind).unwrap_or(Kind::User),
+            id: self.uploaded_by_id,
+            tenant: self.uploaded_by_tenant_id,
+        }
+    }
+
+    /// Its resource name.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        match self.account_id {
+            Some(account) => Name::Document(account, self.id),
+            None => Name::OwnDocument(self.id),
+        }
+    }
+
+    /// Its receipt (VER-7).
+    #[must_use]
+    pub fn receipt(&self) -> Document {
+        Document {
+            name: self.name().to_string(),
+            display_name: self.display_name.clone(),
+            size_bytes: self.size_bytes,
+            media_type: self.media_type.clone(),
+            sha256: hex(&self.sha256),
+            uploaded_by: self.uploaded_by().name(),
+            create_time: timestamp(self.create_time),
+            attach_time: self.attach_time.and_then(timestamp),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String can't fail.
+        write!(text, "{byte:02x}").ok();
+        text
+    })
+}
+
+/// Attaches documents to what they are evidence for, and gives them in the order named. They must be documents of the subject's account, or
+/// the caller's own where it has none, and attached to nothing.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` that names each element of the field that is no such document, the same whether or not there is one.
+pub async fn attach(
+    tx: &mut Tx,
+    subject: Subject,
+    names: &[String],
+    field: &str,
+) -> Result<Vec<Model>> {
+    let caller = tx.caller().who.map(|who| who.principal);
+    let mut found: Vec<Model> = Vec::with_capacity(names.len());
+    let mut wrong = Violations::default();
+    for (i, name) in names.iter().enumerate() {
+        let row = match (Name::parse(name), subject.account) {
+            (Some(Name::Document(account, id)), Some(own)) if account == own => {
+                by_id(tx.db(), id).await?
+            }
+            (Some(Name::OwnDocument(id)), None) => by_id(tx.db(), id).await?,
+            _ => None,
+        };
+        let is_good = |row: &Model| {
+            row.account_id == subject.account
+                && row.attached_id.is_none()
+                && (subject.account.is_some() || Some(row.uploaded_by()) == caller)
+                && found.iter().all(|other| other.id != row.id)
+        };
+        match row.filter(is_good) {
+            Some(mut row) => {
+                row.attached_kind = Some(subject.kind as i64);
+                row.attached_id = Some(subject.id);
+                row.attach_time = Some(tx.now());
+                found.push(row);
+            }
+            None => wrong.add(
+                format!("{field}[{i}]"),
+                "is no document that was uploaded for this and is attached to nothing yet",
+            ),
+        }
+    }
+    wrong.none()?;
+    for row in &found {
+        let sql = "UPDATE documents SET attached_kind = $2, attached_id = $3, attach_time = $4 \
+                   WHERE id = $1 AND attached_id IS NULL";
+        let values: [Value; 4] = [
+            row.id.into(),
+            row.attached_kind.into(),
+            row.attached_id.into(),
+            row.attach_time.into(),
+        ];
+        if sql::execute(tx.db(), sql, values).await?.rows_affected() != 1 {
+            // Only what isn't an account's can be attached by somebody else at the same time.
+            return Err(Error::contended("a document was attached meanwhile"));
+        }
+    }
+    Ok(found)
+}
+
+async fn by_id<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<Model>> {
+    Ok(Entity::find_by_id(id).one(db).await?)
+}
+
+/// The documents of a subject, oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn of_subject<C: ConnectionTrait>(
+    db: &C,
+    kind: SubjectKind,
+    id: Uuid,
+) -> Result<Vec<Model>> {
+    Ok(Entity::find()
+        .filter(Column::AttachedKind.eq(kind as i64))
+        .filter(Column::AttachedId.eq(id))
+        .order_by_asc(Column::Id)
+        .limit(MOST_OF_A_SUBJECT)
+        .all(db)
+        .await?)
+}
