@@ -268,7 +268,8 @@ async fn tie(
     Ok(guest)
 }
 
-/// Gives what was promised on the account, as far as the inviter may still give it (INV-4); None if not even a membership.
+/// Gives what was promised on the account, as far as the inviter may still give it (INV-4), and the account's state and agreements let it
+/// (ACC-13, AGR-5); None if not even a membership.
 async fn give(
     tx: &mut Tx,
     row: &Model,
@@ -278,6 +279,14 @@ async fn give(
     let Some(account) = row.account_id else {
         return Ok(None);
     };
+    match tx.demand_of_account(account).await {
+        Ok(()) => {}
+        // An account that may take in nobody now gives nothing, as if its inviter may not; the invitation is accepted all the same.
+        Err(e) if matches!(e.reason(), Reason::WrongState | Reason::AgreementRequired) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
+    }
     let scope = ScopeKey::Account(account);
     tx.touch(scope);
     let to = user_change::principal(guest);

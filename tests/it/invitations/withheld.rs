@@ -1,7 +1,7 @@
 //! What the inviter may no longer give when the invitation is accepted (INV-4, ROL-7).
 
 use entente::proto::account::{
-    Member, RemoveMembersRequest, UpdateMemberRequest, UpdateMembersRequest,
+    Member, RemoveMembersRequest, SuspendAccountRequest, UpdateMemberRequest, UpdateMembersRequest,
 };
 
 use super::*;
@@ -121,11 +121,18 @@ async fn what_the_inviter_lacks_by_then_is_not_given_and_both_are_told() {
     .await;
 }
 
-// proves INV-4
+// proves INV-4, ACC-13
 #[tokio::test]
 async fn inviter_who_may_assign_nobody_gives_not_even_a_membership() {
     both(async |site| {
-        for how in ["role", "member", "disabled", "deleted", "association"] {
+        for how in [
+            "role",
+            "member",
+            "disabled",
+            "deleted",
+            "association",
+            "suspended",
+        ] {
             let site = Site::open(site.database).await;
             let case = inviter(&site).await;
             let admin = &case.contoso.admin.caller;
@@ -141,6 +148,16 @@ async fn inviter_who_may_assign_nobody_gives_not_even_a_membership() {
                 }
                 "disabled" => drop(admin.disable(&case.gus.name).await.unwrap()),
                 "deleted" => drop(admin.delete(&case.gus.name).await.unwrap()),
+                // The account takes in nobody by then (ACC-13).
+                "suspended" => {
+                    let request = SuspendAccountRequest {
+                        name: case.account.clone(),
+                        reason: "Complaints.".to_owned(),
+                        ..SuspendAccountRequest::default()
+                    };
+                    let staff = site.operator().await;
+                    staff.accounts().suspend_account(request).await.unwrap();
+                }
                 _ => {
                     let sql = "DELETE FROM associations WHERE account_id = $1";
                     change(&site, sql, [id(&case.account).into()]).await;
