@@ -18,7 +18,7 @@ use crate::{
         refusals::Tally,
         token::{self, Tokens},
     },
-    app::{App, Inner, lanes::Lanes},
+    app::{App, Ending, Inner, lanes::Lanes},
     config::Config,
     env::Env,
     error::{Error, Result},
@@ -70,6 +70,9 @@ pub async fn migrate(config: &Config, db: &Db) -> Result<()> {
     }
 }
 
+/// What ends when an account leaves a programme, slice by slice.
+const ENDINGS: &[Ending] = &[];
+
 /// Puts the application together over an open database: keys, epoch, signing keys.
 ///
 /// # Errors
@@ -103,6 +106,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
             .time_to_idle(std::time::Duration::from_secs(600))
             .build(),
         streams: moka::sync::Cache::new(100_000),
+        endings: ENDINGS,
         healthy: AtomicBool::new(false),
         memory: Memory::new(config.freshness, db.voucher()),
         #[cfg(debug_assertions)]

@@ -507,12 +507,27 @@ pub async fn update_account(
     let new = account.ok_or_else(|| Error::field("account", "is required"))?;
     let old = authorized(tx, &proof, &new.name, Permission::AccountUpdate).await?;
     update::check_etag(&etag, old.version)?;
-    let (before, sent) = (wire::account(&old), Profile::of(&new));
+    let fields = update::fields(update_mask.as_ref(), &new);
+    let row = change(tx, &old, &new, &fields).await?;
+    Ok(wire::account(&row))
+}
+
+/// Changes fields of an account's profile to what another one has.
+///
+/// # Errors
+/// `PUBLISHER_NAME_TAKEN`, `PUBLISHER_NAME_RESERVED`; `INVALID_ARGUMENT` for what a submitted account would lack.
+pub(super) async fn change(
+    tx: &mut Tx,
+    old: &Model,
+    new: &Account,
+    fields: &[&'static str],
+) -> Result<Model> {
+    let (before, sent) = (wire::account(old), Profile::of(new));
     let mut profile = Profile::from_stored(&old.profile);
     let mut row = old.clone();
     let mut event = Event::new("entente.account.v1.AccountUpdated", Name::Account(old.id));
-    for field in update::fields(update_mask.as_ref(), &new) {
-        match field {
+    for field in fields {
+        match *field {
             "publisher_display_name" => {
                 row.publisher_display_name = new.publisher_display_name.clone();
                 row.publisher_display_name_fold = fold(&new.publisher_display_name);
@@ -549,9 +564,9 @@ pub async fn update_account(
         .reset_all()
         .update(tx.db())
         .await?;
-    verification::contacts_changed(tx, &old, &row).await?;
+    verification::contacts_changed(tx, old, &row).await?;
     tx.emit(event);
-    Ok(after)
+    Ok(row)
 }
 
 /// What was submitted stays whole; an address stays in the account's country.

@@ -17,6 +17,7 @@ pub mod member;
 pub mod network;
 mod postal_code;
 mod profile;
+mod program;
 pub(crate) mod publisher_name;
 mod requirement;
 mod settings;
@@ -29,11 +30,13 @@ pub(crate) use self::draft::{remove_idle_drafts, tell_of_idle_drafts};
 pub use self::{
     draft::ask_global_admin,
     enrolment::{create_account, prepare_create_account, submit_account, update_account},
+    program::{enroll_program, leave_program},
     settings::{check_publisher_name, get_account_settings, list_required_actions},
     standing::{reinstate_account, search_accounts, suspend_account},
 };
 pub(crate) use self::{
     enrolment::{check_create_account, check_update_account},
+    program::check_enroll_program,
     standing::check_search_accounts,
 };
 

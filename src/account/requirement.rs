@@ -194,7 +194,7 @@ async fn agreements<C: ConnectionTrait>(
 }
 
 /// The latest version of an agreement that the account accepted.
-async fn accepted<C: ConnectionTrait>(
+pub(super) async fn accepted<C: ConnectionTrait>(
     db: &C,
     row: &Model,
     kind: AgreementKind,

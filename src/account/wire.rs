@@ -12,6 +12,7 @@ use super::{
     },
     network,
     profile::{self, Profile},
+    program,
 };
 use crate::{
     access::{
@@ -60,7 +61,7 @@ pub fn account(row: &account::Model) -> Account {
         create_time,
         update_time,
         version,
-        programs: _,
+        programs,
         profile,
         membership_id,
         signatory: _,
@@ -95,6 +96,7 @@ pub fn account(row: &account::Model) -> Account {
             .map_or_else(String::new, |id| Name::NetworkMembership(id).to_string()),
         submit_time: submit_time.and_then(timestamp),
         suspension_reason: suspension_reason.clone(),
+        programs: program::of_bits(*programs),
     }
 }
 

@@ -47,6 +47,8 @@ use crate::{
     error::{Error, Reason, Result, reason_name},
     hash::Hasher,
     keys::Keys,
+    names::Name,
+    proto::access::Program,
     store::{
         batch::Batch,
         connect::Db,
@@ -62,6 +64,10 @@ const TRIES_FROM_MEMORY: u32 = 2;
 /// Everything that a call needs; cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Inner>);
+
+/// Ends what an account has in a programme that it leaves, in the same transaction; gives the names of what ended. `account` knows no slice
+/// above it, so that each says at the start what it ends.
+pub type Ending = for<'a> fn(&'a mut Tx, Uuid, Program) -> BoxFuture<'a, Result<Vec<Name>>>;
 
 /// What `App` holds.
 pub struct Inner {
@@ -95,6 +101,8 @@ pub struct Inner {
     pub streams: moka::sync::Cache<Vec<u8>, Arc<tokio::sync::Semaphore>>,
     /// Facts that the database vouches for at each call.
     pub memory: Memory,
+    /// What ends with a programme.
+    pub endings: &'static [Ending],
     /// Whether the database answered lately, for health.
     pub healthy: AtomicBool,
     /// What functions demanded late, by method: held by a test against the rules. None for rights asked for as a whole.

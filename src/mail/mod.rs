@@ -62,11 +62,15 @@ pub enum Template {
     GlobalAdminAsked,
     /// To the opener of a draft that nobody has touched.
     DraftIdle,
+    /// To the primary contact of an account that asked to be in a programme, and isn't active yet.
+    ProgramSubmitted,
+    /// To the primary contact of an active account that is in a programme from now on.
+    ProgramEnrolled,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -89,6 +93,8 @@ impl Template {
         Self::EnrolmentDisowned,
         Self::GlobalAdminAsked,
         Self::DraftIdle,
+        Self::ProgramSubmitted,
+        Self::ProgramEnrolled,
     ];
 
     /// Its name, as in files and in lists.
@@ -117,6 +123,8 @@ impl Template {
             Self::EnrolmentDisowned => "enrolment_disowned",
             Self::GlobalAdminAsked => "global_admin_asked",
             Self::DraftIdle => "draft_idle",
+            Self::ProgramSubmitted => "program_submitted",
+            Self::ProgramEnrolled => "program_enrolled",
         }
     }
 }

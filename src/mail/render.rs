@@ -38,6 +38,8 @@ const SOURCES: &[(&str, &str)] = sources![
     "enrolment_disowned",
     "global_admin_asked",
     "draft_idle",
+    "program_submitted",
+    "program_enrolled",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -143,6 +145,7 @@ mod tests {
             "country",
             "contact",
             "account",
+            "program",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

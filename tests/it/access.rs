@@ -626,6 +626,17 @@ fn rows(world: &World) -> Vec<Row> {
                 };
                 add("with membership", What::Message(joined.encode_to_vec()));
             }
+            "EnrollProgram" | "LeaveProgram" => {
+                // Both rights at once has nobody but the stranger, on its own.
+                let own = |kind: &str| world.own.0[kind].clone();
+                add(
+                    "the stranger's",
+                    What::Names(vec![
+                        ("name".to_owned(), own("entente.dev/Account")),
+                        ("tenant".to_owned(), own("entente.dev/Tenant")),
+                    ]),
+                );
+            }
             _ => {}
         }
     }

@@ -123,6 +123,13 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             let field = "account.address.postal_code";
             (vec![text(field, "7500", field)], nameless())
         }
+        "EnrollProgram" => {
+            let (path, named) = (
+                "changes.seller_contact.address.postal_code",
+                "changes.seller_contact.address.postal_code",
+            );
+            (vec![text(path, "7500", named)], nameless())
+        }
         "ConfirmApproval" => (
             vec![Fault {
                 path: "decision",

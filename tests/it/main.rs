@@ -38,6 +38,7 @@ mod network;
 mod pages;
 mod people;
 mod processes;
+mod programs;
 mod races;
 mod recovery;
 mod refusals;
