@@ -53,6 +53,8 @@ pub enum Name {
     Mail(Uuid),
     /// `operator/reservedNames/{reserved_name}`
     ReservedName(Uuid),
+    /// `operator/reviews/{review}`
+    Review(Uuid),
 }
 
 impl Name {
@@ -89,6 +91,7 @@ impl Name {
             ["operator", "staff", s] => Self::Staff(id(s)?),
             ["operator", "mails", m] => Self::Mail(id(m)?),
             ["operator", "reservedNames", n] => Self::ReservedName(id(n)?),
+            ["operator", "reviews", r] => Self::Review(id(r)?),
             _ => return None,
         })
     }
@@ -117,6 +120,7 @@ impl Name {
             Self::Staff(_) => "entente.dev/Staff",
             Self::Mail(_) => "entente.dev/Mail",
             Self::ReservedName(_) => "entente.dev/ReservedName",
+            Self::Review(_) => "entente.dev/Review",
         }
     }
 
@@ -146,7 +150,8 @@ impl Name {
             | Self::NetworkMembership(_)
             | Self::Staff(_)
             | Self::Mail(_)
-            | Self::ReservedName(_) => ScopeKey::Operator,
+            | Self::ReservedName(_)
+            | Self::Review(_) => ScopeKey::Operator,
         }
     }
 
@@ -174,7 +179,8 @@ impl Name {
             | Self::OwnDocument(x)
             | Self::Staff(x)
             | Self::Mail(x)
-            | Self::ReservedName(x) => x,
+            | Self::ReservedName(x)
+            | Self::Review(x) => x,
             Self::Operator => Uuid::nil(),
         }
     }
@@ -218,6 +224,7 @@ impl fmt::Display for Name {
             Self::Staff(s) => write!(f, "operator/staff/{s}"),
             Self::Mail(m) => write!(f, "operator/mails/{m}"),
             Self::ReservedName(n) => write!(f, "operator/reservedNames/{n}"),
+            Self::Review(r) => write!(f, "operator/reviews/{r}"),
         }
     }
 }

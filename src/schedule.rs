@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     access::{link, refusals, token},
+    account::TIES_COUNT_US,
     app::{App, Tx},
     directory::application_key,
     env::{DAY_US, HOUR_US, MINUTE_US, Micros, SECOND_US},
@@ -117,6 +118,30 @@ const JOBS: &[Job] = &[
         every_us: HOUR_US,
         needed: None,
         run: |tx| Box::pin(crate::account::remove_idle_drafts(tx)),
+    },
+    Job {
+        name: "date-former-ties",
+        every_us: SECOND_US,
+        needed: Some("SELECT 1 AS one FROM former_ties WHERE end_time IS NULL LIMIT 1"),
+        run: |tx| Box::pin(crate::account::date_former_ties(tx)),
+    },
+    Job {
+        name: "purge-former-ties",
+        every_us: DAY_US,
+        needed: None,
+        run: |tx| {
+            let (key, kept) = ("scope_kind, scope_id, user_id", TIES_COUNT_US);
+            Box::pin(purge(tx, "former_ties", key, "end_time", kept))
+        },
+    },
+    Job {
+        name: "purge-former-contacts",
+        every_us: DAY_US,
+        needed: None,
+        run: |tx| {
+            let (key, kept) = ("account_id, email", TIES_COUNT_US);
+            Box::pin(purge(tx, "former_contacts", key, "end_time", kept))
+        },
     },
     Job {
         name: "purge-links",

@@ -18,6 +18,7 @@ mod m0010_agreements;
 mod m0011_network;
 mod m0012_enrolment;
 mod m0013_verification;
+mod m0014_reviews;
 mod m0015_documents;
 
 /// Runs the steps that a database lacks.
@@ -39,6 +40,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_network::Migration),
             Box::new(m0012_enrolment::Migration),
             Box::new(m0013_verification::Migration),
+            Box::new(m0014_reviews::Migration),
             Box::new(m0015_documents::Migration),
         ]
     }

@@ -14,7 +14,7 @@ use super::{
         account::{Entity, Model},
         network_membership,
     },
-    network,
+    involvement, network,
     profile::{self, Profile},
     publisher_name, requirement,
     tenant_association::verify_admin_token,
@@ -564,6 +564,8 @@ pub(super) async fn change(
         .reset_all()
         .update(tx.db())
         .await?;
+    let before = Profile::from_stored(&old.profile);
+    involvement::contacts_left(tx, row.id, &before, &profile).await?;
     verification::contacts_changed(tx, old, &row).await?;
     tx.emit(event);
     Ok(row)

@@ -13,6 +13,7 @@ pub mod document;
 mod draft;
 mod enrolment;
 mod entity;
+mod involvement;
 pub mod member;
 pub mod network;
 mod postal_code;
@@ -20,19 +21,27 @@ mod profile;
 mod program;
 pub(crate) mod publisher_name;
 mod requirement;
+#[expect(
+    dead_code,
+    reason = "what is reviewed opens its reviews as it is built"
+)]
+pub(crate) mod review;
 mod settings;
 mod standing;
 pub mod tenant_association;
 pub mod verification;
 pub(crate) mod wire;
 
-pub(crate) use self::draft::{remove_idle_drafts, tell_of_idle_drafts};
 pub use self::{
     draft::ask_global_admin,
     enrolment::{create_account, prepare_create_account, submit_account, update_account},
     program::{enroll_program, leave_program},
     settings::{check_publisher_name, get_account_settings, list_required_actions},
     standing::{reinstate_account, search_accounts, suspend_account},
+};
+pub(crate) use self::{
+    draft::{remove_idle_drafts, tell_of_idle_drafts},
+    involvement::{COUNT_US as TIES_COUNT_US, date_former_ties},
 };
 pub(crate) use self::{
     enrolment::{check_create_account, check_update_account},

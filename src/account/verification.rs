@@ -10,6 +10,8 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
+pub(crate) use super::review::check_list_reviews;
+pub use super::review::{claim_review, get_review, list_reviews, release_review};
 use super::{
     enrolment::state_changed,
     entity::{
@@ -93,6 +95,11 @@ pub(super) async fn begin(tx: &mut Tx, row: &Model) -> Result<()> {
             link_expire_time: begins.then_some(tx.now() + GOOD_US),
             start_time: begins.then_some(tx.now()),
             end_time: None,
+            asked: String::new(),
+            reviewed: false,
+            rejected_by: None,
+            appeal_until: None,
+            appealed: false,
         };
         Entity::insert(model.into_active_model())
             .exec_without_returning(tx.db())

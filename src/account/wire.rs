@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     entity::{
         acceptance, account, agreement, agreement_text, association, member, network_membership,
-        verification_step,
+        review, verification_step,
     },
     network,
     profile::{self, Profile},
@@ -34,8 +34,9 @@ use crate::{
         account::{
             Acceptance, Account, AccountState, AccountType, Agreement, AgreementState,
             AgreementText, Contact, EffectiveRight, ImportAccountRequest, Member, MemberKind,
-            NetworkMembership, PublishAgreementRequest, TenantAssociation, Verification,
-            VerificationStep, VerificationStepKind, VerificationStepState,
+            NetworkMembership, PublishAgreementRequest, Review, ReviewState, ReviewedCompany,
+            TenantAssociation, Verification, VerificationStep, VerificationStepKind,
+            VerificationStepState,
         },
     },
     store::{
@@ -70,6 +71,7 @@ pub fn account(row: &account::Model) -> Account {
         state_before: _,
         idle_told_time: _,
         opened_by: _,
+        reverifying: _,
     } = row;
     let Profile {
         address,
@@ -149,6 +151,7 @@ pub fn new_account(id: Uuid, account: &Account, now: Micros) -> account::Model {
         state_before: 0,
         idle_told_time: None,
         opened_by: String::new(),
+        reverifying: 0,
     }
 }
 
@@ -654,6 +657,11 @@ pub fn verification_step(row: &verification_step::Model, now: Micros) -> Verific
         link_expire_time,
         start_time,
         end_time,
+        asked: _,
+        reviewed: _,
+        rejected_by: _,
+        appeal_until: _,
+        appealed: _,
     } = row;
     let ran_out = *state == VerificationStepState::InProgress as i64
         && link_expire_time.is_some_and(|at| at <= now);
@@ -672,5 +680,83 @@ pub fn verification_step(row: &verification_step::Model, now: Micros) -> Verific
         link_expire_time: link_expire_time.and_then(timestamp),
         start_time: start_time.and_then(timestamp),
         end_time: end_time.and_then(timestamp),
+    }
+}
+
+// ---- reviews
+
+/// A review for the wire, without what takes other reviewers to know. One that was claimed waits again once the claim is over.
+pub fn review(
+    app: &App,
+    row: &review::Model,
+    company: Option<&account::Model>,
+    now: Micros,
+) -> Review {
+    let review::Model {
+        id,
+        kind,
+        account_id,
+        subject,
+        submitter,
+        note,
+        state: _,
+        claimed_by,
+        claim_expire_time,
+        more_requested,
+        not_by: _,
+        approvals_needed,
+        first_approved_by,
+        decided: _,
+        decision,
+        reason,
+        decided_by,
+        decide_time,
+        create_time,
+        update_time,
+        version,
+    } = row;
+    let state = super::review::state_at(row, now);
+    let is_claimed = state == ReviewState::Claimed as i64;
+    let user = |id: Option<Uuid>| {
+        id.map_or_else(String::new, |id| {
+            Name::User(app.operator_tenant(), id).to_string()
+        })
+    };
+    Review {
+        name: Name::Review(*id).to_string(),
+        kind: i32::try_from(*kind).unwrap_or(0),
+        state: i32::try_from(state).unwrap_or(0),
+        account: Name::Account(*account_id).to_string(),
+        subject: subject.clone(),
+        publisher_display_name: company
+            .map_or_else(String::new, |c| c.publisher_display_name.clone()),
+        legal_name: company.map_or_else(String::new, |c| c.legal_name.clone()),
+        submitter: submitter.clone(),
+        note: note.clone(),
+        claimed_by: user(claimed_by.filter(|_| is_claimed)),
+        claim_expire_time: claim_expire_time.filter(|_| is_claimed).and_then(timestamp),
+        more_requested: more_requested.clone(),
+        approvals_needed: i32::try_from(*approvals_needed).unwrap_or(0),
+        first_approved_by: user(*first_approved_by),
+        decision: i32::try_from(*decision).unwrap_or(0),
+        reason: reason.clone(),
+        decided_by: decided_by.clone(),
+        decide_time: decide_time.and_then(timestamp),
+        no_other_reviewer: false,
+        create_time: timestamp(*create_time),
+        update_time: timestamp(*update_time),
+        etag: etag(*version),
+        company: None,
+    }
+}
+
+/// What a reviewer holds documents against.
+pub fn reviewed_company(row: &account::Model) -> ReviewedCompany {
+    let profile = Profile::from_stored(&row.profile);
+    ReviewedCompany {
+        country_code: row.country_code.clone(),
+        address: profile.address.map(Into::into),
+        primary_contact: profile.primary_contact.map(Into::into),
+        company_approver: profile.company_approver.map(Into::into),
     }
 }

@@ -8,7 +8,7 @@ use entente::{
     access::roles::Permission,
     proto::{
         access::{AccountRole, AgreementKind},
-        account::{Account, AddMembersRequest, ImportAccountRequest},
+        account::{Account, AddMembersRequest, ImportAccountRequest, ReviewKind},
         directory::{
             Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
             CreateUserRequest, DirectoryRole, InviteUsersRequest, KeyCredential,
@@ -420,9 +420,11 @@ pub async fn world(site: &Site) -> World {
     let membership = join(&callers["member"], new_membership("Member SA")).await;
     let membership = membership.unwrap();
     let reserved = reserve(&operator, "Tailspin").await.unwrap().name;
+    let review = crate::reviews::queued(site, &home, ReviewKind::Offer, "").await;
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
         .with("entente.dev/NetworkMembership", &membership.name)
         .with("entente.dev/ReservedName", &reserved)
+        .with("entente.dev/Review", &review)
         .with("ImportAccount.account.publisher_display_name", "Newcomer")
         .with("ImportAccount.account.legal_name", "Newcomer Ltd")
         .with("CreateAccount.tenant_admin_token", "")
@@ -476,6 +478,7 @@ pub async fn world(site: &Site) -> World {
     .with("entente.dev/Invitation", theirs_invited.name)
     .with("AcceptInvitation.token", &token)
     .with("entente.dev/ReservedName", &reserved)
+    .with("entente.dev/Review", &review)
     .with("ImportAccount.account.publisher_display_name", "Newcomer")
     .with("ImportAccount.account.legal_name", "Newcomer Ltd")
     .with("CreateAccount.tenant_admin_token", "")

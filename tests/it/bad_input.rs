@@ -70,6 +70,7 @@ pub async fn admitted<'a>(
         ("member", &world.names),
         ("agent", &world.names),
         ("identity", &world.names),
+        ("reviewer", &world.names),
     ] {
         let caller = &world.callers[column];
         let mut names = names_for(method, names);

@@ -98,7 +98,7 @@ pub async fn member_tenant(site: &Site, prefix: &str) -> TenantSite {
     tenant
 }
 
-async fn update(caller: &Caller, account: Account, paths: &[&str]) -> Result<Account, Status> {
+pub async fn update(caller: &Caller, account: Account, paths: &[&str]) -> Result<Account, Status> {
     let request = UpdateAccountRequest {
         account: Some(account),
         update_mask: Some(mask(paths)),

@@ -44,6 +44,7 @@ mod recovery;
 mod refusals;
 mod replicas;
 mod resets;
+mod reviews;
 mod rights;
 mod rules;
 mod schedule;

@@ -35,6 +35,8 @@ pub struct Model {
     pub idle_told_time: Option<i64>,
     /// The name of the principal who opened it; empty for imported ones.
     pub opened_by: String,
+    /// Bits of the steps that an active account has to be verified in again.
+    pub reverifying: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

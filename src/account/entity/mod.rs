@@ -7,4 +7,5 @@ pub mod agreement_text;
 pub mod association;
 pub mod member;
 pub mod network_membership;
+pub mod review;
 pub mod verification_step;

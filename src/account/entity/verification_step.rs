@@ -16,6 +16,15 @@ pub struct Model {
     pub link_expire_time: Option<i64>,
     pub start_time: Option<i64>,
     pub end_time: Option<i64>,
+    /// What a reviewer asked for.
+    pub asked: String,
+    /// A reviewer approved of it, or a register did.
+    pub reviewed: bool,
+    /// The reviewer who rejected it.
+    pub rejected_by: Option<Uuid>,
+    /// Until when a rejected one can be appealed against.
+    pub appeal_until: Option<i64>,
+    pub appealed: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
