@@ -3,7 +3,7 @@
 # each thing only where it is missing. Says one line for each thing it
 # installs, and nothing when all is there.
 #
-#   scripts/tools.sh test    # C toolchain, PostgreSQL server, grpcurl, an
+#   scripts/tools.sh test    # C toolchain, PostgreSQL server, nsd, grpcurl, an
 #                            # S3-compatible server; for the examples Python
 #                            # with its packages, Go, buf
 #   scripts/tools.sh lint    # rustfmt, clippy, buf, cargo-deny
@@ -128,6 +128,12 @@ postgres() {
   major="$(postgres_major)"
   [ "$major" -ge "$POSTGRES_OLDEST" ] ||
     die "found PostgreSQL $major, but the tests need $POSTGRES_OLDEST or newer"
+}
+
+name_server() {
+  { have nsd || [ -x /usr/sbin/nsd ]; } && return
+  # Only the program: the service that the package starts would want port 53.
+  apt_install nsd
 }
 
 # --- Other tools -----------------------------------------------------------
@@ -266,6 +272,7 @@ for group in "$@"; do
   case "$group" in
     test)
       postgres
+      name_server
       grpcurl
       golang
       versitygw

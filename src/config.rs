@@ -67,6 +67,8 @@ pub struct Config {
     pub session_lifetime_days: u32,
     /// Whom mails come from.
     pub mail_from: String,
+    /// Where domains are looked up: addresses with ports, with commas between; the system's resolver if empty.
+    pub dns_servers: String,
     /// Calls worked on at once; further ones are told to try again.
     pub max_concurrent_calls: usize,
     /// How long a stopping server waits for calls in flight, in seconds.
@@ -98,6 +100,7 @@ impl Default for Config {
             access_token_lifetime_s: 900,
             session_lifetime_days: 14,
             mail_from: "Entente <no-reply@partners.localhost>".to_owned(),
+            dns_servers: String::new(),
             max_concurrent_calls: 2_000,
             drain_timeout_s: 20,
             hash_workers: 0,
@@ -189,6 +192,11 @@ impl Config {
             !(1..=90).contains(&self.session_lifetime_days),
             "session_lifetime_days: must be 1 to 90",
         );
+        let servers = self.dns_servers.split(',').filter(|s| !s.trim().is_empty());
+        fault(
+            servers.count() != self.dns_server_addresses().len(),
+            "dns_servers: must be addresses with ports, such as 192.0.2.53:53,[2001:db8::53]:53",
+        );
         fault(
             self.max_concurrent_calls == 0,
             "max_concurrent_calls: must be 1 or more",
@@ -239,6 +247,13 @@ impl Config {
         faults
     }
 
+    /// Where domains are looked up; nowhere for the system's resolver. What isn't an address is left out, and a fault.
+    #[must_use]
+    pub fn dns_server_addresses(&self) -> Vec<SocketAddr> {
+        let servers = self.dns_servers.split(',');
+        servers.filter_map(|s| s.trim().parse().ok()).collect()
+    }
+
     /// Lifetime of access tokens.
     #[must_use]
     pub fn access_token_lifetime(&self) -> Micros {
@@ -270,6 +285,7 @@ const FIELDS: &[&str] = &[
     "access_token_lifetime_s",
     "session_lifetime_days",
     "mail_from",
+    "dns_servers",
     "max_concurrent_calls",
     "drain_timeout_s",
     "hash_workers",
@@ -309,9 +325,10 @@ mod tests {
             base_domain: "X".to_owned(),
             access_token_lifetime_s: 1,
             session_lifetime_days: 0,
+            dns_servers: "192.0.2.53, [2001:db8::53]:53".to_owned(),
             ..Config::default()
         };
-        assert_eq!(config.faults().len(), 4);
+        assert_eq!(config.faults().len(), 5);
     }
 
     // proves COM-14

@@ -1,7 +1,7 @@
 //! Entente: the partner account centre of a partner programme or a marketplace, as one gRPC service.
 //!
 //! The map, from the ground up; an import never points upwards:
-//! `proto`, `config`, `env`, `keys`, `hash` · `error`, `names`, `check` · `store` · `access` (on `app`'s transactions) · `app`, `call`,
+//! `proto`, `config`, `env`, `keys`, `hash`, `dns` · `error`, `names`, `check` · `store` · `access` (on `app`'s transactions) · `app`, `call`,
 //! `mail` · `directory` · `account` · `audit`, `operator` · `schedule`, `start`, `server` · `main`.
 
 pub mod access;
@@ -13,6 +13,7 @@ pub mod call;
 pub mod check;
 pub mod config;
 pub mod directory;
+pub mod dns;
 pub mod document;
 pub mod env;
 pub mod error;

@@ -23,6 +23,8 @@ pub enum Name {
     Group(Uuid, Uuid),
     /// `tenants/{tenant}/invitations/{invitation}`
     Invitation(Uuid, Uuid),
+    /// `tenants/{tenant}/domains/{domain}`
+    Domain(Uuid, Uuid),
     /// `identities/{identity}`
     Identity(Uuid),
     /// `identities/{identity}/sessions/{session}`
@@ -76,6 +78,7 @@ impl Name {
             ["tenants", t, "applications", a, "keys", k] => Self::Key(tenant(t)?, id(a)?, id(k)?),
             ["tenants", t, "groups", g] => Self::Group(tenant(t)?, id(g)?),
             ["tenants", t, "invitations", i] => Self::Invitation(tenant(t)?, id(i)?),
+            ["tenants", t, "domains", d] => Self::Domain(tenant(t)?, id(d)?),
             ["identities", i] => Self::Identity(id(i)?),
             ["identities", i, "sessions", s] => Self::IdentitySession(id(i)?, id(s)?),
             ["accounts", a] => Self::Account(id(a)?),
@@ -107,6 +110,7 @@ impl Name {
             Self::Key(..) => "entente.dev/Key",
             Self::Group(..) => "entente.dev/Group",
             Self::Invitation(..) => "entente.dev/Invitation",
+            Self::Domain(..) => "entente.dev/Domain",
             Self::Identity(_) => "entente.dev/Identity",
             Self::IdentitySession(..) => "entente.dev/Session",
             Self::Account(_) => "entente.dev/Account",
@@ -135,6 +139,7 @@ impl Name {
             | Self::Key(t, ..)
             | Self::Group(t, _)
             | Self::Invitation(t, _)
+            | Self::Domain(t, _)
             | Self::TenantAcceptance(t, _) => ScopeKey::Tenant(t),
             Self::Identity(i) | Self::IdentitySession(i, _) => ScopeKey::Identity(i),
             Self::Account(a)
@@ -166,6 +171,7 @@ impl Name {
             | Self::Key(_, _, x)
             | Self::Group(_, x)
             | Self::Invitation(_, x)
+            | Self::Domain(_, x)
             | Self::Identity(x)
             | Self::IdentitySession(_, x)
             | Self::Account(x)
@@ -209,6 +215,7 @@ impl fmt::Display for Name {
             Self::Key(t, a, k) => write!(f, "tenants/{t}/applications/{a}/keys/{k}"),
             Self::Group(t, g) => write!(f, "tenants/{t}/groups/{g}"),
             Self::Invitation(t, i) => write!(f, "tenants/{t}/invitations/{i}"),
+            Self::Domain(t, d) => write!(f, "tenants/{t}/domains/{d}"),
             Self::Identity(i) => write!(f, "identities/{i}"),
             Self::IdentitySession(i, s) => write!(f, "identities/{i}/sessions/{s}"),
             Self::Account(a) => write!(f, "accounts/{a}"),

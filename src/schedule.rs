@@ -11,7 +11,7 @@ use crate::{
     access::{link, refusals, token},
     account::TIES_COUNT_US,
     app::{App, Tx},
-    directory::application_key,
+    directory::{application_key, domain_look_up},
     env::{DAY_US, HOUR_US, MINUTE_US, Micros, SECOND_US},
     error::Result,
     mail::relay,
@@ -33,6 +33,8 @@ pub(crate) const CHUNK: i64 = 500;
 const LEASE_US: Micros = 30 * SECOND_US;
 /// How often the scheduler looks for work.
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked whether domains are due; they are looked up once a day.
+const DOMAINS_EVERY: Duration = Duration::from_secs(5);
 /// A job that fails waits so long.
 const AFTER_FAILURE_US: Micros = 30 * SECOND_US;
 
@@ -204,7 +206,7 @@ impl Running {
     }
 }
 
-/// Starts the scheduler, the mail relay, and the writer of gathered refusals.
+/// Starts the scheduler, the mail relay, the look-up of domains, and the writer of gathered refusals.
 #[must_use]
 pub fn start(app: App) -> Running {
     let jobs = {
@@ -231,6 +233,17 @@ pub fn start(app: App) -> Running {
             }
         })
     };
+    let domains = {
+        let app = app.clone();
+        tokio::spawn(async move {
+            loop {
+                if let Err(fault) = domain_look_up::look_up_due(&app).await {
+                    tracing::warn!(%fault, "domains will be looked up again");
+                }
+                tokio::time::sleep(DOMAINS_EVERY).await;
+            }
+        })
+    };
     let upkeep = tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -243,7 +256,7 @@ pub fn start(app: App) -> Running {
         }
     });
     Running {
-        tasks: vec![jobs, mails, upkeep],
+        tasks: vec![jobs, mails, domains, upkeep],
     }
 }
 
@@ -408,6 +421,7 @@ async fn rotate_signing_keys(tx: &mut Tx) -> Result<u64> {
 /// Those of the database.
 pub async fn settle(app: &App) -> Result<()> {
     while run_due(app).await? > 0 {}
+    domain_look_up::look_up_due(app).await?;
     relay::send_due(app).await?;
     token::rotate_keys(app, false).await?;
     Ok(())

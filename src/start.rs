@@ -20,6 +20,7 @@ use crate::{
     },
     app::{App, Ending, Inner, lanes::Lanes},
     config::Config,
+    dns::Dns,
     env::Env,
     error::{Error, Result},
     hash::Hasher,
@@ -95,6 +96,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
     let app = App::new(Inner {
         tokens: Tokens::new(config.public_origin.clone()),
         hasher: Hasher::new(workers).map_err(|e| Error::internal(e.to_string()))?,
+        dns: Dns::new(&config),
         limits: Limits::new(config.limits_factor),
         tally: Tally::default(),
         operator,

@@ -20,6 +20,7 @@ mod m0012_enrolment;
 mod m0013_verification;
 mod m0014_reviews;
 mod m0015_documents;
+mod m0016_domains;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -42,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0013_verification::Migration),
             Box::new(m0014_reviews::Migration),
             Box::new(m0015_documents::Migration),
+            Box::new(m0016_domains::Migration),
         ]
     }
 }

@@ -43,6 +43,7 @@ use crate::{
     },
     check::{At, Mode, Request, Violations},
     config::Config,
+    dns::Dns,
     env::{Env, Micros},
     error::{Error, Reason, Result, reason_name},
     hash::Hasher,
@@ -83,6 +84,8 @@ pub struct Inner {
     pub tokens: Tokens,
     /// Hashes passwords, bounded.
     pub hasher: Hasher,
+    /// Looks names up in the DNS, bounded.
+    pub dns: Dns,
     /// Calls a caller may make.
     pub limits: Limits,
     /// Refusals and looks that are still to be audited.

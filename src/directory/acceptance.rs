@@ -6,7 +6,7 @@ use sea_orm::{
 };
 
 use super::{
-    ACTIVE, DELETED, INVITED, address, asleep,
+    ACTIVE, DELETED, INVITED, address, asleep, domain,
     entity::{
         invitation::{Entity, Model},
         tenant as tenants, user as users,
@@ -60,7 +60,7 @@ async fn way<C: ConnectionTrait>(
     caller: Option<Principal>,
 ) -> Result<Way> {
     Ok(match holder(db, app, &row.email).await? {
-        None if address::is_work_address(app, &row.email) => {
+        None if address::is_work_address(db, app, &row.email).await? => {
             Way::Refused(Error::precondition(Reason::WorkAddress))
         }
         None => Way::Make,
@@ -73,7 +73,8 @@ async fn way<C: ConnectionTrait>(
     })
 }
 
-/// Who signs in with an address: the user of a tenant whose sign-in name it is, or the personal identity of that address.
+/// Who signs in with an address: the user of a tenant whose sign-in name it is, or the personal identity of that address; else, where the
+/// address lies in a domain that a tenant has verified, that tenant's user of that name.
 pub(super) async fn holder<C: ConnectionTrait>(
     db: &C,
     app: &App,
@@ -83,6 +84,16 @@ pub(super) async fn holder<C: ConnectionTrait>(
     let sql = "SELECT u.* FROM users u JOIN tenants t ON t.id = u.tenant_id AND t.domain_prefix = $1 \
                WHERE u.user_name_fold = $2 AND u.state <> 3 AND u.kind <> 2";
     let values: [Value; 2] = [prefix.into(), user_name.into()];
+    if let Some(user) = sql::one::<users::Model, _>(db, sql, values).await? {
+        return Ok(Some(user));
+    }
+    let Some(tenant) = domain::verified_tenant_of(db, email).await? else {
+        return Ok(None);
+    };
+    let (local, _) = email.rsplit_once('@').unwrap_or((email, ""));
+    let sql = "SELECT u.* FROM users u JOIN tenants t ON t.id = u.tenant_id AND t.state = 1 \
+               WHERE u.tenant_id = $1 AND u.user_name_fold = $2 AND u.state <> 3 AND u.kind <> 2";
+    let values: [Value; 2] = [tenant.into(), fold(local).into()];
     sql::one::<users::Model, _>(db, sql, values).await
 }
 

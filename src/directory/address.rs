@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, Value};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, Value};
 use uuid::Uuid;
 
 use super::{
-    DELETED,
+    DELETED, domain,
     entity::user::{Column, Entity, Model},
     sign_in,
 };
@@ -28,9 +28,16 @@ const WINDOW_US: Micros = HOUR_US;
 /// Rows that count; half for targets, half for networks.
 const SLOTS: u64 = 1 << 17;
 
-/// Whether an address lies in a tenant's domain: who has it signs in there. That is told of the domain, never of the address.
-#[must_use]
-pub fn is_work_address(app: &App, email: &str) -> bool {
+/// Whether an address lies in a tenant's domain, the operator's or a verified one: who has it signs in there. That is told of the domain, never
+/// of the address.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_work_address<C: ConnectionTrait>(db: &C, app: &App, email: &str) -> Result<bool> {
+    Ok(lies_under_base(app, email) || domain::verified_tenant_of(db, email).await?.is_some())
+}
+
+fn lies_under_base(app: &App, email: &str) -> bool {
     let folded = fold(email);
     let domain = folded.rsplit_once('@').map_or("", |(_, domain)| domain);
     let base = app.config.base_domain.as_str();
@@ -44,8 +51,8 @@ pub fn is_work_address(app: &App, email: &str) -> bool {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT`, `WORK_ADDRESS`.
-pub fn not_of_work(app: &App, email: &str, field: &'static str) -> Result<()> {
-    if is_work_address(app, email) {
+pub async fn not_of_work(tx: &Tx, email: &str, field: &'static str) -> Result<()> {
+    if is_work_address(tx.db(), tx.app(), email).await? {
         Err(Error::argument(
             Reason::WorkAddress,
             field,

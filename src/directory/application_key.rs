@@ -400,7 +400,7 @@ struct Address {
 }
 
 /// Where a tenant's global admins who can act get mails; identities get theirs where they sign in.
-async fn admins_addresses(tx: &Tx, tenant: Uuid) -> Result<Vec<String>> {
+pub(super) async fn admins_addresses(tx: &Tx, tenant: Uuid) -> Result<Vec<String>> {
     let sql = "SELECT CASE WHEN c.kind = 3 THEN c.user_name ELSE c.recovery_email END AS email FROM grants g \
                JOIN active_people p ON p.id = g.principal_id JOIN users c ON c.id = p.credential_of \
                WHERE g.scope_kind = 1 AND g.scope_id = $1 AND (g.roles & $2) <> 0 ORDER BY g.create_time, g.principal_id LIMIT $3";

@@ -133,7 +133,7 @@ pub async fn change_email(
         request_id: _,
         validate_only: _,
     } = req;
-    address::not_of_work(tx.app(), &new_email, "new_email")?;
+    address::not_of_work(tx, &new_email, "new_email").await?;
     let old = own(tx.db(), scope).await?;
     update::check_etag(&etag, old.version)?;
     if fold(&new_email) == old.user_name_fold {
@@ -179,7 +179,8 @@ pub async fn confirm_email(
         .one(tx.db())
         .await?
         .ok_or_else(link::invalid)?;
-    if address::is_work_address(tx.app(), &email) || address::holder_of(tx, &email).await?.is_some()
+    if address::is_work_address(tx.db(), tx.app(), &email).await?
+        || address::holder_of(tx, &email).await?.is_some()
     {
         return Err(link::invalid());
     }

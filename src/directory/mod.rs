@@ -5,7 +5,7 @@
 //! create → active; active ⇄ disabled; active, disabled → deleted; deleted → active for 30 days; invite → invited; invited → active by
 //! accepting, → deleted. An invitation is `PENDING`, `ACCEPTED`, `REVOKED` or, by time, `EXPIRED`. An application is `ACTIVE` until it is
 //! deleted, which is for good. A group is
-//! there or not, and so is a user in it. A session runs until it ends or expires. A personal identity is confirmed → active → closed.
+//! there or not, and so is a user in it. A domain is `PENDING`, `VERIFIED` or `LAPSED`: named → verified ⇄ lapsed. A session runs until it ends or expires. A personal identity is confirmed → active → closed.
 //!
 //! Invariants. A user name is unique among a tenant's users that aren't deleted. A restored user has nothing it had, and the guests of a deleted one
 //! are deleted with it. A credential that
@@ -20,6 +20,8 @@ pub(crate) mod application_key;
 pub(crate) mod asleep;
 pub mod candidate;
 pub(crate) mod credential;
+pub mod domain;
+pub(crate) mod domain_look_up;
 mod entity;
 mod export;
 pub mod group;

@@ -58,21 +58,20 @@ pub(crate) fn check_sign_up(req: &SignUpRequest, v: &mut Violations) {
 /// Hashes the password, whoever has the address.
 ///
 /// # Errors
-/// `WORK_ADDRESS`; `OVERLOADED`.
+/// `OVERLOADED`.
 pub async fn prepare_sign_up(
     outside: &Outside,
     _proof: Proof,
     req: &SignUpRequest,
 ) -> Result<String> {
     let app = outside.app();
-    address::not_of_work(app, &req.email, "email")?;
     app.hasher.hash(&req.password, &app.env).await
 }
 
 /// Mails a link to an address that is free, and a word to the holder of one that isn't: as many statements, and one mail.
 ///
 /// # Errors
-/// `TOO_MANY_CALLS`; those of the database.
+/// `WORK_ADDRESS`, `TOO_MANY_CALLS`; those of the database.
 pub async fn sign_up(
     tx: &mut Tx,
     _scope: NobodyScope,
@@ -87,6 +86,7 @@ pub async fn sign_up(
         request_id: _,
         validate_only: _,
     } = req;
+    address::not_of_work(tx, &email, "email").await?;
     address::count_mail(tx, "sign-up", &fold(&email)).await?;
     let id = tx.id();
     let proof = Link {
@@ -183,7 +183,7 @@ pub async fn confirm_identity(
         )));
     }
     let signed_up = SignedUp::of(&link::redeem(tx, link).await?)?;
-    if address::is_work_address(tx.app(), &signed_up.email)
+    if address::is_work_address(tx.db(), tx.app(), &signed_up.email).await?
         || address::holder_of(tx, &signed_up.email).await?.is_some()
     {
         return Err(link::invalid());
@@ -222,7 +222,7 @@ pub async fn make(tx: &mut Tx, new: NewIdentity, password_hash: &str) -> Result<
         given_name,
         family_name,
     } = new;
-    address::not_of_work(tx.app(), &email, "email")?;
+    address::not_of_work(tx, &email, "email").await?;
     if address::holder_of(tx, &email).await?.is_some() {
         return Err(Error::precondition(Reason::SignInAsHolder));
     }

@@ -8,7 +8,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, GUEST, RESTORABLE_US, TENANT_DELETED, TENANT_PURGED,
+    ACTIVE, GUEST, RESTORABLE_US, TENANT_DELETED, TENANT_PURGED, domain,
     entity::tenant::{Column, Entity, Model},
     tenant, wire,
 };
@@ -83,6 +83,7 @@ pub async fn delete_tenant(
     row.version = Set(old.version + 1);
     let row = row.update(tx.db()).await?;
     losses.session_count = end_all_sessions(tx, row.id).await?;
+    domain::let_go(tx, row.id).await?;
     shut_out.done(tx).await?;
     let mut event = Event::new("entente.directory.v1.TenantDeleted", Name::Tenant(row.id))
         .change("state", old.state, row.state)
@@ -295,6 +296,7 @@ pub async fn undelete_tenant(
     row.update_time = Set(now);
     row.version = Set(old.version + 1);
     let row = row.update(tx.db()).await?;
+    domain::take_up(tx, id).await?;
     tx.emit(
         Event::new("entente.directory.v1.TenantUndeleted", Name::Tenant(id))
             .change("state", old.state, row.state)
@@ -444,7 +446,12 @@ async fn purge_rows(tx: &mut Tx, table: &str, ids: &[Uuid]) -> Result<()> {
 async fn leave_tombstone(tx: &mut Tx, row: Model) -> Result<()> {
     let scope = ScopeKey::Tenant(row.id);
     grants::forget_scope(tx, scope).await?;
-    for table in ["invitations", "directory_sync_faults", "directory_syncs"] {
+    for table in [
+        "invitations",
+        "directory_sync_faults",
+        "directory_syncs",
+        "domains",
+    ] {
         let sql = format!("DELETE FROM {table} WHERE tenant_id = $1");
         sql::execute(tx.db(), sql, [row.id.into()]).await?;
     }

@@ -13,18 +13,19 @@ use crate::{
     check::{self, MOST_ITEMS_NAMED, Violations},
     directory::{
         ACTIVE, DELETED, GUEST,
+        domain::{record_name, record_value},
         entity::{
-            application, application_key, directory_sync, directory_sync_fault, group, invitation,
-            session, tenant, user,
+            application, application_key, directory_sync, directory_sync_fault, domain, group,
+            invitation, session, tenant, user,
         },
         password,
     },
     error::{Error, Reason, Result},
     names::Name,
     proto::directory::{
-        Application, CreateUserRequest, DirectoryFault, DirectorySynchronization, FirstAdmin,
-        Group, GroupMember, Identity, IdentityState, Invitation, InviteUsersRequest, Key,
-        NewMembership, Session, Tenant, User,
+        Application, CreateUserRequest, DirectoryFault, DirectorySynchronization, Domain,
+        FirstAdmin, Group, GroupMember, Identity, IdentityState, Invitation, InviteUsersRequest,
+        Key, NewMembership, Session, Tenant, User,
     },
     store::{list::fold, time::timestamp, update::etag},
 };
@@ -72,6 +73,56 @@ pub fn tenant(app: &App, row: &tenant::Model, masked: bool) -> Tenant {
         update_time: timestamp(*update_time),
         etag: etag(*version),
     }
+}
+
+/// A domain of a tenant for the wire.
+pub fn domain_resource(row: &domain::Model) -> Domain {
+    let domain::Model {
+        id,
+        tenant_id,
+        domain_name,
+        token: _,
+        state,
+        verify_time,
+        look_up_time,
+        missing_since_time,
+        next_look_up_time: _,
+        lease_id: _,
+        create_time,
+        update_time,
+        version,
+    } = row;
+    Domain {
+        name: Name::Domain(*tenant_id, *id).to_string(),
+        domain_name: domain_name.clone(),
+        state: i32::try_from(*state).unwrap_or(0),
+        record_name: record_name(row),
+        record_value: record_value(row),
+        verify_time: verify_time.and_then(timestamp),
+        look_up_time: look_up_time.and_then(timestamp),
+        missing_since_time: missing_since_time.and_then(timestamp),
+        create_time: timestamp(*create_time),
+        update_time: timestamp(*update_time),
+        etag: etag(*version),
+    }
+}
+
+/// The name of a domain to be made, as it was given.
+pub fn new_domain(domain: Option<Domain>) -> Result<String> {
+    let Domain {
+        name: _,
+        domain_name,
+        state: _,
+        record_name: _,
+        record_value: _,
+        verify_time: _,
+        look_up_time: _,
+        missing_since_time: _,
+        create_time: _,
+        update_time: _,
+        etag: _,
+    } = domain.ok_or_else(|| Error::field("domain", "is required"))?;
+    Ok(domain_name)
 }
 
 /// A tenant's synchronisation, with the run that was last begun.

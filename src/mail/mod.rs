@@ -66,11 +66,13 @@ pub enum Template {
     ProgramSubmitted,
     /// To the primary contact of an active account that is in a programme from now on.
     ProgramEnrolled,
+    /// To the global admins of a tenant, of a domain whose record is gone.
+    DomainLapsed,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -95,6 +97,7 @@ impl Template {
         Self::DraftIdle,
         Self::ProgramSubmitted,
         Self::ProgramEnrolled,
+        Self::DomainLapsed,
     ];
 
     /// Its name, as in files and in lists.
@@ -125,6 +128,7 @@ impl Template {
             Self::DraftIdle => "draft_idle",
             Self::ProgramSubmitted => "program_submitted",
             Self::ProgramEnrolled => "program_enrolled",
+            Self::DomainLapsed => "domain_lapsed",
         }
     }
 }

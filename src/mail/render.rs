@@ -40,6 +40,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "draft_idle",
     "program_submitted",
     "program_enrolled",
+    "domain_lapsed",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -146,6 +147,8 @@ mod tests {
             "contact",
             "account",
             "program",
+            "record",
+            "value",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

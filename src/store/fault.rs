@@ -26,6 +26,20 @@ const UNIQUES: &[Unique] = &[
         text: "is taken",
     },
     Unique {
+        index: "domains_named",
+        columns: "domains.tenant_id, domains.domain_name",
+        reason: Reason::ResourceExists,
+        field: "domain.domain_name",
+        text: "is a domain of this tenant already",
+    },
+    Unique {
+        index: "domains_verified",
+        columns: ": domains.domain_name",
+        reason: Reason::DomainVerifiedElsewhere,
+        field: "name",
+        text: "is a domain that another tenant has verified",
+    },
+    Unique {
         index: "users_user_name",
         columns: "users.tenant_id, users.user_name_fold",
         reason: Reason::UserNameTaken,

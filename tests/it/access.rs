@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use crate::{
     agreements::{publish, version},
+    domains::naming,
     dynamic::{self, Names},
     enrolment::names::reserve,
     harness::{
@@ -114,6 +115,12 @@ fn session_of(token: &str) -> String {
         claim(token, "sub"),
         claim(token, "sid")
     )
+}
+
+async fn domain(tenant: &TenantSite, domain_name: &str) -> String {
+    let request = naming(&tenant.name, domain_name);
+    let made = tenant.admin.caller.domains().create_domain(request).await;
+    made.unwrap().into_inner().name
 }
 
 async fn application(
@@ -421,10 +428,13 @@ pub async fn world(site: &Site) -> World {
     let membership = membership.unwrap();
     let reserved = reserve(&operator, "Tailspin").await.unwrap().name;
     let review = crate::reviews::queued(site, &home, ReviewKind::Offer, "").await;
+    let named_domain = domain(&contoso, "contoso.example").await;
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
         .with("entente.dev/NetworkMembership", &membership.name)
         .with("entente.dev/ReservedName", &reserved)
         .with("entente.dev/Review", &review)
+        .with("entente.dev/Domain", &named_domain)
+        .with("CreateDomain.domain.domain_name", "new.example")
         .with("ImportAccount.account.publisher_display_name", "Newcomer")
         .with("ImportAccount.account.legal_name", "Newcomer Ltd")
         .with("CreateAccount.tenant_admin_token", "")
@@ -448,6 +458,7 @@ pub async fn world(site: &Site) -> World {
     let fabrikam = site.tenant("fabrikam").await;
     let theirs = account(site, &fabrikam, "Fabrikam", &fabrikam.admin).await;
     let (their_app, their_key, _) = application(site, &fabrikam, "Theirs").await;
+    let their_domain = domain(&fabrikam, "fabrikam.example").await;
     let (theirs_invited, _) = invited(
         site,
         &fabrikam.admin.caller,
@@ -479,6 +490,8 @@ pub async fn world(site: &Site) -> World {
     .with("AcceptInvitation.token", &token)
     .with("entente.dev/ReservedName", &reserved)
     .with("entente.dev/Review", &review)
+    .with("entente.dev/Domain", &their_domain)
+    .with("CreateDomain.domain.domain_name", "new.example")
     .with("ImportAccount.account.publisher_display_name", "Newcomer")
     .with("ImportAccount.account.legal_name", "Newcomer Ltd")
     .with("CreateAccount.tenant_admin_token", "")

@@ -71,6 +71,10 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             let named = "memberships[1].account";
             (vec![twice(method, "memberships", names, named)], nameless())
         }
+        "CreateDomain" => {
+            let field = "domain.domain_name";
+            (vec![text(field, "co.uk", field)], nameless())
+        }
         "DeleteApplications" => {
             let name = Value::String(names.0["entente.dev/Application"].clone());
             let value = Value::List(vec![name.clone(), name]);

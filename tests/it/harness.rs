@@ -32,7 +32,7 @@ use entente::{
             ChangePasswordRequest, CreateTenantRequest, CreateUserRequest, FirstAdmin,
             NewMembership, PasswordCredential, SignInRequest, Tenant, TokenSet, User,
             application_service_client::ApplicationServiceClient,
-            group_service_client::GroupServiceClient,
+            domain_service_client::DomainServiceClient, group_service_client::GroupServiceClient,
             identity_service_client::IdentityServiceClient,
             invitation_service_client::InvitationServiceClient,
             session_service_client::SessionServiceClient, sign_in_request::Credential,
@@ -137,6 +137,8 @@ pub fn config(folder: &Path) -> Config {
         drain_timeout_s: 5,
         limits_factor: 1_000,
         log_filter: "warn".to_owned(),
+        // Nobody answers there: no test asks the DNS of the world.
+        dns_servers: "127.0.0.1:9".to_owned(),
         ..Config::default()
     }
 }
@@ -578,6 +580,7 @@ clients! {
     groups: GroupServiceClient,
     sessions: SessionServiceClient,
     applications: ApplicationServiceClient,
+    domains: DomainServiceClient,
     invitations: InvitationServiceClient,
     identities: IdentityServiceClient,
     accounts: AccountServiceClient,

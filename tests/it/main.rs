@@ -17,6 +17,8 @@ mod bad_input;
 mod checks;
 mod claims;
 mod cost;
+mod dns;
+mod domains;
 mod dynamic;
 mod enrolment;
 mod events;

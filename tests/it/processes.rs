@@ -67,6 +67,8 @@ impl Setting {
             .env("ENTENTE_MASTER_KEY", MASTER_KEY)
             .env("ENTENTE_LIMITS_FACTOR", "1000")
             .env("ENTENTE_DRAIN_TIMEOUT_S", "5")
+            // Nobody answers there: no test asks the DNS of the world.
+            .env("ENTENTE_DNS_SERVERS", "127.0.0.1:9")
             .stdin(Stdio::null());
         if let Some(url) = &self.url {
             command.env("ENTENTE_DATABASE_URL", url);

@@ -6,6 +6,7 @@ pub mod candidate;
 pub mod credential;
 pub mod directory_sync;
 pub mod directory_sync_fault;
+pub mod domain;
 pub mod group;
 pub mod group_member;
 pub mod invitation;
