@@ -307,7 +307,9 @@ pub async fn verify_domain(
     let found = match looked_up {
         Some(Ok(found)) => found,
         Some(Err(NoAnswer(fault))) => {
-            return Err(Error::unavailable(Reason::DnsUnavailable, fault).with("record", record));
+            tracing::info!(%record, %fault, "a domain could not be looked up");
+            // Mostly the domain's own servers: a caller must not make this service look ill.
+            return Err(Error::precondition(Reason::DnsUnavailable).with("record", record));
         }
         // Made after the look-up was prepared; a name that nobody was told yet.
         None => return Err(Error::aborted(Reason::Conflict)),

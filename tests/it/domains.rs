@@ -214,14 +214,14 @@ async fn failing_dns_is_told_and_says_nothing_of_the_record() {
         let foreign = admin.named(&contoso.name, "contoso.test").await.unwrap();
         refused(
             admin.verify(&foreign.name).await,
-            Code::Unavailable,
+            Code::FailedPrecondition,
             "DNS_UNAVAILABLE",
         );
         let made = admin.named(&contoso.name, "contoso.example").await.unwrap();
         names.stop();
         refused(
             admin.verify(&made.name).await,
-            Code::Unavailable,
+            Code::FailedPrecondition,
             "DNS_UNAVAILABLE",
         );
         names.resume().await;
