@@ -294,6 +294,9 @@ impl<'a> Generator<'a> {
             None => format!("{word}_{function}"),
         };
         let prepare = beside("prepare");
+        if kind == 5 && !takes_content(&method.input()) {
+            self.fault(format!("{full}: an upload takes `content`, of bytes"));
+        }
         if flag(&rule, "checks") {
             let request = method.input().full_name().to_owned();
             self.checks.borrow_mut().insert(request, beside("check"));
@@ -321,6 +324,14 @@ impl<'a> Generator<'a> {
                 arms,
                 "\"/{full}\" => mutate{types}>(app, request, |tx, proof, req| Box::pin(async move {{ {function}(tx, {scope}, req).await{done} }})).await,"
             ),
+            5 => writeln!(
+                arms,
+                "\"/{full}\" => transfer::upload{types}>(app, request, |tx, proof, req, arrived| Box::pin(async move {{ {function}(tx, {scope}, req, arrived).await{done} }})).await,"
+            ),
+            6 => writeln!(
+                arms,
+                "\"/{full}\" => transfer::download{types}>(app, request, |rd, proof, req| Box::pin(async move {{ {function}(rd, {scope}, req).await }})).await,"
+            ),
             4 => writeln!(
                 arms,
                 "\"/{full}\" => stream_in{types}>(app, request, |tx, proof, req| Box::pin(async move {{ {function}(tx, {scope}, req).await{done} }})).await,"
@@ -334,7 +345,7 @@ impl<'a> Generator<'a> {
 
     /// What a rule demands of accounts makes sense: said wherever something changes by a right on an account, and nowhere else.
     fn account_demand(&self, full: &str, request: &MessageDescriptor, rule: &DynamicMessage) {
-        let changes = matches!(number(rule, "kind"), 2 | 4);
+        let changes = matches!(number(rule, "kind"), 2 | 4 | 5);
         let of_account = |field: &str| {
             self.scope_of_field(request, field)
                 .is_some_and(|scopes| scopes.contains("account"))
@@ -569,6 +580,11 @@ impl<'a> Generator<'a> {
         } else {
             "0"
         };
+        let content = if takes_content(request) {
+            "Some(&mut self.content)"
+        } else {
+            "None"
+        };
         let mut texts = String::new();
         for field in request.fields() {
             if matches!(field.kind(), Kind::String)
@@ -603,6 +619,7 @@ impl<'a> Generator<'a> {
              fn validate_only(&self) -> bool {{ {validate} }}\n\
              fn text(&self, field: &str) -> &str {{ match field {{\n{texts}_ => \"\" }} }}\n\
              fn sequence(&self) -> i64 {{ {sequence} }}\n\
+             fn content(&mut self) -> Option<&mut Vec<u8>> {{ {content} }}\n\
              {checks}\n\
              }}"
         );
@@ -752,6 +769,13 @@ impl<'a> Generator<'a> {
                         body,
                         "crate::check::number(i64::from({me}), {at}, &{limits}, v);"
                     );
+                }
+                Kind::Bytes => {
+                    let most = takes.as_ref().map_or(0, |t| number(t, "max_bytes"));
+                    if most == 0 {
+                        self.fault(format!("{full}: no limit of size (option takes.max_bytes)"));
+                    }
+                    let _ = writeln!(body, "crate::check::bytes(&{me}, {at}, {most}, v);");
                 }
                 Kind::Bool => {}
                 other => self.fault(format!("{full}: no check is known for {other:?}")),
@@ -964,6 +988,13 @@ impl<'a> Generator<'a> {
             .unwrap_or_default();
         Some((text(&resource, "type"), patterns))
     }
+}
+
+/// Whether a message has the field that an upload's bytes come in.
+fn takes_content(request: &MessageDescriptor) -> bool {
+    request
+        .get_field_by_name("content")
+        .is_some_and(|f| matches!(f.kind(), Kind::Bytes) && !f.is_list())
 }
 
 fn is_update_request(name: &str) -> bool {

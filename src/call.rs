@@ -1,5 +1,7 @@
 //! The adapter of every method: decoding by a codec of ours, carrying out, answering. `build.rs` generates one line a method.
 
+pub mod transfer;
+
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use bytes::Buf as _;

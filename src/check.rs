@@ -182,6 +182,8 @@ pub trait Request: Check + prost::Message + Clone + Default + Send + Sync + 'sta
     fn text(&self, field: &str) -> &str;
     /// The chunk's place in its stream; 0 elsewhere.
     fn sequence(&self) -> i64;
+    /// The bytes that a message of an upload brings; none of other requests.
+    fn content(&mut self) -> Option<&mut Vec<u8>>;
     /// Adds what is wrong with the request as such, beyond its declared limits: the method's `check_x`. What the limits refuse is still
     /// in it.
     fn check_whole(&self, v: &mut Violations);
@@ -421,6 +423,13 @@ pub fn enumerations(
         } else if values[..i].contains(value) {
             v.add(place.to_string(), "stands in the list before");
         }
+    }
+}
+
+/// Bytes, no more than a message may bring.
+pub fn bytes(value: &[u8], at: &At<'_>, most: usize, v: &mut Violations) {
+    if value.len() > most {
+        v.add(at.to_string(), format!("has more than {most} bytes"));
     }
 }
 

@@ -79,6 +79,18 @@ pub struct Config {
     pub limits_factor: u32,
     /// `barrier`, or `database` for databases that only speak PostgreSQL's protocol.
     pub freshness: Freshness,
+    /// The bucket of an S3-compatible store that keeps documents; the folder `blobs` in `data_dir` if not set, which replicas must share.
+    pub s3_bucket: Option<String>,
+    /// Where the store is, scheme and host; that of AWS in the region if not set. Without TLS only on this machine.
+    pub s3_endpoint: Option<String>,
+    /// The store's region.
+    pub s3_region: String,
+    /// The store's key; that of the machine's role at AWS if neither is set.
+    pub s3_access_key_id: Option<String>,
+    /// The key's secret.
+    pub s3_secret_access_key: Option<String>,
+    /// The bucket is named in the path, not in the host.
+    pub s3_path_style: bool,
 }
 
 impl Default for Config {
@@ -106,6 +118,12 @@ impl Default for Config {
             hash_workers: 0,
             limits_factor: 1,
             freshness: Freshness::default(),
+            s3_bucket: None,
+            s3_endpoint: None,
+            s3_region: "us-east-1".to_owned(),
+            s3_access_key_id: None,
+            s3_secret_access_key: None,
+            s3_path_style: true,
         }
     }
 }
@@ -121,6 +139,7 @@ impl std::fmt::Debug for Config {
             .field("public_origin", &self.public_origin)
             .field("base_domain", &self.base_domain)
             .field("production", &self.production)
+            .field("s3_bucket", &self.s3_bucket)
             .finish_non_exhaustive()
     }
 }
@@ -226,6 +245,7 @@ impl Config {
             self.migrate_database_url.is_some() && self.database_url.is_none(),
             "migrate_database_url: is of no use without database_url",
         );
+        self.faults_of_store(&mut fault);
         if self.production {
             fault(
                 self.enable_test_clock,
@@ -252,6 +272,39 @@ impl Config {
     pub fn dns_server_addresses(&self) -> Vec<SocketAddr> {
         let servers = self.dns_servers.split(',');
         servers.filter_map(|s| s.trim().parse().ok()).collect()
+    }
+
+    fn faults_of_store(&self, fault: &mut impl FnMut(bool, &str)) {
+        let endpoint = self.s3_endpoint.as_deref().map(url::Url::parse);
+        let is_plain = |url: &url::Url| {
+            let here = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+            (url.scheme() == "https" || (url.scheme() == "http" && here))
+                && url.path() == "/"
+                && url.username().is_empty()
+                && url.query().is_none()
+        };
+        fault(
+            endpoint.is_some_and(|e| !e.is_ok_and(|e| is_plain(&e))),
+            "s3_endpoint: must be https, scheme and host without a path; http for this machine only",
+        );
+        fault(
+            self.s3_bucket.as_ref().is_some_and(String::is_empty),
+            "s3_bucket: must not be empty; leave it out for the folder",
+        );
+        fault(self.s3_region.is_empty(), "s3_region: must not be empty");
+        fault(
+            self.s3_access_key_id.is_some() != self.s3_secret_access_key.is_some(),
+            "s3_access_key_id and s3_secret_access_key: set both, or neither",
+        );
+        let others = [
+            &self.s3_endpoint,
+            &self.s3_access_key_id,
+            &self.s3_secret_access_key,
+        ];
+        fault(
+            self.s3_bucket.is_none() && others.iter().any(|o| o.is_some()),
+            "s3_bucket: must be set for the other settings of the store to be of use",
+        );
     }
 
     /// Lifetime of access tokens.
@@ -291,6 +344,12 @@ const FIELDS: &[&str] = &[
     "hash_workers",
     "limits_factor",
     "freshness",
+    "s3_bucket",
+    "s3_endpoint",
+    "s3_region",
+    "s3_access_key_id",
+    "s3_secret_access_key",
+    "s3_path_style",
 ];
 
 #[cfg(test)]
@@ -329,6 +388,27 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(config.faults().len(), 5);
+    }
+
+    #[test]
+    fn a_store_of_documents_is_reached_by_tls_and_with_both_halves_of_its_key() {
+        let named = |endpoint: &str, secret: Option<&str>| {
+            let config = Config {
+                s3_bucket: Some("documents".to_owned()),
+                s3_endpoint: Some(endpoint.to_owned()),
+                s3_access_key_id: Some("id".to_owned()),
+                s3_secret_access_key: secret.map(str::to_owned),
+                ..Config::default()
+            };
+            assert!(!format!("{config:?}").contains("hidden"));
+            config.faults()
+        };
+        let none: Vec<String> = Vec::new();
+        assert_eq!(named("https://s3.example", Some("hidden")), none);
+        assert_eq!(named("http://127.0.0.1:7070", Some("hidden")), none);
+        assert_eq!(named("http://s3.example", Some("hidden")).len(), 1);
+        assert_eq!(named("https://a:b@s3.example/x", Some("hidden")).len(), 1);
+        assert_eq!(named("https://s3.example", None).len(), 1);
     }
 
     // proves COM-14

@@ -1,13 +1,14 @@
 //! Entente: the partner account centre of a partner programme or a marketplace, as one gRPC service.
 //!
 //! The map, from the ground up; an import never points upwards:
-//! `proto`, `config`, `env`, `keys`, `hash`, `dns` · `error`, `names`, `check` · `store` · `access` (on `app`'s transactions) · `app`, `call`,
-//! `mail` · `directory` · `account` · `audit`, `operator` · `schedule`, `start`, `server` · `main`.
+//! `proto`, `config`, `env`, `keys`, `hash`, `dns` · `blob` · `error`, `names`, `check` · `store` · `access` (on `app`'s transactions) · `app`, `call`,
+//! `mail`, `document` · `directory` · `account` · `audit`, `operator` · `schedule`, `start`, `server` · `main`.
 
 pub mod access;
 pub mod account;
 pub mod app;
 pub mod audit;
+pub mod blob;
 pub mod bootstrap;
 pub mod call;
 pub mod check;

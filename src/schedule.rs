@@ -12,6 +12,7 @@ use crate::{
     account::TIES_COUNT_US,
     app::{App, Tx},
     directory::{application_key, domain_look_up},
+    document::{self, blobs},
     env::{DAY_US, HOUR_US, MINUTE_US, Micros, SECOND_US},
     error::Result,
     mail::relay,
@@ -35,6 +36,8 @@ const LEASE_US: Micros = 30 * SECOND_US;
 const LOOKS_EVERY: Duration = Duration::from_millis(250);
 /// How often it is looked whether domains are due; they are looked up once a day.
 const DOMAINS_EVERY: Duration = Duration::from_secs(5);
+/// How often blobs that nobody needs are looked for.
+const SWEEPS_EVERY: Duration = Duration::from_secs(60);
 /// A job that fails waits so long.
 const AFTER_FAILURE_US: Micros = 30 * SECOND_US;
 
@@ -146,6 +149,12 @@ const JOBS: &[Job] = &[
         },
     },
     Job {
+        name: "purge-documents",
+        every_us: HOUR_US,
+        needed: None,
+        run: |tx| Box::pin(document::purge_loose(tx)),
+    },
+    Job {
         name: "purge-links",
         every_us: 10 * MINUTE_US,
         needed: None,
@@ -206,7 +215,7 @@ impl Running {
     }
 }
 
-/// Starts the scheduler, the mail relay, the look-up of domains, and the writer of gathered refusals.
+/// Starts the scheduler, the mail relay, the look-up of domains, the sweep of blobs, and the writer of gathered refusals.
 #[must_use]
 pub fn start(app: App) -> Running {
     let jobs = {
@@ -244,6 +253,17 @@ pub fn start(app: App) -> Running {
             }
         })
     };
+    let blobs = {
+        let app = app.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEPS_EVERY).await;
+                if let Err(fault) = blobs::sweep(&app).await {
+                    tracing::warn!(%fault, "the sweep of blobs will try again");
+                }
+            }
+        })
+    };
     let upkeep = tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -256,7 +276,7 @@ pub fn start(app: App) -> Running {
         }
     });
     Running {
-        tasks: vec![jobs, mails, domains, upkeep],
+        tasks: vec![jobs, mails, domains, blobs, upkeep],
     }
 }
 
@@ -423,6 +443,7 @@ pub async fn settle(app: &App) -> Result<()> {
     while run_due(app).await? > 0 {}
     domain_look_up::look_up_due(app).await?;
     relay::send_due(app).await?;
+    blobs::sweep(app).await?;
     token::rotate_keys(app, false).await?;
     Ok(())
 }

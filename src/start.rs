@@ -19,6 +19,8 @@ use crate::{
         token::{self, Tokens},
     },
     app::{App, Ending, Inner, lanes::Lanes},
+    blob::Blobs,
+    call::transfer::UPLOADS_AT_ONCE,
     config::Config,
     dns::Dns,
     env::Env,
@@ -109,6 +111,8 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
             .build(),
         streams: moka::sync::Cache::new(100_000),
         endings: ENDINGS,
+        blobs: Blobs::open(&config)?,
+        uploads: std::sync::Arc::new(tokio::sync::Semaphore::new(UPLOADS_AT_ONCE)),
         healthy: AtomicBool::new(false),
         memory: Memory::new(config.freshness, db.voucher()),
         #[cfg(debug_assertions)]

@@ -74,7 +74,10 @@ impl Limits {
         let declared = u32::try_from(rule.declared.calls_per_minute).unwrap_or(0);
         let per_minute = match (declared, rule.kind) {
             (0, CallKind::Mutation) => WRITES_A_MINUTE,
-            (0, CallKind::StreamOut | CallKind::StreamIn) => STREAMS_A_MINUTE,
+            (
+                0,
+                CallKind::StreamOut | CallKind::StreamIn | CallKind::Upload | CallKind::Download,
+            ) => STREAMS_A_MINUTE,
             (0, _) => READS_A_MINUTE,
             (n, _) => n,
         }

@@ -287,7 +287,11 @@ pub async fn prove<R: Request, F: Facts>(
             _ if caller.who.is_none() => false,
             // A service whose ceiling lists permissions does nothing else for a person that changes anything.
             Demand::SignedIn | Demand::Oneself(_)
-                if bounded && !matches!(rule.kind, CallKind::Read | CallKind::StreamOut) =>
+                if bounded
+                    && !matches!(
+                        rule.kind,
+                        CallKind::Read | CallKind::StreamOut | CallKind::Download
+                    ) =>
             {
                 false
             }

@@ -132,8 +132,10 @@ impl Rule {
     /// Whether repetitions are recognised.
     #[must_use]
     pub fn claims(&self) -> bool {
-        matches!(self.kind, CallKind::Mutation | CallKind::StreamIn)
-            && self.declared.idempotency() != Idempotency::None
+        matches!(
+            self.kind,
+            CallKind::Mutation | CallKind::StreamIn | CallKind::Upload
+        ) && self.declared.idempotency() != Idempotency::None
     }
 }
 

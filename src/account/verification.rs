@@ -10,6 +10,8 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
+pub(crate) use super::document::check_upload_document;
+pub use super::document::{download_document, upload_document};
 pub(crate) use super::review::check_list_reviews;
 pub use super::review::{claim_review, get_review, list_reviews, release_review};
 use super::{

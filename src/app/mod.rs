@@ -41,6 +41,7 @@ use crate::{
         rules::Rule,
         token::Tokens,
     },
+    blob::Blobs,
     check::{At, Mode, Request, Violations},
     config::Config,
     dns::Dns,
@@ -102,6 +103,10 @@ pub struct Inner {
     pub turns: moka::sync::Cache<ScopeKey, Arc<tokio::sync::Semaphore>>,
     /// Open streams, by caller.
     pub streams: moka::sync::Cache<Vec<u8>, Arc<tokio::sync::Semaphore>>,
+    /// Bytes of documents.
+    pub blobs: Blobs,
+    /// Places of uploads.
+    pub uploads: Arc<tokio::sync::Semaphore>,
     /// Facts that the database vouches for at each call.
     pub memory: Memory,
     /// What ends with a programme.

@@ -4,6 +4,8 @@
 //! once to what it is evidence for, and never changes; what nothing was made of goes after `KEPT_LOOSE_US`. The bytes are in the blob store
 //! (`blob.rs`), under a random key that nobody is shown.
 
+pub mod blobs;
+pub mod content;
 mod entity;
 
 use sea_orm::{
@@ -12,20 +14,28 @@ use sea_orm::{
 use uuid::Uuid;
 
 pub use self::entity::Model;
-use self::entity::{Column, Entity};
+use self::{
+    content::Content,
+    entity::{Column, Entity},
+};
 use crate::{
     access::principal::{Kind, Principal},
     app::Tx,
     check::Violations,
     env::{DAY_US, Micros},
-    error::{Error, Result},
+    error::{Error, Reason, Result},
     names::Name,
     proto::account::Document,
+    schedule::CHUNK,
     store::{sql, time::timestamp},
 };
 
 /// A document that is attached to nothing is kept so long.
 pub const KEPT_LOOSE_US: Micros = 30 * DAY_US;
+/// Documents of an account that wait to be attached, and their bytes.
+const MOST_LOOSE_OF_AN_ACCOUNT: (i64, i64) = (100, 200 * 1_024 * 1_024);
+/// Those that are one uploader's alone.
+const MOST_LOOSE_OF_AN_UPLOADER: (i64, i64) = (20, 100 * 1_024 * 1_024);
 /// Documents of one subject that are read at once; nothing takes more of them.
 pub const MOST_OF_A_SUBJECT: u64 = 200;
 
@@ -50,6 +60,19 @@ pub struct Subject {
     pub id: Uuid,
     /// The account whose documents it takes; none for those that are the caller's alone.
     pub account: Option<Uuid>,
+}
+
+impl SubjectKind {
+    /// The kind of a number in the database.
+    #[must_use]
+    pub fn from_number(number: i64) -> Option<Self> {
+        match number {
+            1 => Some(Self::Review),
+            2 => Some(Self::NameClaim),
+            3 => Some(Self::RecoveryCase),
+            _ => None,
+        }
+    }
 }
 
 impl Model {
@@ -80,21 +103,12 @@ impl Model {
             display_name: self.display_name.clone(),
             size_bytes: self.size_bytes,
             media_type: self.media_type.clone(),
-            sha256: hex(&self.sha256),
+            sha256: hex::encode(&self.sha256),
             uploaded_by: self.uploaded_by().name(),
             create_time: timestamp(self.create_time),
             attach_time: self.attach_time.and_then(timestamp),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String can't fail.
-        write!(text, "{byte:02x}").ok();
-        text
-    })
 }
 
 /// Attaches documents to what they are evidence for, and gives them in the order named. They must be documents of the subject's account, or
@@ -154,6 +168,114 @@ pub async fn attach(
         }
     }
     Ok(found)
+}
+
+/// What came, to be kept: the bytes lie in the store, but for calls that are only checked.
+#[derive(Clone, Debug)]
+pub struct Arrived {
+    /// What it is.
+    pub content: Content,
+    /// Where it is; none where all is to be rolled back.
+    pub blob_key: Option<String>,
+}
+
+/// Keeps what came, under a name for the account, or for the uploader alone. Whatever they are is locked.
+///
+/// # Errors
+/// `TOO_MANY_DOCUMENTS`; `CONFLICT` if the bytes were given up meanwhile.
+pub async fn keep(
+    tx: &mut Tx,
+    account: Option<Uuid>,
+    said_name: &str,
+    arrived: Arrived,
+) -> Result<Model> {
+    let who = tx.caller().who.map(|who| who.principal);
+    let who = who.ok_or_else(|| Error::internal("nobody uploads"))?;
+    within_bounds(tx, account, who, &arrived.content).await?;
+    if let Some(key) = &arrived.blob_key {
+        blobs::take(tx, key).await?;
+    } else if !tx.validate_only() {
+        return Err(Error::internal("an upload without bytes"));
+    }
+    let row = Model {
+        id: tx.id(),
+        account_id: account,
+        uploaded_by_kind: who.kind as i16,
+        uploaded_by_id: who.id,
+        uploaded_by_tenant_id: who.tenant,
+        display_name: content::file_name(said_name),
+        size_bytes: i64::try_from(arrived.content.size).unwrap_or(i64::MAX),
+        media_type: arrived.content.media_type.name().to_owned(),
+        sha256: arrived.content.sha256.to_vec(),
+        blob_key: arrived.blob_key.unwrap_or_default(),
+        create_time: tx.now(),
+        attached_kind: None,
+        attached_id: None,
+        attach_time: None,
+    };
+    tx.insert(row.clone()).await?;
+    Ok(row)
+}
+
+async fn within_bounds(
+    tx: &Tx,
+    account: Option<Uuid>,
+    who: Principal,
+    new: &Content,
+) -> Result<()> {
+    let sum = "SELECT COUNT(*) AS n, CAST(COALESCE(SUM(size_bytes), 0) AS bigint) AS bytes FROM documents";
+    let (sql, id, (most, most_bytes)) = match account {
+        Some(account) => (
+            format!("{sum} WHERE attached_id IS NULL AND account_id = $1"),
+            account,
+            MOST_LOOSE_OF_AN_ACCOUNT,
+        ),
+        None => (
+            format!(
+                "{sum} WHERE attached_id IS NULL AND account_id IS NULL AND uploaded_by_id = $1"
+            ),
+            who.id,
+            MOST_LOOSE_OF_AN_UPLOADER,
+        ),
+    };
+    let row = sql::row(tx.db(), &sql, [id.into()]).await?;
+    let (count, bytes): (i64, i64) = match row {
+        Some(row) => (row.try_get("", "n")?, row.try_get("", "bytes")?),
+        None => (0, 0),
+    };
+    let size = i64::try_from(new.size).unwrap_or(i64::MAX);
+    if count >= most || bytes.saturating_add(size) > most_bytes {
+        return Err(Error::exhausted(Reason::TooManyDocuments, None));
+    }
+    Ok(())
+}
+
+/// Removes documents that nothing was made of in time; their bytes go after.
+///
+/// # Errors
+/// Those of the database.
+pub async fn purge_loose(tx: &mut Tx) -> Result<u64> {
+    let sql = "DELETE FROM documents WHERE id IN (SELECT id FROM documents WHERE attached_id IS NULL AND create_time <= $1 \
+               ORDER BY create_time LIMIT $2) AND attached_id IS NULL RETURNING blob_key";
+    let values: [Value; 2] = [(tx.now() - KEPT_LOOSE_US).into(), CHUNK.into()];
+    let mut keys = Vec::new();
+    for row in sql::rows_of(tx.db(), sql, values).await? {
+        keys.push(row.try_get::<String>("", "blob_key")?);
+    }
+    blobs::doom(tx, &keys).await?;
+    Ok(keys.len() as u64)
+}
+
+/// A document by its name, if it is that one's.
+///
+/// # Errors
+/// Those of the database.
+pub async fn by_name<C: ConnectionTrait>(db: &C, name: &str) -> Result<Option<Model>> {
+    let Some(name @ (Name::Document(..) | Name::OwnDocument(_))) = Name::parse(name) else {
+        return Ok(None);
+    };
+    let row = by_id(db, name.id()).await?;
+    Ok(row.filter(|row| row.name() == name))
 }
 
 async fn by_id<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<Model>> {

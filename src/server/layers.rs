@@ -227,7 +227,9 @@ impl Around for Bounded {
         }
         let language = language(request.headers());
         let refused = |error: Error| Ok(error.to_status(language).into_http());
-        if rules::of_path(request.uri().path()).is_some_and(|r| r.kind == CallKind::StreamIn) {
+        if rules::of_path(request.uri().path())
+            .is_some_and(|r| matches!(r.kind, CallKind::StreamIn | CallKind::Upload))
+        {
             // Its body comes chunk by chunk; each is bounded by the codec, and the streams of a caller are.
             return inner.call(request).await;
         }
@@ -292,7 +294,7 @@ impl Around for Timed {
             return inner.call(request).await;
         }
         let streams = rules::of_path(path)
-            .is_some_and(|r| matches!(r.kind, CallKind::StreamOut | CallKind::StreamIn));
+            .is_some_and(|r| !matches!(r.kind, CallKind::Read | CallKind::Mutation));
         let asked = request
             .headers()
             .get("grpc-timeout")

@@ -95,7 +95,10 @@ fn mutations_take_request_id_validate_only_and_etag() {
         let method = &dynamic::methods()[path];
         let input = method.input();
         let has = |field: &str| input.get_field_by_name(field).is_some();
-        if !matches!(rule.kind, CallKind::Mutation | CallKind::StreamIn) {
+        if !matches!(
+            rule.kind,
+            CallKind::Mutation | CallKind::StreamIn | CallKind::Upload
+        ) {
             for field in ["request_id", "validate_only", "etag"] {
                 if has(field) {
                     faults.push(format!("{path} changes nothing, yet takes {field}"));

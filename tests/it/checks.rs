@@ -122,6 +122,10 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             let common = text("new_password", "passwordpassword", "new_password");
             (vec![common], nameless())
         }
+        "UploadDocument" => {
+            let member = &names.0["entente.dev/Member"];
+            (vec![text("parent", member, "parent")], nameless())
+        }
         "DropRoles" => (vec![rights()], nameless()),
         "CreateAccount" | "ImportAccount" => {
             let field = "account.address.postal_code";

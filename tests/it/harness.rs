@@ -193,6 +193,30 @@ impl Site {
         }
     }
 
+    /// Opens one over the embedded database that a process left in a folder, with the test's master key.
+    pub async fn over(folder: &Path) -> Self {
+        let config = config(folder);
+        let statements = Statements::default();
+        let mut db = start::open(&config).await.unwrap();
+        statements.watch(&mut db);
+        let (app, address, stop, task) = serve_over(config, db).await;
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .unwrap()
+            .connect_lazy();
+        Self {
+            database: Database::Sqlite,
+            app,
+            address,
+            url: None,
+            folder: folder.to_path_buf(),
+            channel,
+            stop: Some(stop),
+            task: Some(task),
+            statements,
+            _folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
     /// Nobody.
     pub fn nobody(&self) -> Caller {
         Caller {

@@ -18,6 +18,7 @@ mod checks;
 mod claims;
 mod cost;
 mod dns;
+mod documents;
 mod domains;
 mod dynamic;
 mod enrolment;

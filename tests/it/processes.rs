@@ -35,6 +35,7 @@ const OTHER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 pub struct Setting {
     folder: Arc<tempfile::TempDir>,
     url: Option<String>,
+    further: Vec<(&'static str, String)>,
 }
 
 impl Setting {
@@ -47,7 +48,14 @@ impl Setting {
         Self {
             folder: Arc::new(folder),
             url,
+            further: Vec::new(),
         }
+    }
+
+    /// With further variables of the environment.
+    pub fn with(mut self, further: Vec<(&'static str, String)>) -> Self {
+        self.further = further;
+        self
     }
 
     /// The data folder.
@@ -72,6 +80,9 @@ impl Setting {
             .stdin(Stdio::null());
         if let Some(url) = &self.url {
             command.env("ENTENTE_DATABASE_URL", url);
+        }
+        for (name, value) in &self.further {
+            command.env(name, value);
         }
         command
     }
@@ -202,7 +213,7 @@ pub fn free_port() -> u16 {
 }
 
 /// GET over HTTP/1; status and body.
-fn get(port: u16, path: &str) -> Option<(u16, String)> {
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
     socket
         .set_read_timeout(Some(Duration::from_secs(5)))
