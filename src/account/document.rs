@@ -89,11 +89,13 @@ pub async fn download_document(
     let kind = row
         .as_ref()
         .and_then(|row| SubjectKind::from_number(row.attached_kind?));
-    let demanded = match kind {
-        Some(SubjectKind::RecoveryCase) => Permission::RecoveryOpen,
-        Some(SubjectKind::Review | SubjectKind::NameClaim) | None => Permission::ReviewsHandle,
+    let demanded = if kind == Some(SubjectKind::RecoveryCase) {
+        rd.demand(Permission::RecoveryOpen, Name::Operator).await?;
+        Permission::RecoveryOpen
+    } else {
+        rd.demand(Permission::ReviewsHandle, Name::Operator).await?;
+        Permission::ReviewsHandle
     };
-    rd.demand(demanded, Name::Operator).await?;
     let row = row
         .filter(|_| kind.is_some())
         .ok_or_else(|| Error::denied(demanded))?;

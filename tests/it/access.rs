@@ -429,8 +429,11 @@ pub async fn world(site: &Site) -> World {
     let reserved = reserve(&operator, "Tailspin").await.unwrap().name;
     let review = crate::reviews::queued(site, &home, ReviewKind::Offer, "").await;
     let named_domain = domain(&contoso, "contoso.example").await;
+    let evidence = crate::documents::evidence(site, &mia.caller, &home).await;
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
         .with("entente.dev/NetworkMembership", &membership.name)
+        .with("entente.dev/Document", &evidence)
+        .with("UploadDocument.parent", &home)
         .with("entente.dev/ReservedName", &reserved)
         .with("entente.dev/Review", &review)
         .with("entente.dev/Domain", &named_domain)
@@ -492,6 +495,8 @@ pub async fn world(site: &Site) -> World {
     .with("entente.dev/Review", &review)
     .with("entente.dev/Domain", &their_domain)
     .with("CreateDomain.domain.domain_name", "new.example")
+    .with("entente.dev/Document", &evidence)
+    .with("UploadDocument.parent", &theirs)
     .with("ImportAccount.account.publisher_display_name", "Newcomer")
     .with("ImportAccount.account.legal_name", "Newcomer Ltd")
     .with("CreateAccount.tenant_admin_token", "")
@@ -687,6 +692,9 @@ pub fn oneself(
             Some(format!("tenants/{tenant}/applications/{id}"))
         }
         "entente.dev/Session" if user => Some(session_of(token)),
+        // An upload that is the uploader's alone; other fields of any kind name no caller.
+        "*" if user => Some(format!("tenants/{tenant}/users/{id}")),
+        "*" if identity => Some(format!("identities/{id}")),
         "entente.dev/Member" => Some(format!(
             "{}/members/{id}",
             world.names.0["entente.dev/Account"]

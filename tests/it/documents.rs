@@ -166,6 +166,14 @@ async fn attach(site: &Site, account: &str, names: &[&str]) -> Result<(), entent
         .await
 }
 
+/// A document of an account that is evidence for something.
+pub async fn evidence(site: &Site, caller: &Caller, account: &str) -> String {
+    let receipt = upload(caller, first(account, "evidence.pdf"), pdf(), MIB).await;
+    let name = receipt.unwrap().name;
+    attach(site, account, &[&name]).await.unwrap();
+    name
+}
+
 /// Files in a folder and those within.
 fn files(folder: &Path) -> usize {
     std::fs::read_dir(folder).map_or(0, |entries| {
