@@ -48,9 +48,10 @@ bench-baseline: build ## Measures for five minutes, and writes benches/baseline.
 	$(quick) --write-baseline benches/baseline.json $(BENCH)
 
 .PHONY: nightly
-nightly: ## Runs what takes hours: 100,000 new random sequences of calls, a directory of 100,000, histories of reads, a part of the mutants.
+nightly: ## Runs what takes hours: 100,000 new random sequences of calls, a directory of 100,000, a report of a million lines, histories of reads, a part of the mutants.
 	scripts/tools.sh test
 	ENTENTE_MODEL_SEED=0 ENTENTE_MODEL_SEQUENCES=50000 cargo test --locked --test it model:: -- --nocapture
+	ENTENTE_USAGE_ROWS=1000000 cargo test --locked --test it offers::reports -- --nocapture
 	ENTENTE_SYNC_ENTRIES=100000 cargo test --locked --test it synchronization::load -- --nocapture
 	$(MAKE) fresh
 	$(MAKE) mutants

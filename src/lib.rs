@@ -2,7 +2,7 @@
 //!
 //! The map, from the ground up; an import never points upwards:
 //! `proto`, `config`, `env`, `keys`, `hash`, `dns` · `blob` · `error`, `names`, `check` · `store` · `access` (on `app`'s transactions) · `app`, `call`,
-//! `mail`, `document` · `directory` · `account` · `audit`, `operator` · `schedule`, `start`, `server` · `main`.
+//! `mail`, `document`, `policy` · `directory` · `account` · `offer` · `audit`, `operator` · `schedule`, `start`, `server` · `main`.
 
 pub mod access;
 pub mod account;
@@ -22,7 +22,9 @@ pub mod hash;
 pub mod keys;
 pub mod mail;
 pub mod names;
+pub mod offer;
 pub mod operator;
+pub mod policy;
 pub mod proto;
 pub mod schedule;
 pub mod server;

@@ -47,6 +47,8 @@ pub enum Name {
     Document(Uuid, Uuid),
     /// `documents/{document}`: its uploader's alone
     OwnDocument(Uuid),
+    /// `accounts/{account}/offers/{offer}`
+    Offer(Uuid, Uuid),
     /// `operator`
     Operator,
     /// `operator/staff/{staff}`
@@ -57,6 +59,8 @@ pub enum Name {
     ReservedName(Uuid),
     /// `operator/reviews/{review}`
     Review(Uuid),
+    /// `operator/policies/{policy}`
+    Policy(Uuid),
 }
 
 impl Name {
@@ -90,11 +94,13 @@ impl Name {
             ["tenants", t, "acceptances", x] => Self::TenantAcceptance(tenant(t)?, id(x)?),
             ["accounts", a, "documents", d] => Self::Document(id(a)?, id(d)?),
             ["documents", d] => Self::OwnDocument(id(d)?),
+            ["accounts", a, "offers", o] => Self::Offer(id(a)?, id(o)?),
             ["operator"] => Self::Operator,
             ["operator", "staff", s] => Self::Staff(id(s)?),
             ["operator", "mails", m] => Self::Mail(id(m)?),
             ["operator", "reservedNames", n] => Self::ReservedName(id(n)?),
             ["operator", "reviews", r] => Self::Review(id(r)?),
+            ["operator", "policies", p] => Self::Policy(id(p)?),
             _ => return None,
         })
     }
@@ -125,6 +131,8 @@ impl Name {
             Self::Mail(_) => "entente.dev/Mail",
             Self::ReservedName(_) => "entente.dev/ReservedName",
             Self::Review(_) => "entente.dev/Review",
+            Self::Policy(_) => "entente.dev/Policy",
+            Self::Offer(..) => "entente.dev/Offer",
         }
     }
 
@@ -146,6 +154,7 @@ impl Name {
             | Self::Member(a, _)
             | Self::TenantAssociation(a, _)
             | Self::Acceptance(a, _)
+            | Self::Offer(a, _)
             | Self::Document(a, _) => ScopeKey::Account(a),
             // Memberships of the network and documents of nobody's account are the operator's to keep; what is told of one goes to whoever
             // joined or uploaded.
@@ -156,7 +165,8 @@ impl Name {
             | Self::Staff(_)
             | Self::Mail(_)
             | Self::ReservedName(_)
-            | Self::Review(_) => ScopeKey::Operator,
+            | Self::Review(_)
+            | Self::Policy(_) => ScopeKey::Operator,
         }
     }
 
@@ -186,7 +196,9 @@ impl Name {
             | Self::Staff(x)
             | Self::Mail(x)
             | Self::ReservedName(x)
-            | Self::Review(x) => x,
+            | Self::Review(x)
+            | Self::Policy(x)
+            | Self::Offer(_, x) => x,
             Self::Operator => Uuid::nil(),
         }
     }
@@ -232,6 +244,8 @@ impl fmt::Display for Name {
             Self::Mail(m) => write!(f, "operator/mails/{m}"),
             Self::ReservedName(n) => write!(f, "operator/reservedNames/{n}"),
             Self::Review(r) => write!(f, "operator/reviews/{r}"),
+            Self::Policy(p) => write!(f, "operator/policies/{p}"),
+            Self::Offer(a, o) => write!(f, "accounts/{a}/offers/{o}"),
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     error::{Error, Result},
     hash::Hasher,
     keys::{self, Keys, Purpose},
+    offer,
     store::{connect::Db, facts::fact, memory::Memory, sql},
 };
 
@@ -74,7 +75,7 @@ pub async fn migrate(config: &Config, db: &Db) -> Result<()> {
 }
 
 /// What ends when an account leaves a programme, slice by slice.
-const ENDINGS: &[Ending] = &[];
+const ENDINGS: &[Ending] = &[offer::end_program];
 
 /// Puts the application together over an open database: keys, epoch, signing keys.
 ///

@@ -21,6 +21,7 @@ mod m0013_verification;
 mod m0014_reviews;
 mod m0015_documents;
 mod m0016_domains;
+mod m0017_offers;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -44,6 +45,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0014_reviews::Migration),
             Box::new(m0015_documents::Migration),
             Box::new(m0016_domains::Migration),
+            Box::new(m0017_offers::Migration),
         ]
     }
 }

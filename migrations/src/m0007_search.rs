@@ -86,7 +86,11 @@ async fn number(manager: &SchemaManager<'_>, table: &str) -> Result<(), DbErr> {
 }
 
 /// Makes the index of trigrams over folded texts of a table.
-async fn search(manager: &SchemaManager<'_>, table: &str, columns: &[&str]) -> Result<(), DbErr> {
+pub(crate) async fn search(
+    manager: &SchemaManager<'_>,
+    table: &str,
+    columns: &[&str],
+) -> Result<(), DbErr> {
     let list = columns.join(", ");
     let old = format!("old.{}", columns.join(", old."));
     let new = format!("new.{}", columns.join(", new."));

@@ -21,10 +21,6 @@ mod profile;
 mod program;
 pub(crate) mod publisher_name;
 mod requirement;
-#[expect(
-    dead_code,
-    reason = "what is reviewed opens its reviews as it is built"
-)]
 pub(crate) mod review;
 mod settings;
 mod standing;

@@ -38,6 +38,7 @@ use crate::{
         list::Listing,
         outbox::Event,
         scope_key::ScopeKey,
+        sql,
         time::rfc3339,
         update,
     },
@@ -200,6 +201,30 @@ pub(crate) async fn find_open<C: ConnectionTrait>(
         .filter(Expr::cust("NOT reviews.decided"))
         .one(db)
         .await?)
+}
+
+/// The open reviews of subjects, by the subject's name.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn open_of<C: ConnectionTrait>(
+    db: &C,
+    kind: ReviewKind,
+    subjects: &[String],
+) -> Result<BTreeMap<String, Name>> {
+    let sql = format!(
+        "SELECT id, subject FROM reviews WHERE kind = $1 AND NOT decided AND subject IN ({})",
+        sql::in_texts(db, 2)
+    );
+    let subjects = sql::texts(subjects.iter().map(String::as_str));
+    let mut open = BTreeMap::new();
+    for row in sql::rows_of(db, sql, [(kind as i64).into(), subjects]).await? {
+        open.insert(
+            row.try_get("", "subject")?,
+            Name::Review(row.try_get("", "id")?),
+        );
+    }
+    Ok(open)
 }
 
 /// Takes the open review of a subject out of the queue, whoever has claimed it: what was reviewed changed, or is gone.

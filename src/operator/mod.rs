@@ -11,6 +11,7 @@
 
 mod entity;
 pub mod mail;
+pub mod policy;
 pub mod reserved_name;
 pub mod staff;
 pub mod test_clock;

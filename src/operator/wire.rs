@@ -2,7 +2,7 @@
 
 use prost_types::Duration;
 
-use super::entity::{mail, reserved_name, staff};
+use super::entity::{mail, policy as policies, reserved_name, staff};
 use crate::{
     access::{
         grants::Grant,
@@ -11,7 +11,8 @@ use crate::{
     env::{Micros, SECOND_US},
     error::{Error, Result},
     names::Name,
-    proto::operator::{Mail, MailState, ReservedName, ServiceTime, Staff},
+    policy::{self, Kind},
+    proto::operator::{Mail, MailState, Policy, PolicyKey, ReservedName, ServiceTime, Staff},
     store::{time::timestamp, update::etag},
 };
 
@@ -132,6 +133,38 @@ pub(super) fn reserved_name(row: &reserved_name::Model) -> ReservedName {
         note: note.clone(),
         create_time: timestamp(*create_time),
         etag: etag(*version),
+    }
+}
+
+/// What was set of a policy.
+pub(super) fn policy(row: &policies::Model) -> Policy {
+    let policies::Model {
+        id,
+        policy_key,
+        value,
+        effective_time,
+        set_by,
+        create_time,
+    } = row;
+    let key = i32::try_from(*policy_key).unwrap_or(0);
+    let key = PolicyKey::try_from(key).unwrap_or_default();
+    Policy {
+        name: Name::Policy(*id).to_string(),
+        effective_time: timestamp(*effective_time),
+        set_by: set_by.clone(),
+        create_time: timestamp(*create_time),
+        ..policy_of(key, *value)
+    }
+}
+
+/// A value of a policy, of the type that its key says.
+pub(super) fn policy_of(key: PolicyKey, value: i64) -> Policy {
+    let is_flag = policy::declared(key).is_some_and(|(kind, _)| kind == Kind::Flag);
+    Policy {
+        key: key as i32,
+        flag: is_flag && value != 0,
+        number: if is_flag { 0 } else { value },
+        ..Policy::default()
     }
 }
 

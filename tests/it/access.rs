@@ -7,7 +7,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use entente::{
     access::roles::Permission,
     proto::{
-        access::{AccountRole, AgreementKind},
+        access::{AccountRole, AgreementKind, Program},
         account::{Account, AddMembersRequest, ImportAccountRequest, ReviewKind},
         directory::{
             Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
@@ -35,7 +35,9 @@ use crate::{
     },
     invitations::{addresses, invited, with_account},
     network::{join, new_membership},
+    offers::{app_offer, create},
     people::identity,
+    programs::{enroll, enrolling},
 };
 
 /// Kinds of callers, by the heading of their column.
@@ -430,6 +432,7 @@ pub async fn world(site: &Site) -> World {
     let review = crate::reviews::queued(site, &home, ReviewKind::Offer, "").await;
     let named_domain = domain(&contoso, "contoso.example").await;
     let evidence = crate::documents::evidence(site, &mia.caller, &home).await;
+    let offer = create(&mia.caller, &home, app_offer("Tool")).await.unwrap();
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
         .with("entente.dev/NetworkMembership", &membership.name)
         .with("entente.dev/Document", &evidence)
@@ -441,9 +444,14 @@ pub async fn world(site: &Site) -> World {
         .with("ImportAccount.account.publisher_display_name", "Newcomer")
         .with("ImportAccount.account.legal_name", "Newcomer Ltd")
         .with("CreateAccount.tenant_admin_token", "")
+        .with("entente.dev/Offer", &offer.name)
         .with("entente.dev/Agreement", &agreement)
         .with("PublishAgreement.agreement.texts.language_code", "en")
         .with("AcceptAgreement.language_code", "en")
+        .with("CreateOffer.offer.prices.currency_code", "EUR")
+        .with("CreateOffer.currency_code", "EUR")
+        .with("UpdateOffer.offer.prices.currency_code", "EUR")
+        .with("UpdateOffer.currency_code", "EUR")
         .with("entente.dev/Group", &team)
         .with("group with rights", &rich)
         .with("AddMembers.principals", &candidate.name)
@@ -468,6 +476,10 @@ pub async fn world(site: &Site) -> World {
         addresses(&fabrikam.name, &["guest@stranger.example"]),
     )
     .await;
+    let marketplace = enrolling(&theirs, &fabrikam.name, Program::Marketplace);
+    enroll(&fabrikam.admin.caller, marketplace).await.unwrap();
+    let theirs_offer = create(&fabrikam.admin.caller, &theirs, app_offer("Theirs")).await;
+    let theirs_offer = theirs_offer.unwrap();
     let own = named(
         &fabrikam.name,
         &fabrikam.admin,
@@ -490,6 +502,11 @@ pub async fn world(site: &Site) -> World {
         second.admin.caller.token.as_deref().unwrap(),
     )
     .with("entente.dev/Invitation", theirs_invited.name)
+    .with("entente.dev/Offer", theirs_offer.name)
+    .with("CreateOffer.offer.prices.currency_code", "EUR")
+    .with("CreateOffer.currency_code", "EUR")
+    .with("UpdateOffer.offer.prices.currency_code", "EUR")
+    .with("UpdateOffer.currency_code", "EUR")
     .with("AcceptInvitation.token", &token)
     .with("entente.dev/ReservedName", &reserved)
     .with("entente.dev/Review", &review)

@@ -131,6 +131,35 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             let field = "account.address.postal_code";
             (vec![text(field, "7500", field)], nameless())
         }
+        "CreateOffer" => {
+            let named = "offer.prices[0].currency_code";
+            let path = "offer.prices.currency_code";
+            (vec![text(path, "XXZ", named)], nameless())
+        }
+        "DecideOfferReview" => (
+            vec![Fault {
+                path: "decision",
+                value: Value::EnumNumber(2),
+                named: "reason",
+            }],
+            nameless(),
+        ),
+        "SetPolicy" => {
+            let number = Fault {
+                path: "policy.number",
+                value: Value::I64(5),
+                named: "policy.number",
+            };
+            (vec![number], nameless())
+        }
+        "RecordUsage" => {
+            let (path, named) = ("entries.day", "entries[0].day");
+            (vec![text(path, "2026-13-01", named)], nameless())
+        }
+        "ExportReport" => (
+            vec![text("begin_day", "2026-02-30", "begin_day")],
+            text("end_day", "2026-01-010", "end_day"),
+        ),
         "EnrollProgram" => {
             let (path, named) = (
                 "changes.seller_contact.address.postal_code",
@@ -205,8 +234,8 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             nameless(),
         ),
         // Masks are checked for every method that takes one.
-        "UpdateUser" | "UpdateAccount" | "UpdateMembership" | "UpdateTenant" | "UpdateGroup"
-        | "UpdateApplication" | "UpdateIdentity" => {
+        "UpdateUser" | "UpdateOffer" | "UpdateAccount" | "UpdateMembership" | "UpdateTenant"
+        | "UpdateGroup" | "UpdateApplication" | "UpdateIdentity" => {
             let field = method.input().get_field_by_name("update_mask").unwrap();
             let mut mask = DynamicMessage::new(field.kind().as_message().unwrap().clone());
             let path = Value::String("etag".to_owned());

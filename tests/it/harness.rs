@@ -38,8 +38,12 @@ use entente::{
             session_service_client::SessionServiceClient, sign_in_request::Credential,
             tenant_service_client::TenantServiceClient, user_service_client::UserServiceClient,
         },
+        offer::{
+            offer_service_client::OfferServiceClient, report_service_client::ReportServiceClient,
+        },
         operator::{
             AdvanceRequest, mail_service_client::MailServiceClient,
+            policy_service_client::PolicyServiceClient,
             reserved_name_service_client::ReservedNameServiceClient,
             staff_service_client::StaffServiceClient,
             test_clock_service_client::TestClockServiceClient,
@@ -616,6 +620,9 @@ clients! {
     staff: StaffServiceClient,
     mails: MailServiceClient,
     reserved_names: ReservedNameServiceClient,
+    policies: PolicyServiceClient,
+    offers: OfferServiceClient,
+    reports: ReportServiceClient,
     clock: TestClockServiceClient,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     agreements::{accept, acceptances, publish, version},
     claims::row_counts,
     enrolment::{address, all_in_one, draft_of, member_tenant, open, whole},
-    harness::{Caller, both, fields, refused},
+    harness::{Caller, Site, TenantSite, both, fields, refused},
     members::add,
     network::contact,
     people::{denied, events, letters, second_admin},
@@ -53,6 +53,14 @@ pub fn enrolling(account: &str, tenant: &str, program: Program) -> EnrollProgram
 pub async fn enroll(caller: &Caller, request: EnrollProgramRequest) -> Result<Account, Status> {
     let done = caller.accounts().enroll_program(request).await;
     done.map(Response::into_inner)
+}
+
+/// An account of a tenant that is in the marketplace.
+pub async fn publisher(site: &Site, tenant: &TenantSite, name: &str) -> String {
+    let account = site.account(tenant, name).await;
+    let request = enrolling(&account, &tenant.name, Program::Marketplace);
+    enroll(&tenant.admin.caller, request).await.unwrap();
+    account
 }
 
 /// Leaves.

@@ -1,0 +1,5 @@
+//! The tables of this slice.
+
+pub mod offer;
+pub mod usage;
+pub mod version;

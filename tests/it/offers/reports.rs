@@ -1,0 +1,304 @@
+//! ReportService: usage recorded once, listed, and exported as CSV in constant memory.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use entente::proto::{
+    access::AccountRole,
+    offer::{
+        ExportReportRequest, ListReportRequest, RecordUsageRequest, RecordUsageResponse, Usage,
+    },
+    operator::OperatorRole,
+};
+use tonic::{Code, Response, Status};
+
+use super::{app_offer, create, publish};
+use crate::{
+    claims::count,
+    harness::{Caller, both, fields, refused, request_id},
+    members::{add, seed},
+    people::{Service, denied, staff},
+    programs::publisher,
+};
+
+const CUSTOMER: &str = "tenants/01900000-0000-7000-8000-000000000001";
+
+fn entry(offer: &str, day: &str, country: &str, units: i64) -> Usage {
+    Usage {
+        offer: offer.to_owned(),
+        day: day.to_owned(),
+        country_code: country.to_owned(),
+        customer: CUSTOMER.to_owned(),
+        units,
+        ..Usage::default()
+    }
+}
+
+fn message(run: &str, sequence: i64, entries: Vec<Usage>) -> RecordUsageRequest {
+    RecordUsageRequest {
+        request_id: run.to_owned(),
+        sequence,
+        entries,
+        validate_only: false,
+    }
+}
+
+async fn record(
+    service: &Caller,
+    messages: Vec<RecordUsageRequest>,
+) -> Result<RecordUsageResponse, Status> {
+    let done = service
+        .reports()
+        .record_usage(tokio_stream::iter(messages))
+        .await;
+    done.map(Response::into_inner)
+}
+
+async fn report(caller: &Caller, account: &str, filter: &str) -> Result<Vec<Usage>, Status> {
+    let request = ListReportRequest {
+        parent: account.to_owned(),
+        filter: filter.to_owned(),
+        ..ListReportRequest::default()
+    };
+    let done = caller.reports().list_report(request).await;
+    done.map(|d| d.into_inner().usage)
+}
+
+/// All of a report as CSV; the most bytes that one piece had.
+async fn export(caller: &Caller, request: ExportReportRequest) -> Result<(Vec<u8>, usize), Status> {
+    let mut pieces = caller.reports().export_report(request).await?.into_inner();
+    let (mut csv, mut most) = (Vec::new(), 0);
+    while let Some(piece) = pieces.message().await? {
+        most = most.max(piece.csv.len());
+        csv.extend(piece.csv);
+    }
+    Ok((csv, most))
+}
+
+fn exporting(account: &str) -> ExportReportRequest {
+    ExportReportRequest {
+        parent: account.to_owned(),
+        ..ExportReportRequest::default()
+    }
+}
+
+// proves OFR-3, ROL-3, COM-4
+#[tokio::test]
+async fn usage_is_recorded_once_and_shown_to_those_who_may_read_reports() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let ann = &contoso.admin.caller;
+        let account = publisher(&site, &contoso, "Contoso").await;
+        let tool = create(ann, &account, app_offer("=cmd()"))
+            .await
+            .unwrap()
+            .name;
+        let draft = create(ann, &account, app_offer("Draft"))
+            .await
+            .unwrap()
+            .name;
+        publish(ann, &tool).await.unwrap();
+        let portal = Service::open(&site).await;
+        let service = portal.caller(&site).await;
+        let run = request_id();
+        let first = message(
+            &run,
+            1,
+            vec![
+                entry(&tool, "2026-01-01", "FR", 2),
+                entry(&tool, "2026-01-01", "FR", 3),
+                entry(&tool, "2026-01-02", "DE", 7),
+            ],
+        );
+        let second = message(&run, 2, vec![entry(&tool, "2026-01-01", "FR", 10)]);
+        let done = record(&service, vec![first.clone(), second.clone()]).await;
+        assert_eq!(done.unwrap().sequence, 2);
+        // Again, and two at once: nothing counts twice.
+        let (one, two) = tokio::join!(
+            record(&service, vec![first.clone(), second.clone()]),
+            record(&service, vec![first.clone(), second.clone()])
+        );
+        one.and(two).unwrap();
+        let ann = ann.clone();
+        let told = report(&ann, &account, "").await.unwrap();
+        let told: Vec<_> = told
+            .iter()
+            .map(|u| (u.day.as_str(), u.country_code.as_str(), u.units))
+            .collect();
+        assert_eq!(told, [("2026-01-01", "FR", 15), ("2026-01-02", "DE", 7)]);
+        let filter = format!(
+            "offer = \"{tool}\" day > \"2026-01-01\" customer = \"{CUSTOMER}\" country_code = DE"
+        );
+        assert_eq!(report(&ann, &account, &filter).await.unwrap().len(), 1);
+        let sql = "SELECT COUNT(*) AS n FROM outbox WHERE type = 'entente.offer.v1.UsageRecorded'";
+        assert_eq!(count(&site.app, sql).await, 2);
+
+        // A message is taken as a whole or not at all, and what is wrong is named.
+        let bad = message(
+            &request_id(),
+            1,
+            vec![
+                entry(&tool, "2026-01-03", "FR", 1),
+                entry(&draft, "2026-01-03", "FR", 1),
+                entry(&tool.replace("offers/0", "offers/f"), "2026-01-03", "FR", 1),
+            ],
+        );
+        let status = refused(
+            record(&service, vec![bad]).await,
+            Code::NotFound,
+            "RESOURCE_NOT_FOUND",
+        );
+        assert_eq!(fields(&status), ["entries[1]", "entries[2]"]);
+        for (day, units, field) in [
+            ("2026-02-30", 1, "entries[0].day"),
+            ("1999-12-31", 1, "entries[0].day"),
+            ("2199-01-01", 1, "entries[0].day"),
+            ("2026-01-03", 0, "entries[0].units"),
+            ("2026-01-03", -5, "entries[0].units"),
+        ] {
+            let bad = message(&request_id(), 1, vec![entry(&tool, day, "FR", units)]);
+            let tried = record(&service, vec![bad]).await;
+            let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
+            assert_eq!(fields(&status), [field], "{day}");
+        }
+        assert_eq!(report(&ann, &account, "").await.unwrap().len(), 2);
+
+        // The CSV has the same, and a name that looks like a formula is none.
+        let (csv, _) = export(&ann, exporting(&account)).await.unwrap();
+        let expected = format!(
+            "offer,offer_display_name,day,country_code,customer,units\r\n\
+             {tool},'=cmd(),2026-01-01,FR,{CUSTOMER},15\r\n\
+             {tool},'=cmd(),2026-01-02,DE,{CUSTOMER},7\r\n"
+        );
+        assert_eq!(String::from_utf8(csv).unwrap(), expected);
+        let part = ExportReportRequest {
+            begin_day: "2026-01-02".to_owned(),
+            end_day: "2026-01-02".to_owned(),
+            ..exporting(&account)
+        };
+        let (csv, _) = export(&ann, part).await.unwrap();
+        assert_eq!(csv.iter().filter(|b| **b == b'\n').count(), 2);
+
+        let (dee, fin) = (
+            site.person(&contoso, "dee").await,
+            site.person(&contoso, "fin").await,
+        );
+        add(&ann, &account, &[&dee], &[AccountRole::Developer])
+            .await
+            .unwrap();
+        add(&ann, &account, &[&fin], &[]).await.unwrap();
+        let finance = 1_i64 << AccountRole::Finance as i64;
+        seed(&site, &fin.member_of(&account), finance).await;
+        assert_eq!(report(&dee.caller, &account, "").await.unwrap().len(), 2);
+        let stranger = site.tenant("fabrikam").await.admin.caller;
+        let clerk = staff(&site, "clerk", OperatorRole::OperatorFinance).await;
+        for caller in [&fin.caller, &stranger, &clerk.caller, &service] {
+            denied(report(caller, &account, "").await);
+            denied(export(caller, exporting(&account)).await);
+        }
+        for caller in [&ann, &stranger, &clerk.caller, &site.operator().await] {
+            let one = message(&request_id(), 1, vec![entry(&tool, "2026-01-03", "FR", 1)]);
+            denied(record(caller, vec![one]).await);
+        }
+        // Nor days later.
+        site.advance(3 * 86_400).await;
+        let service = portal.caller(&site).await;
+        record(&service, vec![first, second]).await.unwrap();
+        let ann = crate::people::again(&site, &contoso.admin).await;
+        let units = report(&ann, &account, "").await.unwrap();
+        assert_eq!(units.iter().map(|u| u.units).sum::<i64>(), 22);
+    })
+    .await;
+}
+
+/// Rows of the large report; `make nightly` says more.
+fn rows() -> usize {
+    std::env::var("ENTENTE_USAGE_ROWS").map_or(200_000, |n| n.parse().unwrap())
+}
+
+/// The most memory that this process had, in KiB.
+fn peak_memory_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let number = line.unwrap().trim().trim_end_matches("kB").trim();
+    number.parse().unwrap()
+}
+
+// proves OFR-3
+#[tokio::test(flavor = "multi_thread")]
+async fn large_reports_are_recorded_and_exported_in_pieces() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = publisher(&site, &contoso, "Contoso").await;
+        let ann = &contoso.admin.caller;
+        let tool = create(ann, &account, app_offer("Tool")).await.unwrap().name;
+        publish(ann, &tool).await.unwrap();
+        let service = Service::open(&site).await.caller(&site).await;
+        let run = request_id();
+        let customer = |n: usize| format!("tenants/01900000-0000-7000-8000-{n:012x}");
+        let used = move |n: usize, tool: &str| Usage {
+            customer: customer(n / 300),
+            units: 1 + i64::try_from(n % 7).unwrap(),
+            ..entry(
+                tool,
+                &format!("2025-{:02}-{:02}", 1 + n % 12, 1 + n / 12 % 25),
+                "FR",
+                1,
+            )
+        };
+        let chunks = rows() / 2_000;
+        // Made as they are sent, so that this process holds no more than a few.
+        let messages = (0..chunks).map({
+            let (tool, run) = (tool.clone(), run.clone());
+            move |chunk| {
+                let entries = (chunk * 2_000..(chunk + 1) * 2_000).map(|n| used(n, &tool));
+                let sequence = i64::try_from(chunk).unwrap() + 1;
+                message(&run, sequence, entries.collect())
+            }
+        });
+        let begun = Instant::now();
+        let done = service
+            .reports()
+            .record_usage(tokio_stream::iter(messages))
+            .await;
+        assert_eq!(
+            usize::try_from(done.unwrap().into_inner().sequence).unwrap(),
+            chunks
+        );
+        let recorded = begun.elapsed();
+        let sql = "SELECT COUNT(*) AS n FROM offer_usage";
+        let there = usize::try_from(count(&site.app, sql).await).unwrap();
+        assert_eq!(there, chunks * 2_000);
+
+        let ann = crate::people::again(&site, &contoso.admin).await;
+        let before = peak_memory_kib();
+        let begun = Instant::now();
+        let request = exporting(&account);
+        let mut pieces = ann.reports().export_report(request).await;
+        let pieces = pieces.as_mut().unwrap().get_mut();
+        let (mut lines, mut bytes, mut days) = (0, 0, BTreeSet::new());
+        let mut last = String::new();
+        while let Some(piece) = pieces.message().await.unwrap() {
+            assert!(piece.csv.len() < 2 * 1_024 * 1_024, "a piece is too large");
+            bytes += piece.csv.len();
+            for line in std::str::from_utf8(&piece.csv).unwrap().lines() {
+                let day = line.split(',').nth(2).unwrap();
+                assert!(lines == 0 || last.as_str() <= day, "not in order");
+                if lines > 0 {
+                    last = day.to_owned();
+                    days.insert(last.clone());
+                }
+                lines += 1;
+            }
+        }
+        let grown = peak_memory_kib() - before;
+        println!(
+            "{there} rows on {:?}: recorded in {recorded:?}, {bytes} bytes exported in {:?}, peak memory +{grown} KiB",
+            site.database,
+            begun.elapsed()
+        );
+        assert_eq!((lines, days.len()), (there + 1, 300));
+        // Not by the number of rows: all of the CSV would be more.
+        assert!(grown < 24 * 1_024 && bytes > grown as usize * 1_024 / 2, "{grown} KiB");
+    })
+    .await;
+}
