@@ -125,6 +125,12 @@ const JOBS: &[Job] = &[
         run: |tx| Box::pin(crate::account::remove_idle_drafts(tx)),
     },
     Job {
+        name: "reject-unappealed",
+        every_us: 10 * MINUTE_US,
+        needed: None,
+        run: |tx| Box::pin(crate::account::reject_unappealed(tx)),
+    },
+    Job {
         name: "date-former-ties",
         every_us: SECOND_US,
         needed: Some("SELECT 1 AS one FROM former_ties WHERE end_time IS NULL LIMIT 1"),

@@ -57,7 +57,11 @@ pub const TABLE: &[Row] = &[
         state: AccountState::Active,
         manages: true,
         trades: true,
-        then: &[AccountState::Suspended, AccountState::Closed],
+        then: &[
+            AccountState::Suspended,
+            AccountState::Rejected,
+            AccountState::Closed,
+        ],
     },
     Row {
         state: AccountState::Suspended,
@@ -66,6 +70,7 @@ pub const TABLE: &[Row] = &[
         then: &[
             AccountState::Pending,
             AccountState::Active,
+            AccountState::Rejected,
             AccountState::Closed,
         ],
     },
@@ -373,8 +378,8 @@ mod tests {
         for (from, to) in [
             (AccountState::Draft, "nynnnn"),
             (AccountState::Pending, "ynyyyy"),
-            (AccountState::Active, "nnnyny"),
-            (AccountState::Suspended, "nyynny"),
+            (AccountState::Active, "nnnyyy"),
+            (AccountState::Suspended, "nyynyy"),
             (AccountState::Rejected, "nnnnny"),
             (AccountState::Closed, "nnnnnn"),
         ] {

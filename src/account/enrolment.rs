@@ -16,7 +16,7 @@ use super::{
     },
     involvement, network,
     profile::{self, Profile},
-    publisher_name, requirement,
+    publisher_name, requirement, step,
     tenant_association::verify_admin_token,
     verification, wire,
 };
@@ -164,7 +164,7 @@ pub async fn create_account(
         row
     };
     let language = tx.caller().language;
-    let requirements = requirement::of_account(tx.db(), &row, language, tx.now()).await?;
+    let requirements = requirement::of_account(tx.db(), tx.app(), &row, language, tx.now()).await?;
     let (tenant, first_admin, temporary_password) = match opening.made {
         Some(made) => (
             Some(made.tenant),
@@ -374,7 +374,7 @@ async fn finish(
         consent_to(tx, row.id, consent).await?;
     }
     let language = tx.caller().language;
-    let all = requirement::of_account(tx.db(), &row, language, tx.now()).await?;
+    let all = requirement::of_account(tx.db(), tx.app(), &row, language, tx.now()).await?;
     let mut missing: Vec<(String, String)> = all
         .into_iter()
         .filter(|r| r.blocks() == RequirementBlock::Submission)
@@ -566,7 +566,7 @@ pub(super) async fn change(
         .await?;
     let before = Profile::from_stored(&old.profile);
     involvement::contacts_left(tx, row.id, &before, &profile).await?;
-    verification::contacts_changed(tx, old, &row).await?;
+    let row = step::profile_changed(tx, old, row).await?;
     tx.emit(event);
     Ok(row)
 }

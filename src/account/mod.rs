@@ -9,6 +9,8 @@
 
 pub mod acceptance;
 pub mod agreement;
+mod closing;
+mod decision;
 pub mod document;
 mod draft;
 mod enrolment;
@@ -24,11 +26,14 @@ mod requirement;
 pub(crate) mod review;
 mod settings;
 mod standing;
+mod step;
+mod submission;
 pub mod tenant_association;
 pub mod verification;
 pub(crate) mod wire;
 
 pub use self::{
+    closing::close_account,
     draft::ask_global_admin,
     enrolment::{create_account, prepare_create_account, submit_account, update_account},
     program::{enroll_program, leave_program},
@@ -38,6 +43,7 @@ pub use self::{
 pub(crate) use self::{
     draft::{remove_idle_drafts, tell_of_idle_drafts},
     involvement::{COUNT_US as TIES_COUNT_US, date_former_ties},
+    step::reject_unappealed,
 };
 pub(crate) use self::{
     enrolment::{check_create_account, check_update_account},

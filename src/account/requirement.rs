@@ -3,12 +3,19 @@
 
 use sea_orm::{ConnectionTrait, Value};
 
-use super::{agreement, entity::account::Model, profile, verification, wire};
+use super::{
+    agreement,
+    entity::{account::Model, verification_step},
+    profile::{self, Profile},
+    step, wire,
+};
 use crate::{
     access::{
         account_state::{self, agreement_name},
         grants::ADMIN_AGENT,
     },
+    app::App,
+    directory::address,
     env::Micros,
     error::{Language, Result},
     proto::{
@@ -27,6 +34,8 @@ const ACCEPT: &str = "entente.account.v1.AgreementService/AcceptAgreement";
 const CONFIRM_CONTACT: &str = "entente.account.v1.VerificationService/ConfirmContact";
 const CONFIRM_APPROVAL: &str = "entente.account.v1.VerificationService/ConfirmApproval";
 const RESEND: &str = "entente.account.v1.VerificationService/ResendVerificationMail";
+const SUBMIT_STEP: &str = "entente.account.v1.VerificationService/SubmitStep";
+const APPEAL: &str = "entente.account.v1.VerificationService/AppealDecision";
 const ADD_MEMBERS: &str = "entente.account.v1.MemberService/AddMembers";
 
 /// All that an account has to do, what is urgent first: overdue agreements, those with a date, then what its enrolment lacks.
@@ -35,6 +44,7 @@ const ADD_MEMBERS: &str = "entente.account.v1.MemberService/AddMembers";
 /// Those of the database.
 pub async fn of_account<C: ConnectionTrait>(
     db: &C,
+    app: &App,
     row: &Model,
     language: Language,
     now: Micros,
@@ -71,58 +81,135 @@ pub async fn of_account<C: ConnectionTrait>(
             ..Requirement::default()
         });
     }
-    if row.state == AccountState::Pending as i64 {
-        all.extend(confirmations(db, row, language, now).await?);
-    }
+    all.extend(of_steps(db, app, row, language, now).await?);
     Ok(all)
 }
 
-/// What is asked for by mail: to be confirmed by the link, mailed anew once that ran out, or another person where it was refused.
-async fn confirmations<C: ConnectionTrait>(
+/// What the steps of a verification wait for, of accounts that are being verified, for the first time or anew; of suspended ones what can be
+/// appealed.
+async fn of_steps<C: ConnectionTrait>(
     db: &C,
+    app: &App,
     row: &Model,
     language: Language,
     now: Micros,
 ) -> Result<Vec<Requirement>> {
+    let is_anew = row.state == AccountState::Active as i64;
+    let is_pending = row.state == AccountState::Pending as i64;
+    let is_suspended = row.state == AccountState::Suspended as i64;
+    if !(is_anew || is_pending || is_suspended) {
+        return Ok(Vec::new());
+    }
+    let blocks = if is_anew {
+        RequirementBlock::Payout
+    } else {
+        RequirementBlock::Activation
+    };
+    let profile = Profile::from_stored(&row.profile);
     let mut all = Vec::new();
-    for step in verification::steps(db, row.id).await? {
-        let (code, text, method) =
-            match VerificationStepKind::try_from(i32::try_from(step.kind).unwrap_or(0)) {
-                Ok(VerificationStepKind::Email) => (
-                    RequirementCode::ContactConfirmation,
-                    "CONTACT_CONFIRMATION",
-                    CONFIRM_CONTACT,
-                ),
-                Ok(VerificationStepKind::Approval) => (
-                    RequirementCode::CompanyApproval,
-                    "COMPANY_APPROVAL",
-                    CONFIRM_APPROVAL,
-                ),
-                _ => continue,
-            };
-        let is_open = step.state == VerificationStepState::InProgress as i64;
-        let method = if is_open && step.link_expire_time.is_some_and(|at| now < at) {
-            method
-        } else if is_open {
-            RESEND
-        } else if step.state == VerificationStepState::Rejected as i64 {
-            UPDATE
+    for step in step::all(db, row.id).await? {
+        let kind = VerificationStepKind::try_from(i32::try_from(step.kind).unwrap_or(0));
+        let kind = kind.unwrap_or_default();
+        let found = if step::is_reviewed(kind) {
+            of_reviewed(&step, language, now)
+        } else if is_suspended {
+            None
         } else {
-            continue;
+            let asked = match kind {
+                VerificationStepKind::Approval => profile.company_approver.as_ref(),
+                _ => profile.primary_contact.as_ref(),
+            };
+            let email = asked.map_or("", |person| person.email.as_str());
+            of_mailed(db, app, &step, kind, email, language, now).await?
         };
-        all.push(Requirement {
-            code: code as i32,
-            text: language.requirement(text, &[]),
-            blocks: RequirementBlock::Activation as i32,
-            deadline: step
-                .link_expire_time
-                .filter(|at| now < *at)
-                .and_then(timestamp),
-            method: method.to_owned(),
+        // While it is suspended only appeals work.
+        let found = found.filter(|r| !is_suspended || r.code() == RequirementCode::Appeal);
+        all.extend(found.map(|r| Requirement {
+            blocks: blocks as i32,
+            step: step_name(kind).to_owned(),
+            ..r
+        }));
+    }
+    Ok(all)
+}
+
+/// The name of a step on the wire, without its prefix.
+fn step_name(kind: VerificationStepKind) -> &'static str {
+    kind.as_str_name()
+        .trim_start_matches("VERIFICATION_STEP_KIND_")
+}
+
+/// What a step waits for that is decided by a mailed link: to be confirmed, mailed anew once the link ran out, or another person where it was
+/// refused.
+async fn of_mailed<C: ConnectionTrait>(
+    db: &C,
+    app: &App,
+    step: &verification_step::Model,
+    kind: VerificationStepKind,
+    email: &str,
+    language: Language,
+    now: Micros,
+) -> Result<Option<Requirement>> {
+    let (code, text, confirm) = match kind {
+        VerificationStepKind::Approval => (
+            RequirementCode::CompanyApproval,
+            "COMPANY_APPROVAL",
+            CONFIRM_APPROVAL,
+        ),
+        _ => (
+            RequirementCode::ContactConfirmation,
+            "CONTACT_CONFIRMATION",
+            CONFIRM_CONTACT,
+        ),
+    };
+    let is_open = step.state == VerificationStepState::InProgress as i64;
+    let until = step.link_expire_time.filter(|at| now < *at);
+    let mut found = Requirement {
+        code: code as i32,
+        text: language.requirement(text, &[]),
+        deadline: until.and_then(timestamp),
+        ..Requirement::default()
+    };
+    if is_open && until.is_some() {
+        confirm.clone_into(&mut found.method);
+    } else if is_open {
+        RESEND.clone_into(&mut found.method);
+        let left = address::mails_left(db, app, "verification", &email.to_lowercase(), now).await?;
+        found.attempts_left = Some(left);
+    } else if step.state == VerificationStepState::Rejected as i64 {
+        UPDATE.clone_into(&mut found.method);
+        step.reason.clone_into(&mut found.detail);
+    } else {
+        return Ok(None);
+    }
+    Ok(Some(found))
+}
+
+/// What a step waits for that reviewers decide: documents, an answer, an appeal.
+fn of_reviewed(
+    step: &verification_step::Model,
+    language: Language,
+    now: Micros,
+) -> Option<Requirement> {
+    if step.state == VerificationStepState::ActionRequired as i64 {
+        return Some(Requirement {
+            code: RequirementCode::StepSubmission as i32,
+            text: language.requirement("STEP_SUBMISSION", &[]),
+            detail: step.asked.clone(),
+            method: SUBMIT_STEP.to_owned(),
             ..Requirement::default()
         });
     }
-    Ok(all)
+    let until = step.appeal_until.filter(|at| now < *at)?;
+    Some(Requirement {
+        code: RequirementCode::Appeal as i32,
+        text: language.requirement("APPEAL", &[]),
+        detail: step.reason.clone(),
+        deadline: timestamp(until),
+        method: APPEAL.to_owned(),
+        attempts_left: Some(1),
+        ..Requirement::default()
+    })
 }
 
 /// The agreements to accept: of drafts that of the network, of others also those of their programmes whose versions have a date.

@@ -15,6 +15,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
+    document::{self, SubjectKind},
     entity::{
         account,
         review::{Column, Entity, Model},
@@ -331,6 +332,30 @@ async fn end(tx: &mut Tx, row: Model, decision: ReviewDecision, reason: String) 
     Ok(())
 }
 
+/// Asks the account for more; the review leaves the queue until it answers.
+pub(super) async fn ask(tx: &mut Tx, row: Model, text: String) -> Result<Model> {
+    let event = Event::new("entente.account.v1.ReviewClaimed", Name::Review(row.id));
+    let before = name_of(tx, row.claimed_by);
+    let version = row.version;
+    let mut changed = row.into_active_model();
+    changed.state = Set(MORE_REQUESTED);
+    changed.claimed_by = Set(None);
+    changed.claim_expire_time = Set(None);
+    changed.more_requested = Set(text.clone());
+    changed.update_time = Set(tx.now());
+    changed.version = Set(version + 1);
+    let row = changed.update(tx.db()).await?;
+    let event = event.change("claimed_by", before, "");
+    tx.emit(event.change("more_requested", "", text));
+    Ok(row)
+}
+
+fn name_of(tx: &Tx, user: Option<Uuid>) -> String {
+    user.map_or_else(String::new, |id| {
+        Name::User(tx.app().operator_tenant(), id).to_string()
+    })
+}
+
 // ---- who may
 
 /// The caller, a person.
@@ -405,7 +430,7 @@ fn missing(name: &str) -> Error {
     Error::not_found("entente.dev/Review", name)
 }
 
-async fn by_name<C: ConnectionTrait>(db: &C, name: &str) -> Result<Model> {
+pub(super) async fn by_name<C: ConnectionTrait>(db: &C, name: &str) -> Result<Model> {
     let id = match Name::parse(name) {
         Some(Name::Review(id)) => id,
         _ => return Err(missing(name)),
@@ -519,6 +544,8 @@ pub async fn get_review(rd: &Read, _scope: OperatorScope, req: GetReviewRequest)
     let mut all = shown(rd.db(), rd.app(), std::slice::from_ref(&row), rd.now()).await?;
     let mut review = all.pop().ok_or_else(|| missing(&req.name))?;
     review.company = company.map(|c| wire::reviewed_company(&c));
+    let documents = document::of_subject(rd.db(), SubjectKind::Review, row.id).await?;
+    review.documents = documents.iter().map(document::Model::receipt).collect();
     Ok(review)
 }
 
@@ -591,12 +618,7 @@ async fn hold(tx: &mut Tx, row: Model, by: Option<Uuid>) -> Result<Model> {
     changed.update_time = Set(tx.now());
     changed.version = Set(version + 1);
     let row: Model = changed.update(tx.db()).await?;
-    let name = |id: Option<Uuid>| {
-        id.map_or_else(String::new, |id| {
-            Name::User(tx.app().operator_tenant(), id).to_string()
-        })
-    };
-    let event = event.change("claimed_by", name(before), name(by));
+    let event = event.change("claimed_by", name_of(tx, before), name_of(tx, by));
     tx.emit(event);
     Ok(row)
 }

@@ -8,7 +8,7 @@ use super::{
     entity::account::{Entity, Model},
     network,
     publisher_name::{self, Hindrance},
-    requirement, verification, wire,
+    requirement, step, wire,
 };
 use crate::{
     access::{
@@ -69,7 +69,7 @@ pub async fn get_account_settings(
         Some(id) => network::find(rd.db(), id).await?,
         None => None,
     };
-    let steps = verification::steps(rd.db(), row.id).await?;
+    let steps = step::all(rd.db(), row.id).await?;
     let mut account = wire::account(&row);
     if proof.masked() {
         account = wire::masked(account);
@@ -100,7 +100,7 @@ pub async fn list_required_actions(
     let row = find(rd, &req.parent).await?;
     let language = rd.caller().language;
     Ok(ListRequiredActionsResponse {
-        requirements: requirement::of_account(rd.db(), &row, language, rd.now()).await?,
+        requirements: requirement::of_account(rd.db(), rd.app(), &row, language, rd.now()).await?,
     })
 }
 

@@ -33,10 +33,10 @@ use crate::{
         access::AgreementKind,
         account::{
             Acceptance, Account, AccountState, AccountType, Agreement, AgreementState,
-            AgreementText, Contact, EffectiveRight, ImportAccountRequest, Member, MemberKind,
-            NetworkMembership, PublishAgreementRequest, Review, ReviewState, ReviewedCompany,
-            TenantAssociation, Verification, VerificationStep, VerificationStepKind,
-            VerificationStepState,
+            AgreementText, Contact, EffectiveRight, EnrolmentForApproval, ImportAccountRequest,
+            Member, MemberKind, NetworkMembership, PublishAgreementRequest, Review, ReviewState,
+            ReviewedCompany, TenantAssociation, Verification, VerificationStep,
+            VerificationStepKind, VerificationStepState,
         },
     },
     store::{
@@ -71,7 +71,7 @@ pub fn account(row: &account::Model) -> Account {
         state_before: _,
         idle_told_time: _,
         opened_by: _,
-        reverifying: _,
+        reverifying,
     } = row;
     let Profile {
         address,
@@ -98,6 +98,10 @@ pub fn account(row: &account::Model) -> Account {
             .map_or_else(String::new, |id| Name::NetworkMembership(id).to_string()),
         submit_time: submit_time.and_then(timestamp),
         suspension_reason: suspension_reason.clone(),
+        reverifying: *reverifying != 0,
+        reverified_steps: super::step::reverified(*reverifying)
+            .map(|kind| kind as i32)
+            .collect(),
         programs: program::of_bits(*programs),
     }
 }
@@ -657,10 +661,10 @@ pub fn verification_step(row: &verification_step::Model, now: Micros) -> Verific
         link_expire_time,
         start_time,
         end_time,
-        asked: _,
+        asked,
         reviewed: _,
         rejected_by: _,
-        appeal_until: _,
+        appeal_until,
         appealed: _,
     } = row;
     let ran_out = *state == VerificationStepState::InProgress as i64
@@ -680,6 +684,8 @@ pub fn verification_step(row: &verification_step::Model, now: Micros) -> Verific
         link_expire_time: link_expire_time.and_then(timestamp),
         start_time: start_time.and_then(timestamp),
         end_time: end_time.and_then(timestamp),
+        asked: asked.clone(),
+        appeal_expire_time: appeal_until.filter(|at| now < *at).and_then(timestamp),
     }
 }
 
@@ -747,6 +753,7 @@ pub fn review(
         update_time: timestamp(*update_time),
         etag: etag(*version),
         company: None,
+        documents: Vec::new(),
     }
 }
 
@@ -758,5 +765,32 @@ pub fn reviewed_company(row: &account::Model) -> ReviewedCompany {
         address: profile.address.map(Into::into),
         primary_contact: profile.primary_contact.map(Into::into),
         company_approver: profile.company_approver.map(Into::into),
+    }
+}
+
+/// An enrolment, as the company approver sees it.
+pub fn enrolment_for_approval(
+    row: &account::Model,
+    accepted_agreements: Vec<String>,
+) -> EnrolmentForApproval {
+    let Profile {
+        address,
+        primary_contact,
+        seller_contact,
+        company_approver,
+    } = Profile::from_stored(&row.profile);
+    let seller = seller_contact.unwrap_or_default();
+    EnrolmentForApproval {
+        account: Name::Account(row.id).to_string(),
+        publisher_display_name: row.publisher_display_name.clone(),
+        legal_name: row.legal_name.clone(),
+        country_code: row.country_code.clone(),
+        address: address.map(Into::into),
+        primary_contact: primary_contact.map(Into::into),
+        seller_contact: seller.contact.map(Into::into),
+        seller_address: seller.address.map(Into::into),
+        company_approver: company_approver.map(Into::into),
+        submit_time: row.submit_time.and_then(timestamp),
+        accepted_agreements,
     }
 }

@@ -96,8 +96,12 @@ struct Count {
 pub async fn count_mail(tx: &Tx, kind: &'static str, target: &str) -> Result<()> {
     let network = sign_in::network(tx.caller().address);
     let factor = i64::from(tx.app().config.limits_factor);
-    let target = slot(tx, 0, &[b"mails to", kind.as_bytes(), target.as_bytes()]);
-    let network = slot(tx, 1, &[b"mails from", network.as_bytes()]);
+    let target = slot(
+        tx.app(),
+        0,
+        &[b"mails to", kind.as_bytes(), target.as_bytes()],
+    );
+    let network = slot(tx.app(), 1, &[b"mails from", network.as_bytes()]);
     // The target first: two that count take the rows in one order.
     for (slot, most) in [(target, MAILS_A_TARGET), (network, MAILS_A_NETWORK)] {
         let sql = "INSERT INTO mail_limits (slot, begin_time, mail_count) VALUES ($1, $2, 1) ON CONFLICT (slot) DO UPDATE SET \
@@ -119,8 +123,28 @@ pub async fn count_mail(tx: &Tx, kind: &'static str, target: &str) -> Result<()>
     Ok(())
 }
 
-fn slot(tx: &Tx, half: u64, parts: &[&[u8]]) -> i64 {
-    let mac = tx.app().keys.mac(Purpose::Secret, parts);
+/// How many mails may still be sent to a target now.
+///
+/// # Errors
+/// Those of the database.
+pub async fn mails_left<C: ConnectionTrait>(
+    db: &C,
+    app: &App,
+    kind: &'static str,
+    target: &str,
+    now: Micros,
+) -> Result<i32> {
+    let parts: [&[u8]; 3] = [b"mails to", kind.as_bytes(), target.as_bytes()];
+    let sql = "SELECT begin_time, mail_count FROM mail_limits WHERE slot = $1";
+    let found = sql::one::<Count, _>(db, sql, [slot(app, 0, &parts).into()]).await?;
+    let most = MAILS_A_TARGET.saturating_mul(i64::from(app.config.limits_factor));
+    let spent = found.filter(|count| count.begin_time > now - WINDOW_US);
+    let left = most - spent.map_or(0, |count| count.mail_count);
+    Ok(i32::try_from(left.max(0)).unwrap_or(i32::MAX))
+}
+
+fn slot(app: &App, half: u64, parts: &[&[u8]]) -> i64 {
+    let mac = app.keys.mac(Purpose::Secret, parts);
     let mut first = [0; 8];
     first.copy_from_slice(&mac[..8]);
     let row = u64::from_be_bytes(first) % (SLOTS / 2) + half * (SLOTS / 2);

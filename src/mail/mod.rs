@@ -62,6 +62,16 @@ pub enum Template {
     GlobalAdminAsked,
     /// To the opener of a draft that nobody has touched.
     DraftIdle,
+    /// To the primary contact of an account that is active now.
+    AccountActive,
+    /// To the primary contact of an account of which a reviewer asks for more.
+    StepAction,
+    /// To the primary contact of an account of which a step was rejected.
+    StepRejected,
+    /// To the primary contact of an account that was rejected for good.
+    AccountRejected,
+    /// To the people of an account that was closed.
+    AccountClosed,
     /// To the primary contact of an account that asked to be in a programme, and isn't active yet.
     ProgramSubmitted,
     /// To the primary contact of an active account that is in a programme from now on.
@@ -72,7 +82,7 @@ pub enum Template {
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -95,6 +105,11 @@ impl Template {
         Self::EnrolmentDisowned,
         Self::GlobalAdminAsked,
         Self::DraftIdle,
+        Self::AccountActive,
+        Self::StepAction,
+        Self::StepRejected,
+        Self::AccountRejected,
+        Self::AccountClosed,
         Self::ProgramSubmitted,
         Self::ProgramEnrolled,
         Self::DomainLapsed,
@@ -126,6 +141,11 @@ impl Template {
             Self::EnrolmentDisowned => "enrolment_disowned",
             Self::GlobalAdminAsked => "global_admin_asked",
             Self::DraftIdle => "draft_idle",
+            Self::AccountActive => "account_active",
+            Self::StepAction => "step_action",
+            Self::StepRejected => "step_rejected",
+            Self::AccountRejected => "account_rejected",
+            Self::AccountClosed => "account_closed",
             Self::ProgramSubmitted => "program_submitted",
             Self::ProgramEnrolled => "program_enrolled",
             Self::DomainLapsed => "domain_lapsed",

@@ -41,6 +41,11 @@ const SOURCES: &[(&str, &str)] = sources![
     "program_submitted",
     "program_enrolled",
     "domain_lapsed",
+    "account_active",
+    "step_action",
+    "step_rejected",
+    "account_rejected",
+    "account_closed",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -149,6 +154,8 @@ mod tests {
             "program",
             "record",
             "value",
+            "asked",
+            "reason",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

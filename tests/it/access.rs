@@ -221,6 +221,10 @@ fn named(
             "entente.dev/TenantAssociation",
             format!("{account}/tenantAssociations/{}", last(tenant)),
         )
+        .with(
+            "entente.dev/Document",
+            format!("{account}/documents/{}", request_id()),
+        )
         .with("entente.dev/Staff", staff)
         .with("entente.dev/Mail", mail)
 }

@@ -155,6 +155,7 @@ pub async fn with_links(site: &Site, mut world: World) -> World {
     operator.accounts().suspend_account(request).await.unwrap();
     tokens.push(("ConfirmContact.token", "paula@contoso.example"));
     tokens.push(("ConfirmApproval.token", "ada@contoso.example"));
+    tokens.push(("GetEnrolmentForApproval.token", "ada@contoso.example"));
     for (field, mailbox) in tokens {
         let token = mailed_token(site, mailbox).await.unwrap();
         world.names = world.names.with(field, token);

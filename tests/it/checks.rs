@@ -167,7 +167,7 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             );
             (vec![text(path, "7500", named)], nameless())
         }
-        "ConfirmApproval" => (
+        "ConfirmApproval" | "DecideReview" => (
             vec![Fault {
                 path: "decision",
                 value: Value::EnumNumber(2),

@@ -2,7 +2,8 @@
 
 pub mod names;
 mod states;
-mod verification;
+pub mod steps;
+pub mod verification;
 
 use std::collections::BTreeSet;
 

@@ -141,6 +141,8 @@ async fn what_the_service_gives_is_not_changed_and_what_was_submitted_stays_whol
             "network_membership",
             "submit_time",
             "suspension_reason",
+            "reverifying",
+            "reverified_steps",
         ] {
             let tried = update(ann, forged.clone(), &[field]).await;
             let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");

@@ -25,10 +25,10 @@ use crate::{
     people::{again, denied, events, identity, letters, link_invalid, mailed_token, staff},
 };
 
-const PAULA: &str = "paula@contoso.example";
-const ADA: &str = "ada@contoso.example";
+pub const PAULA: &str = "paula@contoso.example";
+pub const ADA: &str = "ada@contoso.example";
 
-async fn verification(caller: &Caller, name: &str) -> Verification {
+pub async fn verification(caller: &Caller, name: &str) -> Verification {
     let name = name.to_owned();
     let request = GetVerificationRequest { name };
     let done = caller.verification().get_verification(request).await;
@@ -36,13 +36,13 @@ async fn verification(caller: &Caller, name: &str) -> Verification {
 }
 
 /// The states of the three steps, and of the approver's decision.
-async fn states(caller: &Caller, name: &str) -> [State; 4] {
+pub async fn states(caller: &Caller, name: &str) -> [State; 4] {
     let told = verification(caller, name).await;
     let of = |i: usize| told.steps[i].state();
     [of(0), of(1), of(2), told.approval.as_ref().unwrap().state()]
 }
 
-async fn confirm(
+pub async fn confirm(
     site: &Site,
     token: &str,
     choice: ContactChoice,
@@ -56,7 +56,7 @@ async fn confirm(
     done.map(Response::into_inner)
 }
 
-async fn decide(
+pub async fn decide(
     site: &Site,
     token: &str,
     decision: ApprovalDecision,
@@ -72,7 +72,7 @@ async fn decide(
     done.map(Response::into_inner)
 }
 
-async fn resend(caller: &Caller, name: &str, step: Kind) -> Result<Verification, Status> {
+pub async fn resend(caller: &Caller, name: &str, step: Kind) -> Result<Verification, Status> {
     let request = ResendVerificationMailRequest {
         name: name.to_owned(),
         step: step as i32,
@@ -85,7 +85,7 @@ async fn resend(caller: &Caller, name: &str, step: Kind) -> Result<Verification,
     done.map(Response::into_inner)
 }
 
-async fn requirements(caller: &Caller, name: &str) -> Vec<Requirement> {
+pub async fn requirements(caller: &Caller, name: &str) -> Vec<Requirement> {
     let parent = name.to_owned();
     let request = ListRequirementsRequest { parent };
     let done = caller.verification().list_requirements(request).await;
@@ -93,14 +93,14 @@ async fn requirements(caller: &Caller, name: &str) -> Vec<Requirement> {
 }
 
 /// The last parts of the methods that requirements name.
-fn methods(all: &[Requirement]) -> BTreeSet<&str> {
+pub fn methods(all: &[Requirement]) -> BTreeSet<&str> {
     let last = |r: &'_ Requirement| r.method.rsplit('/').next().unwrap().len();
     all.iter()
         .map(|r| &r.method[r.method.len() - last(r)..])
         .collect()
 }
 
-async fn submitted(site: &Site) -> (TenantSite, String) {
+pub async fn submitted(site: &Site) -> (TenantSite, String) {
     let contoso = member_tenant(site, "contoso").await;
     let made = open(&contoso.admin.caller, all_in_one(whole("Contoso")))
         .await
@@ -114,7 +114,7 @@ async fn contact_and_approver_are_asked_by_mail_and_answer_once() {
     both(async |site| {
         let (contoso, name) = submitted(&site).await;
         let ann = &contoso.admin.caller;
-        use State::{InProgress, NotStarted, Verified};
+        use State::{ActionRequired, InProgress, NotStarted, Verified};
         let begun = [InProgress, NotStarted, NotStarted, InProgress];
         assert_eq!(states(ann, &name).await, begun);
         let due = requirements(ann, &name).await;
@@ -145,16 +145,17 @@ async fn contact_and_approver_are_asked_by_mail_and_answer_once() {
         }
         assert_eq!(
             states(ann, &name).await,
-            [Verified, InProgress, NotStarted, Verified]
+            [Verified, ActionRequired, NotStarted, Verified]
         );
-        assert!(requirements(ann, &name).await.is_empty());
+        let due = requirements(ann, &name).await;
+        assert_eq!(methods(&due), BTreeSet::from(["SubmitStep"]));
         assert_eq!(
             get(ann, &name).await.unwrap().state(),
             AccountState::Pending
         );
         assert_eq!(
             events(&site, "account.v1.VerificationStepChanged", &name).await,
-            2
+            3
         );
         refused(
             resend(ann, &name, Kind::Email).await,

@@ -1,0 +1,538 @@
+//! The steps of a verification (VER-1): what follows on what, from the e-mail to the active account, and back where a profile changes (VER-5).
+//!
+//! A step hasn't started, is in progress while somebody else than the account has it, waits for the account (action required), is verified or
+//! rejected. The employment begins when the contact confirmed, the business when the employment is verified; the business waits for the
+//! company approver too. Who else changes the row of a step calls `advance` afterwards, which does all that follows: so nothing is stuck. Each
+//! way into "action required" and "rejected" has its requirement in `requirement.rs`.
+
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
+    QueryFilter, QueryOrder, Set, Value,
+};
+use uuid::Uuid;
+
+use super::{
+    enrolment::state_changed,
+    entity::{
+        account::{self, Model},
+        verification_step::{self as step, Column, Entity},
+    },
+    profile::{Person, Profile},
+    review, verification,
+};
+use crate::{
+    access::{account_state, link},
+    app::Tx,
+    env::{DAY_US, Micros},
+    error::{Error, Result},
+    mail::{self, Template},
+    names::Name,
+    proto::{
+        access::LinkKind,
+        account::{
+            AccountState, ReviewKind, VerificationStepKind as Kind, VerificationStepState as State,
+        },
+    },
+    schedule::CHUNK,
+    store::{outbox::Event, scope_key::ScopeKey, sql, time::rfc3339},
+};
+
+/// A mailed link is good for so long (VER-2, VER-8).
+pub(super) const GOOD_US: Micros = 7 * DAY_US;
+/// A rejection can be appealed against for so long; then the account is rejected.
+pub(super) const APPEAL_US: Micros = 30 * DAY_US;
+/// Rejections that became final in one transaction.
+const FINAL_A_TURN: i64 = 50;
+
+/// All kinds, in order.
+pub(super) const KINDS: [Kind; 4] = [
+    Kind::Email,
+    Kind::Employment,
+    Kind::Business,
+    Kind::Approval,
+];
+
+/// The steps of an account, in order; none for those that were never submitted.
+pub(super) async fn all<C: ConnectionTrait>(db: &C, account: Uuid) -> Result<Vec<step::Model>> {
+    Ok(Entity::find()
+        .filter(Column::AccountId.eq(account))
+        .order_by_asc(Column::Kind)
+        .all(db)
+        .await?)
+}
+
+/// A step that is not there has not started.
+pub(super) fn of(all: &[step::Model], kind: Kind) -> Option<&step::Model> {
+    all.iter().find(|step| step.kind == kind as i64)
+}
+
+pub(super) fn is_in(all: &[step::Model], kind: Kind, state: State) -> bool {
+    of(all, kind).is_some_and(|step| step.state == state as i64)
+}
+
+/// Steps that reviewers decide.
+pub(super) fn is_reviewed(kind: Kind) -> bool {
+    matches!(kind, Kind::Employment | Kind::Business)
+}
+
+/// The kind of step that a review is of, and whether it is an appeal; none for what is no step.
+pub(super) fn of_review(kind: i64) -> Option<(Kind, bool)> {
+    const EMPLOYMENT: i64 = ReviewKind::Employment as i64;
+    const BUSINESS: i64 = ReviewKind::Business as i64;
+    const EMPLOYMENT_APPEAL: i64 = ReviewKind::EmploymentAppeal as i64;
+    const BUSINESS_APPEAL: i64 = ReviewKind::BusinessAppeal as i64;
+    match kind {
+        EMPLOYMENT => Some((Kind::Employment, false)),
+        BUSINESS => Some((Kind::Business, false)),
+        EMPLOYMENT_APPEAL => Some((Kind::Employment, true)),
+        BUSINESS_APPEAL => Some((Kind::Business, true)),
+        _ => None,
+    }
+}
+
+/// The kind of review that a step goes to.
+pub(super) fn review_kind(kind: Kind, appeal: bool) -> ReviewKind {
+    match (kind, appeal) {
+        (Kind::Employment, false) => ReviewKind::Employment,
+        (Kind::Employment, true) => ReviewKind::EmploymentAppeal,
+        (_, false) => ReviewKind::Business,
+        (_, true) => ReviewKind::BusinessAppeal,
+    }
+}
+
+/// Changes a step, and tells of the state that it came into.
+pub(super) async fn change(
+    tx: &mut Tx,
+    account: Uuid,
+    kind: Kind,
+    how: impl FnOnce(&mut step::Model) + Send,
+) -> Result<()> {
+    let found = Entity::find_by_id((account, kind as i64))
+        .one(tx.db())
+        .await?;
+    let mut row = found.ok_or_else(|| Error::internal("a submitted account lacks a step"))?;
+    let before = row.state;
+    how(&mut row);
+    let state = row.state;
+    row.into_active_model().reset_all().update(tx.db()).await?;
+    if state != before {
+        tx.emit(
+            Event::new(
+                "entente.account.v1.VerificationStepChanged",
+                Name::Account(account),
+            )
+            .with("kind", kind as i32)
+            .with("state", state),
+        );
+    }
+    Ok(())
+}
+
+/// Puts a step into a state, with what goes with each.
+pub(super) fn enter(row: &mut step::Model, state: State, reason: &str, now: Micros) {
+    let is_mailed =
+        !matches!(row.kind, k if k == Kind::Employment as i64 || k == Kind::Business as i64);
+    row.state = state as i64;
+    reason.clone_into(&mut row.reason);
+    row.asked = String::new();
+    row.appeal_until = None;
+    row.link_expire_time = (is_mailed && state == State::InProgress).then_some(now + GOOD_US);
+    row.end_time = matches!(state, State::Verified | State::Rejected).then_some(now);
+    match state {
+        State::NotStarted => {
+            row.start_time = None;
+            row.reviewed = false;
+            row.rejected_by = None;
+            row.appealed = false;
+        }
+        State::InProgress if is_mailed => row.start_time = Some(now),
+        _ => row.start_time = row.start_time.or(Some(now)),
+    }
+}
+
+/// Puts a step into a state.
+pub(super) async fn set(
+    tx: &mut Tx,
+    account: Uuid,
+    kind: Kind,
+    state: State,
+    reason: &str,
+) -> Result<()> {
+    let now = tx.now();
+    change(tx, account, kind, |row| enter(row, state, reason, now)).await
+}
+
+/// Makes the steps of an account anew, in the states given.
+pub(super) async fn make(tx: &mut Tx, account: Uuid, state: impl Fn(Kind) -> State) -> Result<()> {
+    let sql = "DELETE FROM verification_steps WHERE account_id = $1";
+    sql::execute(tx.db(), sql, [account.into()]).await?;
+    for kind in KINDS {
+        let mut row = step::Model {
+            account_id: account,
+            kind: kind as i64,
+            state: State::NotStarted as i64,
+            reason: String::new(),
+            link_expire_time: None,
+            start_time: None,
+            end_time: None,
+            asked: String::new(),
+            reviewed: false,
+            rejected_by: None,
+            appeal_until: None,
+            appealed: false,
+        };
+        enter(&mut row, state(kind), "", tx.now());
+        Entity::insert(row.into_active_model())
+            .exec_without_returning(tx.db())
+            .await?;
+    }
+    Ok(())
+}
+
+// ---- forwards
+
+/// Does all that follows from how the steps are: begins those whose turn has come, and makes an account active that is verified in all. Gives
+/// the account as it is then.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn advance(tx: &mut Tx, account: Uuid) -> Result<Model> {
+    let row = verification::find(tx.db(), account).await?;
+    // Each round begins a step or ends one, so there are few.
+    for _ in 0..2 * KINDS.len() {
+        let steps = all(tx.db(), account).await?;
+        let is = |kind, state| is_in(&steps, kind, state);
+        if is(Kind::Email, State::Verified) && is(Kind::Employment, State::NotStarted) {
+            begin_employment(tx, &row).await?;
+        } else if is(Kind::Employment, State::Verified) && is(Kind::Business, State::NotStarted) {
+            // The account brings documents, unless a register is asked first.
+            set(
+                tx,
+                account,
+                Kind::Business,
+                State::ActionRequired,
+                "DOCUMENTS",
+            )
+            .await?;
+        } else if is(Kind::Business, State::InProgress)
+            && is(Kind::Approval, State::Verified)
+            && of(&steps, Kind::Business).is_some_and(|step| step.reviewed)
+        {
+            set(tx, account, Kind::Business, State::Verified, "").await?;
+        } else {
+            return stand(tx, row, &steps).await;
+        }
+    }
+    Err(Error::internal("a verification goes round in circles"))
+}
+
+/// What an account is by its steps: active once all are verified, and of an active one which it is verified in again.
+async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> {
+    let open = KINDS
+        .iter()
+        .filter(|kind| !is_in(steps, **kind, State::Verified));
+    let open = open.fold(0, |bits, kind| bits | 1_i64 << *kind as i64);
+    let (pending, active) = (AccountState::Pending as i64, AccountState::Active as i64);
+    let becomes_active = open == 0 && row.state == pending;
+    // One that is suspended meanwhile gets the state that it would have.
+    let waits_active =
+        open == 0 && row.state == AccountState::Suspended as i64 && row.state_before == pending;
+    let was_active = row.state == active
+        || (row.state == AccountState::Suspended as i64 && row.state_before == active);
+    let reverifying = if was_active { open } else { 0 };
+    if !becomes_active && !waits_active && reverifying == row.reverifying {
+        return Ok(row);
+    }
+    let mut changed = row.clone().into_active_model();
+    if becomes_active {
+        account_state::check_transition(row.state, AccountState::Active)?;
+        changed.state = Set(active);
+    }
+    if waits_active {
+        changed.state_before = Set(active);
+    }
+    changed.reverifying = Set(reverifying);
+    changed.update_time = Set(tx.now());
+    changed.version = Set(row.version + 1);
+    let changed: Model = changed.update(tx.db()).await?;
+    if becomes_active {
+        state_changed(tx, &row, &changed);
+        tell(tx, &changed, Template::AccountActive, &[]).await?;
+    }
+    Ok(changed)
+}
+
+/// The contact confirmed. An address in a domain that an associated tenant has proven to be its own says enough; else there are documents.
+async fn begin_employment(tx: &mut Tx, row: &Model) -> Result<()> {
+    let (state, reason) = if is_proven_by_domain(tx, row).await? {
+        (State::Verified, "")
+    } else {
+        (State::ActionRequired, "DOCUMENTS")
+    };
+    set(tx, row.id, Kind::Employment, state, reason).await
+}
+
+/// Whether the primary contact's address lies in a verified domain of an associated tenant (VER-3).
+async fn is_proven_by_domain(_tx: &Tx, _row: &Model) -> Result<bool> {
+    Ok(false)
+}
+
+/// Mails the primary contact.
+pub(super) async fn tell(
+    tx: &mut Tx,
+    row: &Model,
+    template: Template,
+    more: &[(&str, String)],
+) -> Result<()> {
+    let contact = Profile::from_stored(&row.profile).primary_contact;
+    let Some(contact) = contact else {
+        return Ok(());
+    };
+    let mut values = vec![
+        ("name", contact.display_name),
+        ("publisher", row.publisher_display_name.clone()),
+        ("account", Name::Account(row.id).to_string()),
+    ];
+    values.extend(more.iter().cloned());
+    mail::queue(tx, template, &contact.email, Name::Account(row.id), &values).await
+}
+
+// ---- decisions
+
+/// A reviewer, or a register, approved of a step.
+pub(super) async fn approved(tx: &mut Tx, account: Uuid, kind: Kind) -> Result<()> {
+    let now = tx.now();
+    change(tx, account, kind, |row| {
+        if kind == Kind::Business {
+            enter(row, State::InProgress, "COMPANY_APPROVAL", now);
+            row.reviewed = true;
+        } else {
+            enter(row, State::Verified, "", now);
+        }
+        row.rejected_by = None;
+        row.appealed = false;
+    })
+    .await?;
+    advance(tx, account).await?;
+    Ok(())
+}
+
+/// A reviewer rejected a step: it can be appealed against once. A lost appeal rejects the account.
+pub(super) async fn rejected(
+    tx: &mut Tx,
+    account: Uuid,
+    kind: Kind,
+    reason: &str,
+    by: Option<Uuid>,
+) -> Result<()> {
+    let now = tx.now();
+    let steps = all(tx.db(), account).await?;
+    let is_final = of(&steps, kind).is_some_and(|step| step.appealed);
+    change(tx, account, kind, |row| {
+        enter(row, State::Rejected, reason, now);
+        row.rejected_by = by;
+        row.appeal_until = (!is_final).then_some(now + APPEAL_US);
+    })
+    .await?;
+    let row = advance(tx, account).await?;
+    if is_final {
+        return reject(tx, &row, reason).await;
+    }
+    let values = [
+        ("reason", reason.to_owned()),
+        ("until", rfc3339(now + APPEAL_US)),
+    ];
+    tell(tx, &row, Template::StepRejected, &values).await
+}
+
+/// Refuses an account for good.
+async fn reject(tx: &mut Tx, row: &Model, reason: &str) -> Result<()> {
+    account_state::check_transition(row.state, AccountState::Rejected)?;
+    let mut changed = row.clone().into_active_model();
+    changed.state = Set(AccountState::Rejected as i64);
+    changed.suspension_reason = Set(String::new());
+    changed.reverifying = Set(0);
+    changed.update_time = Set(tx.now());
+    changed.version = Set(row.version + 1);
+    let changed: Model = changed.update(tx.db()).await?;
+    state_changed(tx, row, &changed);
+    give_up(tx, row.id).await?;
+    let values = [("reason", reason.to_owned())];
+    tell(tx, &changed, Template::AccountRejected, &values).await
+}
+
+/// Takes all that is asked about an account out of the hands of those who are asked: its verification is over.
+pub(super) async fn give_up(tx: &mut Tx, account: Uuid) -> Result<()> {
+    for kind in [Kind::Employment, Kind::Business] {
+        for appeal in [false, true] {
+            let of = review_kind(kind, appeal);
+            review::withdraw(tx, of, Name::Account(account)).await?;
+        }
+    }
+    for kind in [LinkKind::ContactConfirmation, LinkKind::CompanyApproval] {
+        link::revoke(tx, kind, account).await?;
+    }
+    let sql = "UPDATE verification_steps SET appeal_until = NULL WHERE account_id = $1";
+    sql::execute(tx.db(), sql, [account.into()]).await?;
+    Ok(())
+}
+
+#[derive(FromQueryResult)]
+struct Due {
+    account_id: Uuid,
+}
+
+/// Rejects accounts whose rejected step nobody appealed against in time.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn reject_unappealed(tx: &mut Tx) -> Result<u64> {
+    let sql = "SELECT account_id FROM verification_steps WHERE appeal_until <= $1 ORDER BY appeal_until LIMIT $2";
+    let values: [Value; 2] = [tx.now().into(), FINAL_A_TURN.into()];
+    let found = sql::all::<Due, _>(tx.db(), sql, values).await?;
+    let scopes: Vec<_> = found
+        .iter()
+        .map(|d| ScopeKey::Account(d.account_id))
+        .collect();
+    tx.lock(scopes).await?;
+    for Due { account_id } in &found {
+        let steps = all(tx.db(), *account_id).await?;
+        let due = steps
+            .iter()
+            .find(|s| s.appeal_until.is_some_and(|at| at <= tx.now()));
+        if let Some(due) = due {
+            let row = verification::find(tx.db(), *account_id).await?;
+            reject(tx, &row, &due.reason).await?;
+        }
+    }
+    let is_full = i64::try_from(found.len()).is_ok_and(|n| n == FINAL_A_TURN);
+    Ok(if is_full { CHUNK.unsigned_abs() } else { 0 })
+}
+
+// ---- back
+
+/// Which steps a change of the profile sends back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Back {
+    email: bool,
+    employment: bool,
+    business: bool,
+    approval: bool,
+}
+
+impl Back {
+    fn of(old: &Model, new: &Model) -> Self {
+        let (was, is) = (
+            Profile::from_stored(&old.profile),
+            Profile::from_stored(&new.profile),
+        );
+        let address = |p: &Option<Person>| p.as_ref().map(|p| p.email.to_lowercase());
+        let name = |p: &Option<Person>| p.as_ref().map(|p| p.display_name.clone());
+        // One that is taken away can't be asked, and is demanded of what was submitted.
+        let contact = is.primary_contact.is_some();
+        let email = contact && address(&was.primary_contact) != address(&is.primary_contact);
+        let renamed = contact && name(&was.primary_contact) != name(&is.primary_contact);
+        let (before, after) = (&was.company_approver, &is.company_approver);
+        Self {
+            email,
+            employment: email || renamed,
+            business: old.legal_name != new.legal_name || was.address != is.address,
+            approval: after.is_some()
+                && (address(before) != address(after) || name(before) != name(after)),
+        }
+    }
+
+    fn is_none(self) -> bool {
+        !(self.email || self.employment || self.business || self.approval)
+    }
+}
+
+/// The profile of an account changed that is being verified, or was: what it concerns is verified anew. Gives the account as it is then.
+///
+/// # Errors
+/// `WRONG_STATE` while a step that it concerns is rejected or appealed: that is decided first.
+pub(super) async fn profile_changed(tx: &mut Tx, old: &Model, row: Model) -> Result<Model> {
+    let back = Back::of(old, &row);
+    let is_verified = row.state == AccountState::Active as i64;
+    if back.is_none() || !(is_verified || row.state == AccountState::Pending as i64) {
+        return Ok(row);
+    }
+    if all(tx.db(), row.id).await?.is_empty() {
+        // Brought in by the operator: taken for verified until now.
+        make(tx, row.id, |_| State::Verified).await?;
+    }
+    let steps = all(tx.db(), row.id).await?;
+    for (kind, is_back) in [
+        (Kind::Employment, back.employment),
+        (Kind::Business, back.business),
+    ] {
+        let is_stuck = is_in(&steps, kind, State::Rejected)
+            || of(&steps, kind).is_some_and(|s| s.appealed && s.state != State::Verified as i64);
+        if is_back && is_stuck {
+            return Err(
+                Error::precondition(crate::error::Reason::WrongState).with("state", "REJECTED")
+            );
+        }
+    }
+    if back.email {
+        set(tx, row.id, Kind::Email, State::InProgress, "").await?;
+        verification::send(tx, &row, Kind::Email).await?;
+    }
+    if back.employment {
+        restart(tx, row.id, Kind::Employment).await?;
+        // What comes after waits for it again, if it wasn't done.
+        if !is_in(&steps, Kind::Business, State::Verified)
+            && !is_in(&steps, Kind::Business, State::Rejected)
+            && !of(&steps, Kind::Business).is_some_and(|s| s.appealed)
+        {
+            restart(tx, row.id, Kind::Business).await?;
+        }
+    }
+    if back.business {
+        restart(tx, row.id, Kind::Business).await?;
+    }
+    if back.approval {
+        let now = tx.now();
+        change(tx, row.id, Kind::Approval, |s| {
+            enter(s, State::InProgress, "", now)
+        })
+        .await?;
+        verification::send(tx, &row, Kind::Approval).await?;
+        // The business was approved of by a reviewer, and waits for the new approver only.
+        let steps = all(tx.db(), row.id).await?;
+        if is_in(&steps, Kind::Business, State::Verified) {
+            change(tx, row.id, Kind::Business, |s| {
+                enter(s, State::InProgress, "COMPANY_APPROVAL", now);
+                s.reviewed = true;
+            })
+            .await?;
+        }
+    }
+    advance(tx, row.id).await
+}
+
+/// A step begins anew, when its turn has come; what reviewers have of it is void.
+async fn restart(tx: &mut Tx, account: Uuid, kind: Kind) -> Result<()> {
+    for appeal in [false, true] {
+        let of = review_kind(kind, appeal);
+        review::withdraw(tx, of, Name::Account(account)).await?;
+    }
+    set(tx, account, kind, State::NotStarted, "").await
+}
+
+/// The steps that an active account is verified in again, from their bits.
+pub(super) fn reverified(bits: i64) -> impl Iterator<Item = Kind> {
+    KINDS
+        .into_iter()
+        .filter(move |kind| bits & (1 << *kind as i64) != 0)
+}
+
+/// The account whose verification goes on: submitted, or verified anew.
+pub(super) fn demand_under_way(row: &account::Model) -> Result<()> {
+    let is_anew = row.state == AccountState::Active as i64 && row.reverifying != 0;
+    if row.state == AccountState::Pending as i64 || is_anew {
+        Ok(())
+    } else {
+        Err(account_state::wrong_state(row.state))
+    }
+}

@@ -1,0 +1,806 @@
+//! VerificationService: employment and business, decided by reviewers, until the account is active, or rejected.
+
+use std::collections::BTreeMap;
+
+use entente::proto::{
+    account::{
+        Account, AccountState, AppealDecisionRequest, ApprovalDecision, CloseAccountRequest,
+        ContactChoice, DecideReviewRequest, GetEnrolmentForApprovalRequest, RequestMoreRequest,
+        Requirement, RequirementBlock, Review, ReviewDecision, ReviewKind, ReviewState,
+        SubmitStepRequest, UpdateAccountRequest, Verification, VerificationStepKind as Kind,
+        VerificationStepState as State,
+    },
+    operator::OperatorRole,
+};
+use tonic::{Code, Response, Status};
+
+use super::{
+    draft_of, get, member_tenant, open, required, satisfy, update,
+    verification::{
+        ADA, PAULA, confirm, decide, methods, requirements, resend, states, submitted, verification,
+    },
+    whole,
+};
+use crate::{
+    claims::execute,
+    harness::{Caller, Database, Person, Site, TenantSite, both, fields, refused, request_id},
+    network::contact,
+    people::{
+        again, denied, events, identity, letters, link_invalid, literal, mailed_token, mask,
+        operator_tenant, staff,
+    },
+    reviews::{claim, queue, review, reviewer},
+};
+
+/// A document of an account, as if it had been uploaded; gives its name.
+pub async fn document(site: &Site, account: &str) -> String {
+    let name = format!("{account}/documents/{}", request_id());
+    let bytes = match site.database {
+        Database::Sqlite => "x'00'",
+        Database::Postgres => "'\\x00'::bytea",
+    };
+    let (of, it) = (literal(site, account), literal(site, &name));
+    let sql = format!(
+        "INSERT INTO documents (id, account_id, uploaded_by_kind, uploaded_by_id, uploaded_by_tenant_id, display_name, size_bytes, media_type, \
+         sha256, blob_key, create_time) VALUES ({it}, {of}, 1, {it}, {it}, 'register.pdf', 1, 'application/pdf', {bytes}, '{name}', 1)"
+    );
+    execute(&site.app, &sql).await.unwrap();
+    name
+}
+
+fn submission(account: &str, step: Kind, documents: &[&str], note: &str) -> SubmitStepRequest {
+    SubmitStepRequest {
+        name: account.to_owned(),
+        step: step as i32,
+        documents: documents.iter().map(|d| (*d).to_owned()).collect(),
+        note: note.to_owned(),
+        ..SubmitStepRequest::default()
+    }
+}
+
+async fn send(caller: &Caller, request: SubmitStepRequest) -> Result<Verification, Status> {
+    let done = caller.verification().submit_step(request).await;
+    done.map(Response::into_inner)
+}
+
+/// Submits a step with a new document.
+async fn submit_step(site: &Site, caller: &Caller, account: &str, step: Kind) {
+    let paper = document(site, account).await;
+    let request = submission(account, step, &[&paper], "As asked.");
+    send(caller, request).await.unwrap();
+}
+
+async fn appeal(
+    caller: &Caller,
+    account: &str,
+    step: Kind,
+    documents: &[&str],
+) -> Result<Verification, Status> {
+    let request = AppealDecisionRequest {
+        name: account.to_owned(),
+        step: step as i32,
+        documents: documents.iter().map(|d| (*d).to_owned()).collect(),
+        note: "We object.".to_owned(),
+        ..AppealDecisionRequest::default()
+    };
+    let done = caller.verification().appeal_decision(request).await;
+    done.map(Response::into_inner)
+}
+
+async fn judge(
+    caller: &Caller,
+    review: &str,
+    decision: ReviewDecision,
+    reason: &str,
+) -> Result<Review, Status> {
+    let request = DecideReviewRequest {
+        name: review.to_owned(),
+        decision: decision as i32,
+        reason: reason.to_owned(),
+        ..DecideReviewRequest::default()
+    };
+    let done = caller.verification().decide_review(request).await;
+    done.map(Response::into_inner)
+}
+
+async fn ask_for(caller: &Caller, review: &str, text: &str) -> Result<Review, Status> {
+    let request = RequestMoreRequest {
+        name: review.to_owned(),
+        text: text.to_owned(),
+        ..RequestMoreRequest::default()
+    };
+    let done = caller.verification().request_more(request).await;
+    done.map(Response::into_inner)
+}
+
+/// The only waiting review of a kind.
+async fn waiting(caller: &Caller, kind: ReviewKind) -> Review {
+    let mut found = queue(caller, kind, "state = WAITING").await;
+    assert_eq!(found.len(), 1, "{kind:?}");
+    found.pop().unwrap()
+}
+
+/// Claims the only waiting review of a kind, and decides it.
+async fn settle(caller: &Caller, kind: ReviewKind, decision: ReviewDecision) -> Review {
+    let found = waiting(caller, kind).await;
+    claim(caller, &found.name).await.unwrap();
+    judge(caller, &found.name, decision, "Because.")
+        .await
+        .unwrap()
+}
+
+/// No dead ends: whatever waits for the account, or was rejected, has its requirement.
+async fn no_dead_end(caller: &Caller, account: &str) -> Vec<Requirement> {
+    let due = requirements(caller, account).await;
+    let told = verification(caller, account).await;
+    let state = get(caller, account).await.unwrap().state();
+    let by_step: BTreeMap<_, _> = due.iter().map(|r| (r.step.as_str(), r)).collect();
+    for step in told.steps.iter().chain(&told.approval) {
+        let name = step.kind().as_str_name();
+        let name = name.trim_start_matches("VERIFICATION_STEP_KIND_");
+        let waits = step.state() == State::ActionRequired
+            || (step.state() == State::Rejected && state != AccountState::Rejected);
+        if state == AccountState::Pending || state == AccountState::Active {
+            assert!(!waits || by_step.contains_key(name), "{step:?} {due:?}");
+        }
+        if let Some(found) = by_step.get(name).filter(|_| waits) {
+            assert!(!found.text.is_empty() && !found.method.is_empty());
+        }
+    }
+    due
+}
+
+/// An active account, by all that makes one so.
+async fn active(site: &Site, rita: &Person) -> (TenantSite, String) {
+    let (contoso, name) = submitted(site).await;
+    let ann = &contoso.admin.caller;
+    let to_paula = mailed_token(site, PAULA).await.unwrap();
+    let to_ada = mailed_token(site, ADA).await.unwrap();
+    confirm(site, &to_paula, ContactChoice::Confirm)
+        .await
+        .unwrap();
+    decide(site, &to_ada, ApprovalDecision::Approve, "")
+        .await
+        .unwrap();
+    for (step, kind) in [
+        (Kind::Employment, ReviewKind::Employment),
+        (Kind::Business, ReviewKind::Business),
+    ] {
+        submit_step(site, ann, &name, step).await;
+        settle(&rita.caller, kind, ReviewDecision::Approve).await;
+    }
+    assert_eq!(get(ann, &name).await.unwrap().state(), AccountState::Active);
+    (contoso, name)
+}
+
+// proves VER-1, VER-3, VER-4, VER-7, VER-8, ACC-13
+#[tokio::test]
+async fn an_empty_draft_becomes_active_by_doing_nothing_but_what_its_requirements_say() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let contoso = member_tenant(&site, "contoso").await;
+        let ann = &contoso.admin.caller;
+        let empty = Account {
+            country_code: "FR".to_owned(),
+            ..Account::default()
+        };
+        let made = open(ann, draft_of(empty)).await.unwrap();
+        let name = made.account.unwrap().name;
+        let mut done = Vec::new();
+        while get(ann, &name).await.unwrap().state() != AccountState::Active {
+            assert!(done.len() < 40, "{done:?}");
+            let due = required(ann, &name).await.unwrap();
+            let method = due
+                .first()
+                .map_or("", |r| r.method.rsplit('/').next().unwrap());
+            match method {
+                // Nothing is the account's to do: a reviewer has it.
+                "" => {
+                    let mut found = queue(&rita.caller, ReviewKind::Unspecified, "").await;
+                    let found = found.pop().unwrap().name;
+                    claim(&rita.caller, &found).await.unwrap();
+                    judge(&rita.caller, &found, ReviewDecision::Approve, "")
+                        .await
+                        .unwrap();
+                }
+                "ConfirmContact" => {
+                    let token = mailed_token(&site, PAULA).await.unwrap();
+                    confirm(&site, &token, ContactChoice::Confirm)
+                        .await
+                        .unwrap();
+                }
+                "ConfirmApproval" => {
+                    let token = mailed_token(&site, ADA).await.unwrap();
+                    decide(&site, &token, ApprovalDecision::Approve, "")
+                        .await
+                        .unwrap();
+                }
+                "SubmitStep" => {
+                    let step = match due[0].step.as_str() {
+                        "EMPLOYMENT" => Kind::Employment,
+                        "BUSINESS" => Kind::Business,
+                        other => panic!("{other} is no step that is submitted"),
+                    };
+                    assert_eq!(due[0].attempts_left, None);
+                    submit_step(&site, ann, &name, step).await;
+                }
+                _ => satisfy(ann, &name, &due[0], &whole("Contoso")).await,
+            }
+            done.push(method.to_owned());
+            no_dead_end(ann, &name).await;
+        }
+        let reviewed = done.iter().filter(|method| method.is_empty()).count();
+        assert_eq!(reviewed, 2, "{done:?}");
+        assert!(required(ann, &name).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+// proves VER-1, VER-3, VER-4, VER-6, VER-7, VER-8, ACC-8
+#[tokio::test]
+async fn reviewers_ask_get_and_approve_and_the_account_is_active_with_both_its_mails() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let (contoso, name) = submitted(&site).await;
+        let ann = &contoso.admin.caller;
+        let dee = site.person(&contoso, "dee").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let theirs = site.account(&fabrikam, "Fabrikam").await;
+        let paper = document(&site, &name).await;
+        let early = submission(&name, Kind::Employment, &[&paper], "");
+        refused(
+            send(ann, early.clone()).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        use State::{ActionRequired, InProgress, NotStarted, Verified};
+        let begun = [Verified, ActionRequired, NotStarted, InProgress];
+        assert_eq!(states(ann, &name).await, begun);
+
+        // What is submitted is the account's, by those who may, and has a document.
+        for stranger in [&dee.caller, &fabrikam.admin.caller, &rita.caller] {
+            denied(send(stranger, early.clone()).await);
+            denied(appeal(stranger, &name, Kind::Employment, &[&paper]).await);
+        }
+        let foreign = document(&site, &theirs).await;
+        for (step, documents, reason, field) in [
+            (Kind::Employment, vec![], "DOCUMENTS_NEEDED", "documents"),
+            (
+                Kind::Employment,
+                vec![foreign.as_str()],
+                "INVALID_FIELDS",
+                "documents[0]",
+            ),
+            (Kind::Email, vec![paper.as_str()], "INVALID_FIELDS", "step"),
+        ] {
+            let tried = send(ann, submission(&name, step, &documents, "Here.")).await;
+            let status = refused(tried, Code::InvalidArgument, reason);
+            assert_eq!(fields(&status), [field]);
+        }
+        refused(
+            send(ann, submission(&name, Kind::Business, &[&paper], "")).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        let dry = SubmitStepRequest {
+            validate_only: true,
+            ..early.clone()
+        };
+        send(ann, dry).await.unwrap();
+        assert!(
+            queue(&rita.caller, ReviewKind::Employment, "")
+                .await
+                .is_empty()
+        );
+        send(ann, early.clone()).await.unwrap();
+        assert!(
+            no_dead_end(ann, &name)
+                .await
+                .iter()
+                .all(|r| r.step == "APPROVAL")
+        );
+        // A document is evidence once.
+        refused(
+            send(ann, early).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+
+        let found = waiting(&rita.caller, ReviewKind::Employment).await.name;
+        refused(
+            judge(&rita.caller, &found, ReviewDecision::Approve, "").await,
+            Code::FailedPrecondition,
+            "REVIEW_NOT_CLAIMED",
+        );
+        claim(&rita.caller, &found).await.unwrap();
+        let seen = review(&rita.caller, &found).await.unwrap();
+        assert_eq!(seen.documents.len(), 1);
+        assert_eq!(seen.documents[0].name, paper);
+        let company = seen.company.unwrap();
+        assert_eq!(company.primary_contact.unwrap().email, PAULA);
+        let tried = judge(&rita.caller, &found, ReviewDecision::Reject, " ").await;
+        let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_eq!(fields(&status), ["reason"]);
+
+        // More is asked for, and brought, as often as it takes.
+        for text in ["Your contract, please.", "The second page, please."] {
+            claim(&rita.caller, &found).await.unwrap();
+            let asked = ask_for(&rita.caller, &found, text).await.unwrap();
+            assert_eq!(asked.state(), ReviewState::MoreRequested);
+            let due = no_dead_end(ann, &name).await;
+            let of_step = due.iter().find(|r| r.step == "EMPLOYMENT").unwrap();
+            assert_eq!(of_step.detail, text);
+            let step = &verification(ann, &name).await.steps[1];
+            assert_eq!((step.state(), step.asked.as_str()), (ActionRequired, text));
+            submit_step(&site, ann, &name, Kind::Employment).await;
+        }
+        assert_eq!(
+            waiting(&rita.caller, ReviewKind::Employment).await.name,
+            found
+        );
+        let seen = review(&rita.caller, &found).await.unwrap();
+        assert_eq!(seen.documents.len(), 3);
+        let done = settle(
+            &rita.caller,
+            ReviewKind::Employment,
+            ReviewDecision::Approve,
+        )
+        .await;
+        assert_eq!(done.decided_by, rita.name);
+        assert_eq!(
+            states(ann, &name).await,
+            [Verified, Verified, ActionRequired, InProgress]
+        );
+
+        // The business is not verified without the approver.
+        submit_step(&site, ann, &name, Kind::Business).await;
+        settle(&rita.caller, ReviewKind::Business, ReviewDecision::Approve).await;
+        assert_eq!(
+            states(ann, &name).await,
+            [Verified, Verified, InProgress, InProgress]
+        );
+        assert_eq!(
+            methods(&no_dead_end(ann, &name).await)
+                .into_iter()
+                .collect::<Vec<_>>(),
+            ["ConfirmApproval"]
+        );
+        assert_eq!(
+            get(ann, &name).await.unwrap().state(),
+            AccountState::Pending
+        );
+        // The approver sees all of it, and the link stays good.
+        let to_ada = mailed_token(&site, ADA).await.unwrap();
+        let look = async |token: &str| {
+            let token = token.to_owned();
+            let request = GetEnrolmentForApprovalRequest { token };
+            let mut nobody = site.nobody().verification();
+            let done = nobody.get_enrolment_for_approval(request).await;
+            done.map(Response::into_inner)
+        };
+        for _ in 0..2 {
+            let seen = look(&to_ada).await.unwrap();
+            assert_eq!(seen.legal_name, "Contoso SA");
+            assert_eq!(seen.primary_contact.unwrap().email, PAULA);
+            assert_eq!(seen.accepted_agreements, ["PARTNER_NETWORK 0"]);
+        }
+        link_invalid(look("entl_nonsense").await);
+        decide(&site, &to_ada, ApprovalDecision::Approve, "")
+            .await
+            .unwrap();
+        link_invalid(look(&to_ada).await);
+        assert_eq!(states(ann, &name).await, [Verified; 4]);
+        assert_eq!(get(ann, &name).await.unwrap().state(), AccountState::Active);
+        let mails = letters(&site).await;
+        let to_paula: Vec<_> = mails.iter().filter(|l| l.to == PAULA).collect();
+        let about = |text: &str| to_paula.iter().filter(|l| l.text.contains(text)).count();
+        assert_eq!((about("Please confirm"), about("is active")), (1, 1));
+        assert_eq!(about("Your contract, please."), 1);
+        assert_eq!(
+            events(&site, "account.v1.AccountStateChanged", &name).await,
+            2
+        );
+        assert_eq!(events(&site, "account.v1.ReviewDecided", &found).await, 1);
+    })
+    .await;
+}
+
+// proves VER-6, VER-7, ACC-13, ATK-23
+#[tokio::test]
+async fn a_rejection_is_appealed_once_and_another_reviewer_has_it() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let (contoso, name) = submitted(&site).await;
+        let ann = &contoso.admin.caller;
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        let to_ada = mailed_token(&site, ADA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        decide(&site, &to_ada, ApprovalDecision::Approve, "")
+            .await
+            .unwrap();
+        submit_step(&site, ann, &name, Kind::Employment).await;
+        settle(&rita.caller, ReviewKind::Employment, ReviewDecision::Reject).await;
+        let step = &verification(ann, &name).await.steps[1];
+        assert_eq!(
+            (step.state(), step.reason.as_str()),
+            (State::Rejected, "Because.")
+        );
+        assert!(step.appeal_expire_time.is_some());
+        let due = no_dead_end(ann, &name).await;
+        assert_eq!(due.len(), 1);
+        assert!(due[0].method.ends_with("/AppealDecision") && due[0].deadline.is_some());
+        assert_eq!(
+            (due[0].attempts_left, due[0].detail.as_str()),
+            (Some(1), "Because.")
+        );
+        // Another contact is no way round it.
+        let other = Account {
+            name: name.clone(),
+            primary_contact: Some(contact("Pia")),
+            ..whole("Contoso")
+        };
+        refused(
+            update(ann, other.clone(), &["primary_contact"]).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        let tried = appeal(ann, &name, Kind::Employment, &[]).await;
+        refused(tried, Code::InvalidArgument, "DOCUMENTS_NEEDED");
+        let paper = document(&site, &name).await;
+        appeal(ann, &name, Kind::Employment, &[&paper])
+            .await
+            .unwrap();
+        refused(
+            appeal(ann, &name, Kind::Employment, &[&paper]).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        // Whoever rejected it has no say, and there is nobody else.
+        let found = waiting(&rita.caller, ReviewKind::EmploymentAppeal).await;
+        assert!(found.no_other_reviewer);
+        refused(
+            claim(&rita.caller, &found.name).await,
+            Code::PermissionDenied,
+            "NO_OTHER_REVIEWER",
+        );
+        let rob = reviewer(&site, "rob").await;
+        let found = waiting(&rita.caller, ReviewKind::EmploymentAppeal).await;
+        assert!(!found.no_other_reviewer);
+        refused(
+            claim(&rita.caller, &found.name).await,
+            Code::PermissionDenied,
+            "REVIEWER_INVOLVED",
+        );
+        claim(&rob.caller, &found.name).await.unwrap();
+        // More can be asked for of an appeal too.
+        ask_for(&rob.caller, &found.name, "A better scan.")
+            .await
+            .unwrap();
+        no_dead_end(ann, &name).await;
+        submit_step(&site, ann, &name, Kind::Employment).await;
+        settle(
+            &rob.caller,
+            ReviewKind::EmploymentAppeal,
+            ReviewDecision::Approve,
+        )
+        .await;
+        no_dead_end(ann, &name).await;
+
+        // The second one is lost, which is the end.
+        submit_step(&site, ann, &name, Kind::Business).await;
+        settle(&rob.caller, ReviewKind::Business, ReviewDecision::Reject).await;
+        let paper = document(&site, &name).await;
+        appeal(ann, &name, Kind::Business, &[&paper]).await.unwrap();
+        no_dead_end(ann, &name).await;
+        settle(
+            &rita.caller,
+            ReviewKind::BusinessAppeal,
+            ReviewDecision::Reject,
+        )
+        .await;
+        assert_eq!(
+            get(ann, &name).await.unwrap().state(),
+            AccountState::Rejected
+        );
+        assert!(no_dead_end(ann, &name).await.is_empty());
+        let paper = document(&site, &name).await;
+        refused(
+            appeal(ann, &name, Kind::Business, &[&paper]).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        let mails = letters(&site).await;
+        let to_paula = |text: &str| {
+            let theirs = mails.iter().filter(|l| l.to == PAULA);
+            theirs.filter(|l| l.text.contains(text)).count()
+        };
+        assert_eq!(to_paula("You can appeal once"), 2);
+        assert_eq!(to_paula("was rejected for good"), 1);
+    })
+    .await;
+}
+
+// proves VER-7, ACC-13
+#[tokio::test]
+async fn a_rejection_that_nobody_appeals_against_is_final_after_thirty_days() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let (contoso, name) = submitted(&site).await;
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        submit_step(&site, &contoso.admin.caller, &name, Kind::Employment).await;
+        settle(&rita.caller, ReviewKind::Employment, ReviewDecision::Reject).await;
+        site.advance(29 * 86_400).await;
+        site.settle().await;
+        let ann = again(&site, &contoso.admin).await;
+        assert_eq!(
+            get(&ann, &name).await.unwrap().state(),
+            AccountState::Pending
+        );
+        // The other link ran out meanwhile, and can be mailed so often.
+        let due = no_dead_end(&ann, &name).await;
+        let mails = due.iter().find(|r| r.step == "APPROVAL").unwrap();
+        let left = mails.attempts_left.unwrap();
+        resend(&ann, &name, Kind::Approval).await.unwrap();
+        site.advance(8 * 86_400).await;
+        site.settle().await;
+        let ann = again(&site, &contoso.admin).await;
+        assert_eq!(
+            get(&ann, &name).await.unwrap().state(),
+            AccountState::Rejected
+        );
+        assert!(left > 0 && no_dead_end(&ann, &name).await.is_empty());
+    })
+    .await;
+}
+
+// proves VER-6, ATK-23
+#[tokio::test]
+async fn the_operators_own_account_needs_two_reviewers() {
+    both(async |site| {
+        let (rita, rob) = (reviewer(&site, "rita").await, reviewer(&site, "rob").await);
+        let (contoso, name) = submitted(&site).await;
+        let ann = &contoso.admin.caller;
+        let sql = format!(
+            "INSERT INTO associations (account_id, tenant_id, display_name_fold, create_time, version) VALUES ({}, {}, 'operator', 1, 1)",
+            literal(&site, &name),
+            literal(&site, &operator_tenant(&site).await.name),
+        );
+        execute(&site.app, &sql).await.unwrap();
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        submit_step(&site, ann, &name, Kind::Employment).await;
+        let once = settle(&rita.caller, ReviewKind::Employment, ReviewDecision::Approve).await;
+        assert_eq!(once.state(), ReviewState::Waiting);
+        assert_eq!((once.approvals_needed, &once.first_approved_by), (2, &rita.name));
+        assert_eq!(states(ann, &name).await[1], State::InProgress);
+        refused(
+            claim(&rita.caller, &once.name).await,
+            Code::PermissionDenied,
+            "REVIEWER_INVOLVED",
+        );
+        let twice = settle(&rob.caller, ReviewKind::Employment, ReviewDecision::Approve).await;
+        assert_eq!(twice.state(), ReviewState::Decided);
+        assert_eq!(states(ann, &name).await[1], State::Verified);
+    })
+    .await;
+}
+
+// proves VER-5
+#[tokio::test]
+async fn what_was_verified_and_changes_is_verified_anew_while_the_account_stays_active() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let (contoso, name) = active(&site, &rita).await;
+        let ann = &contoso.admin.caller;
+        let before = get(ann, &name).await.unwrap();
+        assert!(!before.reverifying && before.reverified_steps.is_empty());
+        let changed = |how: &dyn Fn(&mut Account)| {
+            let mut account = before.clone();
+            how(&mut account);
+            account
+        };
+        let cases: [(&str, Account, &[Kind]); 4] = [
+            (
+                "legal_name",
+                changed(&|a| a.legal_name = "Contoso Holding SA".to_owned()),
+                &[Kind::Business],
+            ),
+            (
+                "address",
+                changed(&|a| a.address.as_mut().unwrap().locality = "Lyon".to_owned()),
+                &[Kind::Business],
+            ),
+            (
+                "primary_contact",
+                changed(&|a| a.primary_contact = Some(contact("Pia"))),
+                &[Kind::Email, Kind::Employment],
+            ),
+            (
+                "company_approver",
+                changed(&|a| a.company_approver = Some(contact("Alma"))),
+                &[Kind::Business, Kind::Approval],
+            ),
+        ];
+        // It is told before anything is saved.
+        for (path, account, steps) in &cases {
+            let request = UpdateAccountRequest {
+                account: Some(account.clone()),
+                update_mask: Some(mask(&[path])),
+                validate_only: true,
+                ..UpdateAccountRequest::default()
+            };
+            let told = ann.accounts().update_account(request).await.unwrap();
+            let told = told.into_inner();
+            assert!(told.reverifying, "{path}");
+            assert_eq!(
+                told.reverified_steps().collect::<Vec<_>>(),
+                *steps,
+                "{path}"
+            );
+            assert_eq!(told.state(), AccountState::Active);
+        }
+        assert_eq!(get(ann, &name).await.unwrap(), before);
+        let seller = changed(&|a| {
+            let seller = a.seller_contact.as_mut().unwrap();
+            seller.contact = Some(contact("Sven"));
+        });
+        let told = update(ann, seller, &["seller_contact"]).await.unwrap();
+        assert!(!told.reverifying);
+
+        // All four at once, then step by step.
+        let all = changed(&|a| {
+            a.legal_name = "Contoso Holding SA".to_owned();
+            a.primary_contact = Some(contact("Pia"));
+            a.company_approver = Some(contact("Alma"));
+        });
+        let paths = ["legal_name", "primary_contact", "company_approver"];
+        let told = update(ann, all.clone(), &paths).await.unwrap();
+        assert_eq!(told.reverified_steps.len(), 4);
+        let due = no_dead_end(ann, &name).await;
+        assert!(due.len() == 2 && due.iter().all(|r| r.blocks() == RequirementBlock::Payout));
+        // A contact who has nothing to do with it stops nothing, and is replaced.
+        let to_pia = mailed_token(&site, "pia@contoso.example").await.unwrap();
+        confirm(&site, &to_pia, ContactChoice::NotOurs)
+            .await
+            .unwrap();
+        assert_eq!(get(ann, &name).await.unwrap().state(), AccountState::Active);
+        no_dead_end(ann, &name).await;
+        let petra = Account {
+            primary_contact: Some(contact("Petra")),
+            ..all.clone()
+        };
+        update(ann, petra, &["primary_contact"]).await.unwrap();
+        let to_petra = mailed_token(&site, "petra@contoso.example").await.unwrap();
+        confirm(&site, &to_petra, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        submit_step(&site, ann, &name, Kind::Employment).await;
+        settle(
+            &rita.caller,
+            ReviewKind::Employment,
+            ReviewDecision::Approve,
+        )
+        .await;
+        submit_step(&site, ann, &name, Kind::Business).await;
+        // What is changed under a reviewer's hands is void.
+        let found = waiting(&rita.caller, ReviewKind::Business).await.name;
+        claim(&rita.caller, &found).await.unwrap();
+        let again = Account {
+            legal_name: "Contoso Group SA".to_owned(),
+            ..all
+        };
+        update(ann, again, &["legal_name"]).await.unwrap();
+        refused(
+            judge(&rita.caller, &found, ReviewDecision::Approve, "").await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        no_dead_end(ann, &name).await;
+        submit_step(&site, ann, &name, Kind::Business).await;
+        settle(&rita.caller, ReviewKind::Business, ReviewDecision::Approve).await;
+        let still = get(ann, &name).await.unwrap();
+        assert_eq!(still.reverified_steps().count(), 2);
+        let to_alma = mailed_token(&site, "alma@contoso.example").await.unwrap();
+        decide(&site, &to_alma, ApprovalDecision::Approve, "")
+            .await
+            .unwrap();
+        let after = get(ann, &name).await.unwrap();
+        assert!(!after.reverifying && after.state() == AccountState::Active);
+        assert!(no_dead_end(ann, &name).await.is_empty());
+    })
+    .await;
+}
+
+async fn close(caller: &Caller, name: &str, validate_only: bool) -> Result<Account, Status> {
+    let request = CloseAccountRequest {
+        name: name.to_owned(),
+        validate_only,
+        ..CloseAccountRequest::default()
+    };
+    let done = caller.accounts().close_account(request).await;
+    done.map(Response::into_inner)
+}
+
+// proves ACC-13, ACC-7
+#[tokio::test]
+async fn an_account_is_closed_for_good_and_its_name_and_id_are_nobodys() {
+    both(async |site| {
+        let operator = site.operator().await;
+        let rita = reviewer(&site, "rita").await;
+        let sam = staff(&site, "sam", OperatorRole::OperatorSupport).await;
+        let (contoso, name) = submitted(&site).await;
+        let ann = &contoso.admin.caller;
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        submit_step(&site, ann, &name, Kind::Employment).await;
+        let owner = identity(&site, "olga@new.example").await;
+        let sql = format!(
+            "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
+             display_name_fold, create_time, update_time, version) VALUES (2, {}, {}, 3, {}, {}, '', '', 'o', 1, 1, 1)",
+            literal(&site, &name),
+            literal(&site, &owner.name),
+            literal(&site, "tenants/00000000-0000-0000-0000-000000000000"),
+            entente::access::grants::OWNER,
+        );
+        execute(&site.app, &sql).await.unwrap();
+        // Managers don't, nor who reviews or looks on.
+        for caller in [ann, &rita.caller, &sam.caller] {
+            denied(close(caller, &name, false).await);
+        }
+        let before = get(ann, &name).await.unwrap();
+        let told = close(&owner.caller, &name, true).await.unwrap();
+        assert_eq!(told.state(), AccountState::Closed);
+        assert_eq!(get(ann, &name).await.unwrap(), before);
+        let closed = close(&owner.caller, &name, false).await.unwrap();
+        assert_eq!(closed.seller_id, before.seller_id);
+        // It is read still, and nothing else; nobody has it to review.
+        assert_eq!(get(ann, &name).await.unwrap().state(), AccountState::Closed);
+        assert!(queue(&rita.caller, ReviewKind::Unspecified, "").await.is_empty());
+        assert!(requirements(ann, &name).await.is_empty());
+        let to_ada = mailed_token(&site, ADA).await.unwrap();
+        link_invalid(decide(&site, &to_ada, ApprovalDecision::Approve, "").await);
+        for caller in [&owner.caller, &operator] {
+            refused(
+                close(caller, &name, false).await,
+                Code::FailedPrecondition,
+                "WRONG_STATE",
+            );
+        }
+        let fabrikam = member_tenant(&site, "fabrikam").await;
+        let tried = open(&fabrikam.admin.caller, draft_of(whole("C\u{43e}ntoso"))).await;
+        refused(tried, Code::AlreadyExists, "PUBLISHER_NAME_TAKEN");
+        let mails = letters(&site).await;
+        for to in ["olga@new.example", "ann@contoso.example", PAULA] {
+            let theirs = mails.iter().filter(|l| l.to == to);
+            let told = theirs.filter(|l| l.text.contains("was closed for good"));
+            assert_eq!(told.count(), 1, "{to}");
+        }
+        // By the operator too, an active one.
+        let active = site.account(&fabrikam, "Fabrikam").await;
+        denied(close(&fabrikam.admin.caller, &active, false).await);
+        let closed = close(&operator, &active, false).await.unwrap();
+        assert_eq!(closed.state(), AccountState::Closed);
+        assert_eq!(events(&site, "account.v1.AccountClosed", &active).await, 1);
+        let missing = format!("accounts/{}", request_id());
+        refused(
+            close(&operator, &missing, false).await,
+            Code::NotFound,
+            "RESOURCE_NOT_FOUND",
+        );
+        denied(close(&owner.caller, &missing, false).await);
+    })
+    .await;
+}
