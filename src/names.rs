@@ -49,6 +49,16 @@ pub enum Name {
     OwnDocument(Uuid),
     /// `accounts/{account}/offers/{offer}`
     Offer(Uuid, Uuid),
+    /// `accounts/{account}/competencies/{competency}`
+    Competency(Uuid, Uuid),
+    /// `accounts/{account}/packages/{package}`
+    Package(Uuid, Uuid),
+    /// `accounts/{account}/benefits/{benefit}`
+    Benefit(Uuid, Uuid),
+    /// `accounts/{account}/benefits/{benefit}/assignments/{assignment}`
+    BenefitAssignment(Uuid, Uuid, Uuid),
+    /// `packageOffers/{package_offer}`
+    PackageOffer(Uuid),
     /// `operator`
     Operator,
     /// `operator/staff/{staff}`
@@ -95,6 +105,13 @@ impl Name {
             ["accounts", a, "documents", d] => Self::Document(id(a)?, id(d)?),
             ["documents", d] => Self::OwnDocument(id(d)?),
             ["accounts", a, "offers", o] => Self::Offer(id(a)?, id(o)?),
+            ["accounts", a, "competencies", c] => Self::Competency(id(a)?, id(c)?),
+            ["accounts", a, "packages", p] => Self::Package(id(a)?, id(p)?),
+            ["accounts", a, "benefits", b] => Self::Benefit(id(a)?, id(b)?),
+            ["accounts", a, "benefits", b, "assignments", x] => {
+                Self::BenefitAssignment(id(a)?, id(b)?, id(x)?)
+            }
+            ["packageOffers", p] => Self::PackageOffer(id(p)?),
             ["operator"] => Self::Operator,
             ["operator", "staff", s] => Self::Staff(id(s)?),
             ["operator", "mails", m] => Self::Mail(id(m)?),
@@ -133,6 +150,11 @@ impl Name {
             Self::Review(_) => "entente.dev/Review",
             Self::Policy(_) => "entente.dev/Policy",
             Self::Offer(..) => "entente.dev/Offer",
+            Self::Competency(..) => "entente.dev/Competency",
+            Self::Package(..) => "entente.dev/Package",
+            Self::Benefit(..) => "entente.dev/Benefit",
+            Self::BenefitAssignment(..) => "entente.dev/BenefitAssignment",
+            Self::PackageOffer(_) => "entente.dev/PackageOffer",
         }
     }
 
@@ -155,6 +177,10 @@ impl Name {
             | Self::TenantAssociation(a, _)
             | Self::Acceptance(a, _)
             | Self::Offer(a, _)
+            | Self::Competency(a, _)
+            | Self::Package(a, _)
+            | Self::Benefit(a, _)
+            | Self::BenefitAssignment(a, ..)
             | Self::Document(a, _) => ScopeKey::Account(a),
             // Memberships of the network and documents of nobody's account are the operator's to keep; what is told of one goes to whoever
             // joined or uploaded.
@@ -166,6 +192,7 @@ impl Name {
             | Self::Mail(_)
             | Self::ReservedName(_)
             | Self::Review(_)
+            | Self::PackageOffer(_)
             | Self::Policy(_) => ScopeKey::Operator,
         }
     }
@@ -198,6 +225,11 @@ impl Name {
             | Self::ReservedName(x)
             | Self::Review(x)
             | Self::Policy(x)
+            | Self::Competency(_, x)
+            | Self::Package(_, x)
+            | Self::Benefit(_, x)
+            | Self::BenefitAssignment(_, _, x)
+            | Self::PackageOffer(x)
             | Self::Offer(_, x) => x,
             Self::Operator => Uuid::nil(),
         }
@@ -246,6 +278,13 @@ impl fmt::Display for Name {
             Self::Review(r) => write!(f, "operator/reviews/{r}"),
             Self::Policy(p) => write!(f, "operator/policies/{p}"),
             Self::Offer(a, o) => write!(f, "accounts/{a}/offers/{o}"),
+            Self::Competency(a, c) => write!(f, "accounts/{a}/competencies/{c}"),
+            Self::Package(a, p) => write!(f, "accounts/{a}/packages/{p}"),
+            Self::Benefit(a, b) => write!(f, "accounts/{a}/benefits/{b}"),
+            Self::BenefitAssignment(a, b, x) => {
+                write!(f, "accounts/{a}/benefits/{b}/assignments/{x}")
+            }
+            Self::PackageOffer(p) => write!(f, "packageOffers/{p}"),
         }
     }
 }

@@ -30,6 +30,8 @@ const TABLE: &[(PolicyKey, Kind, i64)] = &[
     (PolicyKey::OfferReviewLobApp, Kind::Flag, 0),
     (PolicyKey::SilverCompetencies, Kind::Number(1, 100), 1),
     (PolicyKey::GoldCompetencies, Kind::Number(1, 100), 3),
+    (PolicyKey::SilverCases, Kind::Number(0, 10_000), 5),
+    (PolicyKey::GoldCases, Kind::Number(0, 10_000), 20),
 ];
 
 /// The kind of a policy's values, and its default; none for a key that is none.

@@ -22,6 +22,7 @@ mod m0014_reviews;
 mod m0015_documents;
 mod m0016_domains;
 mod m0017_offers;
+mod m0021_benefits;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -46,6 +47,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0015_documents::Migration),
             Box::new(m0016_domains::Migration),
             Box::new(m0017_offers::Migration),
+            Box::new(m0021_benefits::Migration),
         ]
     }
 }

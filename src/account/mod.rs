@@ -9,6 +9,7 @@
 
 pub mod acceptance;
 pub mod agreement;
+pub mod benefit;
 mod closing;
 mod decision;
 pub mod document;

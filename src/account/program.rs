@@ -247,6 +247,16 @@ async fn tell(tx: &mut Tx, row: &Model, program: Program, template: Template) ->
     mail::queue(tx, template, &contact.email, name, &values).await
 }
 
+/// The account became active: what it asked to be in, it is in from now on.
+pub(super) async fn activated(tx: &mut Tx, row: &Model) -> Result<()> {
+    for (program, _) in ALL {
+        if row.programs & account_state::bit(program) != 0 {
+            tell(tx, row, program, Template::ProgramEnrolled).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Leaves a programme: what the account has there ends.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ use super::{
         verification_step::{self as step, Column, Entity},
     },
     profile::{Person, Profile},
-    review, verification,
+    program, review, verification,
 };
 use crate::{
     access::{account_state, link},
@@ -258,6 +258,7 @@ async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> 
     if becomes_active {
         state_changed(tx, &row, &changed);
         tell(tx, &changed, Template::AccountActive, &[]).await?;
+        program::activated(tx, &changed).await?;
     }
     Ok(changed)
 }

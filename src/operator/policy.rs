@@ -33,6 +33,8 @@ const KEYS: &[(&str, i64)] = &[
     ("OFFER_REVIEW_LOB_APP", PolicyKey::OfferReviewLobApp as i64),
     ("SILVER_COMPETENCIES", PolicyKey::SilverCompetencies as i64),
     ("GOLD_COMPETENCIES", PolicyKey::GoldCompetencies as i64),
+    ("SILVER_CASES", PolicyKey::SilverCases as i64),
+    ("GOLD_CASES", PolicyKey::GoldCases as i64),
 ];
 
 /// What lists of policies can be asked.

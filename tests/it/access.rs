@@ -449,13 +449,37 @@ pub async fn world(site: &Site) -> World {
         .with("ImportAccount.account.legal_name", "Newcomer Ltd")
         .with("CreateAccount.tenant_admin_token", "")
         .with("entente.dev/Offer", &offer.name)
+        .with(
+            "entente.dev/Competency",
+            format!("{home}/competencies/{}", request_id()),
+        )
+        .with(
+            "entente.dev/Package",
+            format!("{home}/packages/{}", request_id()),
+        )
+        .with(
+            "entente.dev/Benefit",
+            format!("{home}/benefits/{}", request_id()),
+        )
+        .with(
+            "entente.dev/BenefitAssignment",
+            format!(
+                "{home}/benefits/{}/assignments/{}",
+                request_id(),
+                request_id()
+            ),
+        )
+        .with(
+            "entente.dev/PackageOffer",
+            format!("packageOffers/{}", request_id()),
+        )
+        .with("package_offer.currency_code", "EUR")
+        .with("currency_code", "EUR")
         .with("entente.dev/Agreement", &agreement)
         .with("PublishAgreement.agreement.texts.language_code", "en")
         .with("AcceptAgreement.language_code", "en")
         .with("CreateOffer.offer.prices.currency_code", "EUR")
-        .with("CreateOffer.currency_code", "EUR")
         .with("UpdateOffer.offer.prices.currency_code", "EUR")
-        .with("UpdateOffer.currency_code", "EUR")
         .with("entente.dev/Group", &team)
         .with("group with rights", &rich)
         .with("AddMembers.principals", &candidate.name)
@@ -507,10 +531,34 @@ pub async fn world(site: &Site) -> World {
     )
     .with("entente.dev/Invitation", theirs_invited.name)
     .with("entente.dev/Offer", theirs_offer.name)
+    .with(
+        "entente.dev/Competency",
+        format!("{theirs}/competencies/{}", request_id()),
+    )
+    .with(
+        "entente.dev/Package",
+        format!("{theirs}/packages/{}", request_id()),
+    )
+    .with(
+        "entente.dev/Benefit",
+        format!("{theirs}/benefits/{}", request_id()),
+    )
+    .with(
+        "entente.dev/BenefitAssignment",
+        format!(
+            "{theirs}/benefits/{}/assignments/{}",
+            request_id(),
+            request_id()
+        ),
+    )
+    .with(
+        "entente.dev/PackageOffer",
+        format!("packageOffers/{}", request_id()),
+    )
+    .with("package_offer.currency_code", "EUR")
+    .with("currency_code", "EUR")
     .with("CreateOffer.offer.prices.currency_code", "EUR")
-    .with("CreateOffer.currency_code", "EUR")
     .with("UpdateOffer.offer.prices.currency_code", "EUR")
-    .with("UpdateOffer.currency_code", "EUR")
     .with("AcceptInvitation.token", &token)
     .with("entente.dev/ReservedName", &reserved)
     .with("entente.dev/Review", &review)

@@ -144,6 +144,10 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             }],
             nameless(),
         ),
+        "CreatePackageOffer" => {
+            let field = "package_offer.currency_code";
+            (vec![text(field, "XXZ", field)], nameless())
+        }
         "SetPolicy" => {
             let number = Fault {
                 path: "policy.number",
@@ -234,8 +238,9 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             nameless(),
         ),
         // Masks are checked for every method that takes one.
-        "UpdateUser" | "UpdateOffer" | "UpdateAccount" | "UpdateMembership" | "UpdateTenant"
-        | "UpdateGroup" | "UpdateApplication" | "UpdateIdentity" => {
+        "UpdateUser" | "UpdatePackageOffer" | "UpdateOffer" | "UpdateAccount"
+        | "UpdateMembership" | "UpdateTenant" | "UpdateGroup" | "UpdateApplication"
+        | "UpdateIdentity" => {
             let field = method.input().get_field_by_name("update_mask").unwrap();
             let mut mask = DynamicMessage::new(field.kind().as_message().unwrap().clone());
             let path = Value::String("etag".to_owned());

@@ -20,6 +20,7 @@ use entente::{
         account::{
             Account, ImportAccountRequest, account_service_client::AccountServiceClient,
             agreement_service_client::AgreementServiceClient,
+            benefit_service_client::BenefitServiceClient,
             member_service_client::MemberServiceClient,
             network_service_client::NetworkServiceClient,
             tenant_association_service_client::TenantAssociationServiceClient,
@@ -620,6 +621,7 @@ clients! {
     staff: StaffServiceClient,
     mails: MailServiceClient,
     reserved_names: ReservedNameServiceClient,
+    benefits: BenefitServiceClient,
     policies: PolicyServiceClient,
     offers: OfferServiceClient,
     reports: ReportServiceClient,

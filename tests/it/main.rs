@@ -14,6 +14,7 @@ mod attack_names;
 mod attacks;
 mod audit;
 mod bad_input;
+mod benefits;
 mod checks;
 mod claims;
 mod cost;

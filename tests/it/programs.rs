@@ -5,7 +5,7 @@ use entente::proto::{
     account::{
         Account, AccountType, AgreementConsent, EnrollProgramRequest, GetAccountRequest,
         ImportAccountRequest, LeaveProgramRequest, LeaveProgramResponse, ProfileChanges,
-        SellerContact, SuspendAccountRequest,
+        ResendVerificationMailRequest, SellerContact, SuspendAccountRequest, VerificationStepKind,
     },
 };
 use futures_util::future::join_all;
@@ -14,12 +14,13 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     agreements::{accept, acceptances, publish, version},
-    claims::row_counts,
-    enrolment::{address, all_in_one, draft_of, member_tenant, open, whole},
+    claims::{count, row_counts},
+    enrolment::{address, all_in_one, draft_of, member_tenant, open, steps::activate, whole},
     harness::{Caller, Site, TenantSite, both, fields, refused},
     members::add,
     network::contact,
     people::{denied, events, letters, second_admin},
+    reviews::reviewer,
 };
 
 /// What an imported account lacks for the marketplace.
@@ -159,10 +160,9 @@ async fn an_account_enrols_with_the_agreement_and_what_it_lacks_is_named() {
         let mails = letters(&site).await;
         let mails: Vec<_> = mails
             .iter()
-            .filter(|m| m.to == contact("Paula").email)
+            .filter(|m| m.to == contact("Paula").email && m.text.contains("MARKETPLACE"))
             .collect();
         assert_eq!(mails.len(), 1);
-        assert!(mails[0].text.contains("MARKETPLACE"));
         refused(
             enroll(ann, whole).await,
             Code::AlreadyExists,
@@ -286,8 +286,24 @@ async fn a_draft_enrols_in_nothing_and_a_pending_account_is_told_that_it_asked()
             ..enrolling(&pending, &fabrikam.name, Program::Marketplace)
         };
         enroll(fay, request).await.unwrap();
-        let sent = "SELECT COUNT(*) AS n FROM mails WHERE template = 'program_submitted'";
-        assert_eq!(crate::claims::count(&site.app, sent).await, 1);
+        let sent = async |template: &str| {
+            let sql = format!("SELECT COUNT(*) AS n FROM mails WHERE template = '{template}'");
+            count(&site.app, &sql).await
+        };
+        assert_eq!(sent("program_submitted").await, 1);
+        assert_eq!(sent("program_enrolled").await, 0);
+        // And that it is in, once it is active.
+        let rita = reviewer(&site, "rita").await;
+        let again = ResendVerificationMailRequest {
+            name: pending.clone(),
+            step: VerificationStepKind::Email as i32,
+            ..ResendVerificationMailRequest::default()
+        };
+        let mut verification = fay.verification();
+        verification.resend_verification_mail(again).await.unwrap();
+        activate(&site, &rita, fay, &pending).await;
+        assert_eq!(sent("program_enrolled").await, 1);
+        assert_eq!(programs_of(fay, &pending).await, [Program::Marketplace]);
     })
     .await;
 }
