@@ -161,6 +161,12 @@ const JOBS: &[Job] = &[
         run: |tx| Box::pin(document::purge_loose(tx)),
     },
     Job {
+        name: "hand-over-accounts",
+        every_us: MINUTE_US,
+        needed: Some("SELECT 1 AS one FROM ownerships WHERE state = 3 LIMIT 1"),
+        run: |tx| Box::pin(crate::account::hand_over(tx)),
+    },
+    Job {
         name: "purge-links",
         every_us: 10 * MINUTE_US,
         needed: None,

@@ -1,6 +1,6 @@
 //! AccessService: what may be asked about rights and limits.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use uuid::Uuid;
 
@@ -168,14 +168,8 @@ pub async fn explain_access(
     let asleep = facts
         .held
         .all
-        .without(facts.held.awake(scope, facts.asleep_until));
-    if let Some(until) = facts.asleep_until.filter(|_| !asleep.is_empty()) {
-        steps.push(format!(
-            "Of this, {} sleep until {}, or until another holder wakes them.",
-            asleep.names().join(", "),
-            crate::store::time::rfc3339(until)
-        ));
-    }
+        .without(facts.held.awake(scope, facts.asleep_until, facts.now));
+    steps.extend(sleep_of(&facts, asleep));
     steps.push(format!(
         "So {} is {}.",
         permission.name(),
@@ -267,6 +261,7 @@ fn scope_of(resource: &str) -> Option<ScopeKey> {
 #[derive(Clone)]
 struct Known {
     active: bool,
+    now: i64,
     asleep_until: Option<i64>,
     held: Arc<Held>,
 }
@@ -283,9 +278,35 @@ async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> 
     let held = state.map_or_else(Arc::default, |_| held);
     Ok(Known {
         active: state.is_some(),
+        now: rd.now(),
         asleep_until: state.flatten(),
         held,
     })
+}
+
+/// What of somebody's rights is not awake, by until when.
+fn sleep_of(facts: &Known, asleep: Permissions) -> Vec<String> {
+    let mut all: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
+    for permission in Permission::ALL.iter().filter(|p| asleep.has(**p)) {
+        let until = facts
+            .held
+            .sleeps_until(*permission, facts.asleep_until, facts.now);
+        all.entry(until.unwrap_or_default())
+            .or_default()
+            .push(permission.name());
+    }
+    all.into_iter()
+        .map(|(until, names)| {
+            // Nobody wakes what is to begin later.
+            let waking = if Some(until) == facts.asleep_until {
+                ", or until another holder wakes them"
+            } else {
+                ""
+            };
+            let until = crate::store::time::rfc3339(until);
+            format!("Of this, {} sleep until {until}{waking}.", names.join(", "))
+        })
+        .collect()
 }
 
 /// ` by tenants/../groups/..`, or nothing if it is held directly.
@@ -304,7 +325,11 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
     if !facts.active || !facts.held.all.has(permission) {
         return refuse(Reason::PermissionMissing);
     }
-    if !facts.held.awake(scope, facts.asleep_until).has(permission) {
+    if !facts
+        .held
+        .awake(scope, facts.asleep_until, facts.now)
+        .has(permission)
+    {
         return refuse(Reason::RightsAsleep);
     }
     let mut because = Vec::new();

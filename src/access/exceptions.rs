@@ -37,6 +37,11 @@ pub const EXCEPTIONS: &[Exception] = &[
         bound: "a new account, and the first admin of a tenant made with it",
     },
     Exception {
+        method: "InviteOwner",
+        gives: &["OWNER"],
+        bound: "where no owner is; the approver consents, and finances begin 7 days later",
+    },
+    Exception {
         method: "RestoreManager",
         gives: &["MANAGER"],
         bound: "where no active manager is",

@@ -207,6 +207,8 @@ pub fn url(config: &Config, kind: LinkKind, token: &str) -> Zeroizing<String> {
         LinkKind::TenantUndeletion => "undelete-tenant",
         LinkKind::ContactConfirmation => "confirm-contact",
         LinkKind::CompanyApproval => "approve-enrolment",
+        LinkKind::OwnershipConsent => "consent-to-owner",
+        LinkKind::OwnershipStop => "stop-owner",
     };
     Zeroizing::new(format!("{}/{page}#{token}", config.public_origin))
 }

@@ -140,6 +140,7 @@ pub fn scopes(rule: &Rule, named: &Named, caller: &Caller) -> Vec<ScopeKey> {
 struct Asked<'a, F> {
     db: &'a F,
     caller: &'a Caller,
+    now: Micros,
     standing: Option<Standing>,
     ceiling: Option<Permissions>,
     /// The service's ceiling is a list of its own, not the default.
@@ -150,21 +151,29 @@ struct Asked<'a, F> {
 impl<F: Facts> Asked<'_, F> {
     /// What the caller may on a scope, in all and awake: what the person holds, within the ceiling of the service that acts for it.
     async fn permissions(&mut self, scope: ScopeKey) -> Result<(Permissions, Permissions)> {
+        let held = self.held(scope).await?;
+        let awake = held.awake(scope, self.asleep_until(), self.now);
+        Ok(match self.ceiling {
+            Some(ceiling) => (held.all.within(ceiling), awake.within(ceiling)),
+            None => (held.all, awake),
+        })
+    }
+
+    fn asleep_until(&self) -> Option<Micros> {
+        self.standing.and_then(|s| s.asleep_until)
+    }
+
+    async fn held(&mut self, scope: ScopeKey) -> Result<Arc<Held>> {
         let Some(who) = self.caller.who else {
-            return Ok((Permissions::NONE, Permissions::NONE));
+            return Ok(Arc::default());
         };
-        let held = match self.held.iter().find(|(s, _)| *s == scope) {
+        Ok(match self.held.iter().find(|(s, _)| *s == scope) {
             Some((_, held)) => held.clone(),
             None => {
                 let held = held(self.db, who, scope).await?;
                 self.held.push((scope, held.clone()));
                 held
             }
-        };
-        let awake = held.awake(scope, self.standing.and_then(|s| s.asleep_until));
-        Ok(match self.ceiling {
-            Some(ceiling) => (held.all.within(ceiling), awake.within(ceiling)),
-            None => (held.all, awake),
         })
     }
 
@@ -174,7 +183,8 @@ impl<F: Facts> Asked<'_, F> {
         if awake.has(permission) {
             return Ok(Has::Yes);
         }
-        let until = self.standing.and_then(|s| s.asleep_until);
+        let held = self.held(scope).await?;
+        let until = held.sleeps_until(permission, self.asleep_until(), self.now);
         Ok(match until.filter(|_| all.has(permission)) {
             Some(until) => Has::Asleep(until),
             None => Has::No,
@@ -205,6 +215,7 @@ async fn stand<'a, F: Facts>(db: &'a F, caller: &'a Caller, now: Micros) -> Resu
     let mut asked = Asked {
         db,
         caller,
+        now,
         standing: None,
         ceiling: None,
         bounded: false,

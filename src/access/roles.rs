@@ -538,6 +538,16 @@ pub const SLEEPING: Permissions = Permissions::of(&[
     P::DelegatedAct,
 ]);
 
+/// What begins 7 days later for a first owner who was tied to an account (ACC-20); `finance.grant` with it, or it would be handed round that.
+pub const BEGINNING_LATER: Permissions = Permissions::of(&[
+    P::PayoutsSettingsRead,
+    P::PayoutsSettingsUpdate,
+    P::PayoutsHold,
+    P::TaxRead,
+    P::TaxUpdate,
+    P::FinanceGrant,
+]);
+
 /// What a service may not do on behalf of a person, unless its ceiling says otherwise (COM-16).
 pub const NOT_ON_BEHALF: Permissions = Permissions::of(&[
     P::PayoutsSettingsRead,

@@ -24,7 +24,7 @@ use crate::{
     access::{
         account_state,
         answers::demand_of_token,
-        grants::{self, ADMIN_AGENT, MANAGER, OWNER},
+        grants::{self, ADMIN_AGENT, MANAGER},
         principal::{Authenticated, Kind, Principal},
         roles::Permission,
         scope::{CallerScope, Proof},
@@ -102,7 +102,7 @@ struct Opening {
 ///
 /// # Errors
 /// `NOT_GLOBAL_ADMIN`, `NOT_NETWORK_MEMBER`, `INDIVIDUAL_ACCOUNTS_DEPRECATED`, `PUBLISHER_NAME_TAKEN`, `PUBLISHER_NAME_RESERVED`,
-/// `ENROLMENT_INCOMPLETE`, `OPERATOR_TENANT`; those of accepting.
+/// `ENROLMENT_INCOMPLETE`, `OPERATOR_TENANT`, `IDENTITY_ALREADY_TIED`; those of accepting.
 pub async fn create_account(
     tx: &mut Tx,
     scope: CallerScope,
@@ -139,8 +139,8 @@ pub async fn create_account(
     )
     .await?;
     if who.kind == Kind::Identity {
-        // OWNER is held, never assigned: only what makes the account gives it.
-        give(tx, row.id, who, OWNER, grants::By::Service).await?;
+        let set = grants::tie_owner(tx, row.id, who.id, None).await?;
+        joined(tx, row.id, who, set);
     }
     let null = || Json::Null;
     tx.emit(
@@ -310,6 +310,12 @@ async fn insert(
 async fn give(tx: &mut Tx, account: Uuid, to: Principal, roles: i64, by: grants::By) -> Result<()> {
     let set = grants::Set::of_roles(roles);
     grants::set(tx, ScopeKey::Account(account), to, set, by).await?;
+    joined(tx, account, to, set);
+    Ok(())
+}
+
+/// Tells that somebody is a member of a new account.
+fn joined(tx: &mut Tx, account: Uuid, to: Principal, set: grants::Set) {
     tx.emit(
         Event::new(
             "entente.account.v1.MemberAdded",
@@ -319,7 +325,6 @@ async fn give(tx: &mut Tx, account: Uuid, to: Principal, roles: i64, by: grants:
         .touches(to.id)
         .also_in(to.home()),
     );
-    Ok(())
 }
 
 async fn consent_to(tx: &mut Tx, account: Uuid, consent: AgreementConsent) -> Result<()> {

@@ -19,6 +19,7 @@ mod entity;
 mod involvement;
 pub mod member;
 pub mod network;
+mod ownership;
 mod postal_code;
 mod profile;
 mod program;
@@ -37,6 +38,9 @@ pub use self::{
     closing::close_account,
     draft::ask_global_admin,
     enrolment::{create_account, prepare_create_account, submit_account, update_account},
+    ownership::{
+        accept_ownership, confirm_ownership, invite_owner, stop_ownership, transfer_ownership,
+    },
     program::{enroll_program, leave_program},
     settings::{check_publisher_name, get_account_settings, list_required_actions},
     standing::{reinstate_account, search_accounts, suspend_account},
@@ -48,6 +52,7 @@ pub(crate) use self::{
 };
 pub(crate) use self::{
     enrolment::{check_create_account, check_update_account},
+    ownership::{check_confirm_ownership, hand_over},
     program::check_enroll_program,
     standing::check_search_accounts,
 };
@@ -59,7 +64,7 @@ use sea_orm::{
 
 use crate::{
     access::{
-        grants::{self, ADMIN_AGENT, MANAGER, OWNER},
+        grants::{self, ADMIN_AGENT, MANAGER},
         scope::{CallerScope, OperatorScope, Proof},
     },
     account::entity::account::{self, Entity, Model},
@@ -200,9 +205,7 @@ pub async fn import_account(
         .touches(manager.id),
     );
     if let Some(owner) = owner {
-        // OWNER is held, never assigned: only what makes the account gives it.
-        let set = grants::Set::of_roles(OWNER);
-        grants::set(tx, scope, owner, set, grants::By::Service).await?;
+        let set = grants::tie_owner(tx, id, owner.id, None).await?;
         tx.emit(
             Event::new("entente.account.v1.MemberAdded", Name::Member(id, owner.id))
                 .change("rights", null(), set.to_rights())

@@ -6,23 +6,25 @@ use uuid::Uuid;
 
 use super::{
     entity::account::{Entity, Model},
-    network,
+    network, ownership,
     publisher_name::{self, Hindrance},
     requirement, step, wire,
 };
 use crate::{
     access::{
         cache::Facts as _,
-        grants::{ADMIN_AGENT, HeldOf},
+        grants::{self, ADMIN_AGENT, HeldOf},
+        roles::Permission,
         scope::{AccountScope, CallerScope, Proof},
     },
     app::Read,
+    directory,
     error::{Error, Result},
     names::Name,
     proto::account::{
-        AccountSettings, CheckPublisherNameRequest, CheckPublisherNameResponse,
+        AccountOwner, AccountSettings, CheckPublisherNameRequest, CheckPublisherNameResponse,
         GetAccountSettingsRequest, ListRequiredActionsRequest, ListRequiredActionsResponse,
-        PublisherNameAvailability,
+        Ownership, PublisherNameAvailability,
     },
     store::{scope_key::ScopeKey, sql},
 };
@@ -70,6 +72,16 @@ pub async fn get_account_settings(
         None => None,
     };
     let steps = step::all(rd.db(), row.id).await?;
+    let mut shown = owner(rd, &row, proof.masked()).await?;
+    if !proof.masked()
+        && !rd
+            .caller_permissions(ScopeKey::Account(row.id))
+            .await?
+            .has(Permission::MembersRead)
+    {
+        // That it has one is no secret to its members; who it is, is for those who see who is who.
+        (shown.owner, shown.pending) = (None, None);
+    }
     let mut account = wire::account(&row);
     if proof.masked() {
         account = wire::masked(account);
@@ -85,6 +97,37 @@ pub async fn get_account_settings(
         caller: who.name(),
         admin_agent: held.roles & ADMIN_AGENT != 0,
         verification: Some(wire::verification(row.id, &steps, rd.now())),
+        has_owner: shown.has_owner,
+        owner: shown.owner,
+        pending_ownership: shown.pending,
+    })
+}
+
+/// The owner of an account, and one on the way.
+struct Shown {
+    has_owner: bool,
+    owner: Option<AccountOwner>,
+    pending: Option<Ownership>,
+}
+
+async fn owner(rd: &Read, row: &Model, masked: bool) -> Result<Shown> {
+    let found = grants::owner_of(rd.db(), row.id).await?;
+    let owner = match found {
+        Some((id, finance_from)) => directory::user::summary(rd.db(), id)
+            .await?
+            .map(|user| wire::account_owner(id, &user, finance_from, masked)),
+        None => None,
+    };
+    let pending = ownership::on_its_way(rd.db(), row.id).await?;
+    let pending = pending.as_ref().map(wire::ownership);
+    Ok(Shown {
+        has_owner: found.is_some(),
+        owner,
+        pending: if masked {
+            pending.map(wire::masked_ownership)
+        } else {
+            pending
+        },
     })
 }
 

@@ -297,6 +297,9 @@ pub async fn confirm_approval(
         }
     };
     set(tx, row.id, Kind::Approval, state, reason).await?;
+    if state == State::Verified {
+        super::ownership::approver_verified(tx, &row).await?;
+    }
     step::advance(tx, row.id).await?;
     Ok(ConfirmApprovalResponse {
         publisher_display_name: row.publisher_display_name,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     entity::{
         acceptance, account, agreement, agreement_text, association, member, network_membership,
-        review, verification_step,
+        ownership, review, verification_step,
     },
     network,
     profile::{self, Profile},
@@ -24,6 +24,7 @@ use crate::{
     check::{MOST_ITEMS_NAMED, Violations},
     directory::{
         GUEST, IDENTITY,
+        user::Summary,
         wire::{domain, mask_email},
     },
     env::Micros,
@@ -32,11 +33,11 @@ use crate::{
     proto::{
         access::AgreementKind,
         account::{
-            Acceptance, Account, AccountState, AccountType, Agreement, AgreementState,
-            AgreementText, Contact, EffectiveRight, EnrolmentForApproval, ImportAccountRequest,
-            Member, MemberKind, NetworkMembership, PublishAgreementRequest, Review, ReviewState,
-            ReviewedCompany, TenantAssociation, Verification, VerificationStep,
-            VerificationStepKind, VerificationStepState,
+            Acceptance, Account, AccountOwner, AccountState, AccountType, Agreement,
+            AgreementState, AgreementText, Contact, EffectiveRight, EnrolmentForApproval,
+            ImportAccountRequest, Member, MemberKind, NetworkMembership, Ownership,
+            PublishAgreementRequest, Review, ReviewState, ReviewedCompany, TenantAssociation,
+            Verification, VerificationStep, VerificationStepKind, VerificationStepState,
         },
     },
     store::{
@@ -793,4 +794,62 @@ pub fn enrolment_for_approval(
         submit_time: row.submit_time.and_then(timestamp),
         accepted_agreements,
     }
+}
+
+/// An ownership for the wire.
+pub fn ownership(row: &ownership::Model) -> Ownership {
+    let ownership::Model {
+        id: _,
+        account_id,
+        is_transfer,
+        email,
+        email_fold: _,
+        identity_id,
+        invited_by_kind: _,
+        invited_by_id: _,
+        invited_by_tenant_id: _,
+        state,
+        expire_time,
+        begin_time,
+        finance_from,
+        create_time,
+        update_time,
+    } = row;
+    Ownership {
+        account: Name::Account(*account_id).to_string(),
+        email: email.clone(),
+        identity: identity_id.map_or_else(String::new, |id| Name::Identity(id).to_string()),
+        state: i32::try_from(*state).unwrap_or(0),
+        transfer: *is_transfer,
+        expire_time: timestamp(*expire_time),
+        begin_time: begin_time.and_then(timestamp),
+        finance_begin_time: finance_from.and_then(timestamp),
+        create_time: timestamp(*create_time),
+        update_time: timestamp(*update_time),
+    }
+}
+
+/// The owner of an account for the wire; `user` is the identity. Masked for the operator's people.
+pub fn account_owner(
+    id: Uuid,
+    user: &Summary,
+    finance_from: Option<Micros>,
+    masked: bool,
+) -> AccountOwner {
+    AccountOwner {
+        identity: Name::Identity(id).to_string(),
+        display_name: user.display_name.clone(),
+        email: if masked {
+            mask_email(&user.user_name)
+        } else {
+            user.user_name.clone()
+        },
+        finance_begin_time: finance_from.and_then(timestamp),
+    }
+}
+
+/// An ownership as the operator's people see it.
+pub fn masked_ownership(mut ownership: Ownership) -> Ownership {
+    ownership.email = mask_email(&ownership.email);
+    ownership
 }

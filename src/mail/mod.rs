@@ -78,11 +78,21 @@ pub enum Template {
     ProgramEnrolled,
     /// To the global admins of a tenant, of a domain whose record is gone.
     DomainLapsed,
+    /// To the address of an identity that is to own an account.
+    OwnershipInvitation,
+    /// To the company approver, who is to consent to an owner, with the link.
+    OwnershipConsent,
+    /// To those who can stop an owner, with the link.
+    OwnershipNotice,
+    /// To an identity that owns an account from now on, and to who invited it.
+    OwnershipBegun,
+    /// To an identity that will not own an account, and to who invited it.
+    OwnershipEnded,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 35] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -113,6 +123,11 @@ impl Template {
         Self::ProgramSubmitted,
         Self::ProgramEnrolled,
         Self::DomainLapsed,
+        Self::OwnershipInvitation,
+        Self::OwnershipConsent,
+        Self::OwnershipNotice,
+        Self::OwnershipBegun,
+        Self::OwnershipEnded,
     ];
 
     /// Its name, as in files and in lists.
@@ -149,6 +164,11 @@ impl Template {
             Self::ProgramSubmitted => "program_submitted",
             Self::ProgramEnrolled => "program_enrolled",
             Self::DomainLapsed => "domain_lapsed",
+            Self::OwnershipInvitation => "ownership_invitation",
+            Self::OwnershipConsent => "ownership_consent",
+            Self::OwnershipNotice => "ownership_notice",
+            Self::OwnershipBegun => "ownership_begun",
+            Self::OwnershipEnded => "ownership_ended",
         }
     }
 }

@@ -46,6 +46,11 @@ const SOURCES: &[(&str, &str)] = sources![
     "step_rejected",
     "account_rejected",
     "account_closed",
+    "ownership_invitation",
+    "ownership_consent",
+    "ownership_notice",
+    "ownership_begun",
+    "ownership_ended",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -156,6 +161,7 @@ mod tests {
             "value",
             "asked",
             "reason",
+            "from",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

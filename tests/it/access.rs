@@ -8,7 +8,9 @@ use entente::{
     access::roles::Permission,
     proto::{
         access::{AccountRole, AgreementKind, Program},
-        account::{Account, AddMembersRequest, ImportAccountRequest, ReviewKind},
+        account::{
+            Account, AddMembersRequest, ImportAccountRequest, InviteOwnerRequest, ReviewKind,
+        },
         directory::{
             Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
             CreateUserRequest, DirectoryRole, InviteUsersRequest, KeyCredential,
@@ -429,6 +431,12 @@ pub async fn world(site: &Site) -> World {
     let ida = identity(site, "ida@new.example").await;
     callers.insert("identity", ida.caller);
     let other_identity = identity(site, "other@new.example").await;
+    let request = InviteOwnerRequest {
+        account: home.clone(),
+        email: "ida@new.example".to_owned(),
+        ..InviteOwnerRequest::default()
+    };
+    mia.caller.accounts().invite_owner(request).await.unwrap();
     let agreement = upcoming_agreement(&operator).await;
     let membership = join(&callers["member"], new_membership("Member SA")).await;
     let membership = membership.unwrap();

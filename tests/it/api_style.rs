@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::dynamic::{self, IDENTIFIER, REQUIRED};
 
 /// Messages that several methods answer with and that are no resources.
-const SHARED_ANSWERS: &[&str] = &["TokenSet", "ServiceTime", "Verification"];
+const SHARED_ANSWERS: &[&str] = &["TokenSet", "ServiceTime", "Verification", "Ownership"];
 
 fn none(faults: &[String]) {
     assert!(faults.is_empty(), "\n  {}\n", faults.join("\n  "));

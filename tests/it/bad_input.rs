@@ -160,6 +160,9 @@ pub async fn with_links(site: &Site, mut world: World) -> World {
         let token = mailed_token(site, mailbox).await.unwrap();
         world.names = world.names.with(field, token);
     }
+    let (waiting, begun) = crate::ownership::links(site).await;
+    world.names = world.names.with("ConfirmOwnership.token", waiting);
+    world.names = world.names.with("StopOwnership.token", begun);
     world
 }
 

@@ -171,7 +171,7 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             );
             (vec![text(path, "7500", named)], nameless())
         }
-        "ConfirmApproval" | "DecideReview" => (
+        "ConfirmApproval" | "ConfirmOwnership" | "DecideReview" => (
             vec![Fault {
                 path: "decision",
                 value: Value::EnumNumber(2),

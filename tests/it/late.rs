@@ -88,6 +88,7 @@ fn occasion(
         "WakeRights" => ("agent", Vec::new()),
         "AssignOperatorRoles" | "RemoveOperatorRoles" => ("opadmin", Vec::new()),
         "RemoveTenant" => ("manager", Vec::new()),
+        "TransferOwnership" => ("owner", Vec::new()),
         // The admin of the tenant, who is no member of the account.
         "CreateAccount" | "UpdateAccount" | "SubmitAccount" => ("global", Vec::new()),
         // A membership of the network that is somebody else's.

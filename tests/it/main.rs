@@ -40,6 +40,7 @@ mod members;
 mod model;
 mod network;
 mod offers;
+mod ownership;
 mod pages;
 mod people;
 mod policies;

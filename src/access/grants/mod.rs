@@ -8,6 +8,7 @@ mod associations;
 mod excepted;
 mod groups;
 mod last;
+mod owner;
 mod passing;
 mod people;
 mod purge;
@@ -26,6 +27,10 @@ pub use self::{
         groups_of, held_by, join_group, leave_all_groups, leave_group, lock_scopes_of,
     },
     last::{Last, ShutOut, last_administrator, somebody_holds},
+    owner::{
+        check_may_invite_owner, demand_untied, identity, may_still_tie, owner_of, tie_owner,
+        tied_to, untie_owner,
+    },
     passing::demand_all_held_by,
     people::{
         Right, accounts_kept_from, at_stake, by_scope, can_act, is_same_person, kept_by, rights_of,
@@ -470,7 +475,7 @@ async fn givable(tx: &Tx, by: Principal, scope: ScopeKey, set: Set) -> Result<Op
         return Ok(None);
     };
     let held = held(tx.db(), by.id, scope).await?;
-    let theirs = held.awake(scope, asleep);
+    let theirs = held.awake(scope, asleep, tx.now());
     if !theirs.has(Permission::UsersAssign) {
         return Ok(None);
     }

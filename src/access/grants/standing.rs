@@ -9,7 +9,7 @@ use crate::{
     access::{
         cache::Facts,
         principal::{Authenticated, Kind, Principal},
-        roles::{self, Permissions},
+        roles::{self, Permission, Permissions},
     },
     env::Micros,
     error::{Error, Reason, Result},
@@ -276,6 +276,8 @@ pub struct Held {
     pub all: Permissions,
     /// What was woken of those that sleep here (ROL-13).
     woken: Permissions,
+    /// An owner's finances begin then (ACC-20); none if they always were its own.
+    finance_from: Option<Micros>,
     /// What a service may do on behalf of people: its own ceiling, if it has one.
     pub ceiling: Option<Permissions>,
     /// Where it comes from.
@@ -283,15 +285,33 @@ pub struct Held {
 }
 
 impl Held {
-    /// Those of all permissions that are awake here, if the person's rights are asleep until then (ROL-13).
+    /// Those of all permissions that are awake here now, if the person's rights are asleep until then (ROL-13), but for what begins later.
     #[must_use]
-    pub fn awake(&self, scope: ScopeKey, asleep_until: Option<Micros>) -> Permissions {
-        match asleep_until {
+    pub fn awake(&self, scope: ScopeKey, asleep_until: Option<Micros>, now: Micros) -> Permissions {
+        let awake = match asleep_until {
             Some(_) => self
                 .all
                 .without(sleeping(scope, self.all).without(self.woken)),
             None => self.all,
+        };
+        match self.finance_from {
+            Some(from) if now < from => awake.without(roles::BEGINNING_LATER),
+            _ => awake,
         }
+    }
+
+    /// Until when a permission sleeps that isn't awake now; nobody wakes what begins later.
+    #[must_use]
+    pub fn sleeps_until(
+        &self,
+        permission: Permission,
+        asleep_until: Option<Micros>,
+        now: Micros,
+    ) -> Option<Micros> {
+        let from = self
+            .finance_from
+            .filter(|from| now < *from && roles::BEGINNING_LATER.has(permission));
+        asleep_until.max(from)
     }
 }
 
@@ -302,6 +322,7 @@ struct HeldRow {
     on_behalf_ceiling: String,
     group_id: Option<Uuid>,
     tenant_id: Uuid,
+    finance_from: Option<i64>,
     woken: Option<String>,
 }
 
@@ -333,11 +354,11 @@ impl Fact for HeldOf {
             "blob"
         };
         let sql = format!(
-            "SELECT x.roles, x.permissions, x.on_behalf_ceiling, x.group_id, x.tenant_id, w.permissions AS woken FROM ( \
-               SELECT roles, permissions, on_behalf_ceiling, CAST(NULL AS {uuid}) AS group_id, tenant_id, principal_kind FROM grants \
+            "SELECT x.roles, x.permissions, x.on_behalf_ceiling, x.group_id, x.tenant_id, x.finance_from, w.permissions AS woken FROM ( \
+               SELECT roles, permissions, on_behalf_ceiling, CAST(NULL AS {uuid}) AS group_id, tenant_id, principal_kind, finance_from FROM grants \
                  WHERE scope_kind = $1 AND scope_id = $2 AND principal_id = $3 \
                UNION ALL \
-               SELECT roles, permissions, '' AS on_behalf_ceiling, group_id, tenant_id, 4 AS principal_kind FROM group_rights \
+               SELECT roles, permissions, '' AS on_behalf_ceiling, group_id, tenant_id, 4 AS principal_kind, CAST(NULL AS bigint) AS finance_from FROM group_rights \
                  WHERE scope_kind = $1 AND scope_id = $2 AND user_id = $3 \
              ) x LEFT JOIN woken_rights w ON w.user_id = $3 AND w.scope_kind = $1 AND w.scope_id = $2 \
              WHERE ($1 <> 2 OR x.principal_kind = 3 OR EXISTS \
@@ -362,6 +383,7 @@ impl Fact for HeldOf {
             if let Some(woken) = &row.woken {
                 held.woken = Permissions::from_stored(woken);
             }
+            held.finance_from = held.finance_from.max(row.finance_from);
             if !row.on_behalf_ceiling.is_empty() {
                 held.ceiling = Some(Permissions::from_stored(&row.on_behalf_ceiling));
             }

@@ -11,6 +11,7 @@ pub mod charge;
 pub mod competency;
 pub mod member;
 pub mod network_membership;
+pub mod ownership;
 pub mod package;
 pub mod package_offer;
 pub mod review;

@@ -2,8 +2,9 @@
 
 use entente::proto::account::{
     AddMembersRequest, AssociateTenantRequest, DropRolesRequest, GrantFinanceRequest,
-    LeaveAccountRequest, Member, RemoveMembersRequest, RemoveTenantRequest, RestoreManagerRequest,
-    RevokeFinanceRequest, UpdateMemberRequest, UpdateMembersRequest,
+    InviteOwnerRequest, LeaveAccountRequest, Member, RemoveMembersRequest, RemoveTenantRequest,
+    RestoreManagerRequest, RevokeFinanceRequest, TransferOwnershipRequest, UpdateMemberRequest,
+    UpdateMembersRequest,
 };
 use tonic::Status;
 
@@ -17,6 +18,9 @@ use super::{
 };
 use crate::harness::Caller;
 
+/// Nobody has this address, so nobody accepts.
+const OWNER_TO_BE: &str = "owner@mail.example";
+
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Account, whom, with what, and who is put into these groups on the way.
@@ -28,6 +32,10 @@ pub enum Step {
     GrantFinance(usize, usize),
     RevokeFinance(usize, usize),
     RestoreManager(usize, usize),
+    /// Begins a tie, which gives nobody anything.
+    InviteOwner(usize),
+    /// By the owner alone, and nobody is one here.
+    TransferOwnership(usize),
     /// Account, and whose token.
     Associate(usize, usize),
     Dissociate(usize, usize),
@@ -144,6 +152,11 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             // Nobody is an owner here.
             by.on_account(*account, "members.restore_manager")?;
         }
+        Step::InviteOwner(account) => by.on_account(*account, "owner.tie")?,
+        Step::TransferOwnership(account) => {
+            by.on_account(*account, "owner.tie")?;
+            unless(false, "PERMISSION_MISSING")?;
+        }
         Step::Associate(account, admin) => {
             by.on_account(*account, "tenants.manage")?;
             let tenant = now.principals[*admin].tenant;
@@ -216,7 +229,11 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> Step {
         16 => Step::Leave(account),
         17 => Step::GrantFinance(account, rng.pick(inside)),
         18 => Step::RevokeFinance(account, rng.pick(inside)),
-        19 if rng.chance(20) => Step::RestoreManager(account, rng.pick(inside)),
+        19 if rng.chance(40) => match rng.below(4) {
+            0 | 1 => Step::RestoreManager(account, rng.pick(inside)),
+            2 => Step::InviteOwner(account),
+            _ => Step::TransferOwnership(account),
+        },
         19..=21 => {
             // Not of the last tenant, so that there is one to delete.
             let last = draw.tenants.last().copied();
@@ -323,6 +340,24 @@ pub async fn call(
                 ..RestoreManagerRequest::default()
             };
             members.restore_manager(request).await.map(nothing)
+        }
+        Step::InviteOwner(a) => {
+            let request = InviteOwnerRequest {
+                account: account(a),
+                email: OWNER_TO_BE.to_owned(),
+                ..InviteOwnerRequest::default()
+            };
+            let mut accounts = caller.accounts();
+            accounts.invite_owner(request).await.map(nothing)
+        }
+        Step::TransferOwnership(a) => {
+            let request = TransferOwnershipRequest {
+                account: account(a),
+                email: OWNER_TO_BE.to_owned(),
+                ..TransferOwnershipRequest::default()
+            };
+            let mut accounts = caller.accounts();
+            accounts.transfer_ownership(request).await.map(nothing)
         }
         Step::Associate(a, admin) => {
             let parent = account(a);

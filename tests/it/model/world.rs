@@ -26,7 +26,7 @@ use crate::{
     people::{People as _, Service},
 };
 
-/// Steps that many sequences must have taken. Nobody is an owner, so RestoreManager is not among them.
+/// Steps that many sequences must have taken. Nobody is an owner, so RestoreManager and TransferOwnership are not among them.
 pub const ALL_STEPS: &[&str] = &[
     "Members.Add",
     "Members.Update",
@@ -35,6 +35,7 @@ pub const ALL_STEPS: &[&str] = &[
     "Members.Leave",
     "Members.GrantFinance",
     "Members.RevokeFinance",
+    "Members.InviteOwner",
     "Members.Associate",
     "Members.Dissociate",
     "Users.Create",
