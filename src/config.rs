@@ -91,6 +91,8 @@ pub struct Config {
     pub s3_secret_access_key: Option<String>,
     /// The bucket is named in the path, not in the host.
     pub s3_path_style: bool,
+    /// All replicas share the folder of documents.
+    pub blobs_shared: bool,
 }
 
 impl Default for Config {
@@ -124,6 +126,7 @@ impl Default for Config {
             s3_access_key_id: None,
             s3_secret_access_key: None,
             s3_path_style: true,
+            blobs_shared: false,
         }
     }
 }
@@ -263,6 +266,10 @@ impl Config {
                 self.database_url.is_some() && self.master_key.is_none(),
                 "master_key: must be set in production mode with PostgreSQL, the same on all replicas",
             );
+            fault(
+                self.database_url.is_some() && self.s3_bucket.is_none() && !self.blobs_shared,
+                "s3_bucket: must be set in production mode with PostgreSQL; or else blobs_shared, if all replicas share the folder of documents",
+            );
         }
         faults
     }
@@ -350,6 +357,7 @@ const FIELDS: &[&str] = &[
     "s3_access_key_id",
     "s3_secret_access_key",
     "s3_path_style",
+    "blobs_shared",
 ];
 
 #[cfg(test)]
@@ -425,5 +433,21 @@ mod tests {
                 .iter()
                 .any(|f| f.starts_with("enable_test_clock"))
         );
+        let lacks_bucket = |change: fn(&mut Config)| {
+            let mut config = Config {
+                production: true,
+                database_url: Some("postgres://db/entente".to_owned()),
+                ..Config::default()
+            };
+            change(&mut config);
+            let faults = config.faults();
+            faults
+                .iter()
+                .any(|f| f.starts_with("s3_bucket: must be set in production"))
+        };
+        assert!(lacks_bucket(|_| {}));
+        assert!(!lacks_bucket(|c| c.s3_bucket = Some("documents".to_owned())));
+        assert!(!lacks_bucket(|c| c.blobs_shared = true));
+        assert!(!lacks_bucket(|c| c.database_url = None));
     }
 }

@@ -16,8 +16,9 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 
-/// Look-ups at once; others wait.
+/// Look-ups at once, that callers wait for, and the daily ones; others wait.
 const MOST_AT_ONCE: usize = 32;
+const MOST_DAILY_AT_ONCE: usize = 20;
 /// A server that doesn't answer is given up after so long, and asked so often.
 const ATTEMPT: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 2;
@@ -34,6 +35,16 @@ pub struct NoAnswer(pub String);
 pub struct Dns {
     resolver: Result<TokioResolver, String>,
     turns: Semaphore,
+    daily_turns: Semaphore,
+}
+
+/// Who waits for a look-up: neither keeps the others' turns.
+#[derive(Clone, Copy, Debug)]
+pub enum For {
+    /// A caller.
+    Caller,
+    /// The daily look-up.
+    Job,
 }
 
 impl Dns {
@@ -47,6 +58,7 @@ impl Dns {
         Self {
             resolver,
             turns: Semaphore::new(MOST_AT_ONCE),
+            daily_turns: Semaphore::new(MOST_DAILY_AT_ONCE),
         }
     }
 
@@ -54,14 +66,14 @@ impl Dns {
     ///
     /// # Errors
     /// If no server answers in time, or only with failure.
-    pub async fn texts(&self, name: &str) -> Result<Vec<String>, NoAnswer> {
+    pub async fn texts(&self, name: &str, whom: For) -> Result<Vec<String>, NoAnswer> {
         let asked = async {
             let resolver = self.resolver.as_ref().map_err(|e| NoAnswer(e.clone()))?;
-            let _turn = self
-                .turns
-                .acquire()
-                .await
-                .map_err(|e| NoAnswer(e.to_string()))?;
+            let turns = match whom {
+                For::Caller => &self.turns,
+                For::Job => &self.daily_turns,
+            };
+            let _turn = turns.acquire().await.map_err(|e| NoAnswer(e.to_string()))?;
             // As it is: names of the local network are none of anybody's domain.
             let mut name = Name::from_ascii(name).map_err(|e| NoAnswer(e.to_string()))?;
             name.set_fqdn(true);

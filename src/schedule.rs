@@ -133,7 +133,10 @@ const JOBS: &[Job] = &[
     Job {
         name: "date-former-ties",
         every_us: SECOND_US,
-        needed: Some("SELECT 1 AS one FROM former_ties WHERE end_time IS NULL LIMIT 1"),
+        needed: Some(
+            "SELECT 1 AS one FROM former_ties WHERE end_time IS NULL \
+             UNION ALL SELECT 1 AS one FROM former_tenants WHERE end_time IS NULL LIMIT 1",
+        ),
         run: |tx| Box::pin(crate::account::date_former_ties(tx)),
     },
     Job {
@@ -143,6 +146,15 @@ const JOBS: &[Job] = &[
         run: |tx| {
             let (key, kept) = ("scope_kind, scope_id, user_id", TIES_COUNT_US);
             Box::pin(purge(tx, "former_ties", key, "end_time", kept))
+        },
+    },
+    Job {
+        name: "purge-former-tenants",
+        every_us: DAY_US,
+        needed: None,
+        run: |tx| {
+            let (key, kept) = ("account_id, tenant_id", TIES_COUNT_US);
+            Box::pin(purge(tx, "former_tenants", key, "end_time", kept))
         },
     },
     Job {

@@ -75,6 +75,32 @@ const STATEMENTS: &[&str] = &[
     )",
     "CREATE INDEX former_ties_undated ON former_ties (scope_id) WHERE end_time IS NULL",
     "CREATE INDEX former_ties_by_end ON former_ties (end_time)",
+    "CREATE INDEX former_ties_of_person ON former_ties (person_id)",
+    "CREATE INDEX former_ties_by_email ON former_ties (email) WHERE email <> ''",
+    "CREATE INDEX former_ties_by_recovery ON former_ties (recovery_email) WHERE recovery_email <> ''",
+    // Tenants that an account had: their guests were tied to it.
+    "CREATE TABLE former_tenants (
+        account_id {uuid} NOT NULL,
+        tenant_id {uuid} NOT NULL,
+        end_time bigint,
+        PRIMARY KEY (account_id, tenant_id)
+    )",
+    "CREATE INDEX former_tenants_by_end ON former_tenants (end_time)",
+    "CREATE INDEX former_tenants_undated ON former_tenants (account_id) WHERE end_time IS NULL",
+    "CREATE INDEX users_by_recovery ON users (lower(recovery_email)) WHERE recovery_email <> ''",
+    "CREATE INDEX users_elsewhere_by_name ON users (user_name_fold) WHERE kind <> 1",
+    "[postgres] CREATE FUNCTION entente_remember_tenant() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN
+        INSERT INTO former_tenants (account_id, tenant_id) VALUES (OLD.account_id, OLD.tenant_id)
+            ON CONFLICT (account_id, tenant_id) DO UPDATE SET end_time = NULL;
+        RETURN NULL; END $$",
+    "[postgres] CREATE TRIGGER remember_tenant AFTER DELETE ON associations
+        FOR EACH ROW EXECUTE FUNCTION entente_remember_tenant()",
+    "[sqlite] CREATE TRIGGER remember_tenant AFTER DELETE ON associations
+        BEGIN
+        INSERT INTO former_tenants (account_id, tenant_id) VALUES (old.account_id, old.tenant_id)
+            ON CONFLICT (account_id, tenant_id) DO UPDATE SET end_time = NULL;
+        END",
     "CREATE TABLE former_contacts (
         account_id {uuid} NOT NULL,
         email {text} NOT NULL,

@@ -37,8 +37,9 @@ const STATEMENTS: &[&str] = &[
     "CREATE UNIQUE INDEX documents_blob ON documents (blob_key)",
     "CREATE INDEX documents_attached ON documents (attached_kind, attached_id, id) WHERE attached_id IS NOT NULL",
     "CREATE INDEX documents_loose ON documents (create_time) WHERE attached_id IS NULL",
-    "CREATE INDEX documents_loose_by_account ON documents (account_id) WHERE attached_id IS NULL",
-    "CREATE INDEX documents_loose_by_uploader ON documents (uploaded_by_id) WHERE attached_id IS NULL",
+    "CREATE INDEX documents_by_account ON documents (account_id)",
+    "CREATE INDEX documents_by_uploader ON documents (uploaded_by_id, id)",
+    "CREATE INDEX documents_loose_by_tenant ON documents (uploaded_by_tenant_id) WHERE attached_id IS NULL AND account_id IS NULL",
     // Blobs that no row names: while their bytes come, and once their row is gone. What is doomed is removed, and no row takes it any more.
     "CREATE TABLE loose_blobs (
         blob_key {text} PRIMARY KEY,

@@ -3,7 +3,7 @@
 
 use sea_orm::EntityTrait as _;
 
-use super::entity::account;
+use super::{entity::account, review};
 pub use crate::document::{Model, Subject, SubjectKind, attach, of_subject};
 use crate::{
     access::{account_state, roles::Permission, scope::Proof},
@@ -54,16 +54,19 @@ pub async fn upload_document(
     }
     let row = document::keep(tx, account, &req.display_name, arrived).await?;
     let shown = row.receipt();
+    let event = Event::new("entente.account.v1.DocumentUploaded", row.name()).told_in(told_in);
     let null = || serde_json::Value::Null;
-    tx.emit(
-        Event::new("entente.account.v1.DocumentUploaded", row.name())
-            .told_in(told_in)
+    tx.emit(if account.is_some() {
+        event
             .change("display_name", null(), shown.display_name.clone())
             .change("size_bytes", null(), shown.size_bytes)
             .change("media_type", null(), shown.media_type.clone())
             .change("sha256", null(), shown.sha256.clone())
-            .change("uploaded_by", null(), shown.uploaded_by.clone()),
-    );
+            .change("uploaded_by", null(), shown.uploaded_by.clone())
+    } else {
+        // What is somebody's alone may be evidence against those who read the tenant's events: that there is one is all they hear.
+        event.change("uploaded_by", null(), shown.uploaded_by.clone())
+    });
     Ok(shown)
 }
 
@@ -79,7 +82,7 @@ async fn may_upload(tx: &Tx, account: uuid::Uuid) -> Result<()> {
 /// Gives a document that is evidence for something.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`, whether or not there is such a document.
+/// `PERMISSION_DENIED`, whether or not there is such a document; as GetReview for whoever may not see what it is evidence for.
 pub async fn download_document(
     rd: &Read,
     _proof: Proof,
@@ -99,8 +102,13 @@ pub async fn download_document(
     let row = row
         .filter(|_| kind.is_some())
         .ok_or_else(|| Error::denied(demanded))?;
+    if let (Some(SubjectKind::Review), Some(id)) = (kind, row.attached_id) {
+        review::demand_sight(rd, id).await?;
+    }
     Ok(Download {
         looked_at: row.name(),
+        demanded,
+        sha256: row.sha256.clone(),
         size: u64::try_from(row.size_bytes).unwrap_or_default(),
         first: DownloadDocumentResponse {
             document: Some(row.receipt()),

@@ -45,13 +45,25 @@ struct Row {
 const COLUMNS: &str = "SELECT u.id, u.user_name_fold, u.recovery_email, t.domain_prefix";
 
 impl Reviewer {
-    fn of(app: &App, row: Row) -> Self {
-        let sign_in = format!("{}@{}", row.user_name_fold, domain(app, &row.domain_prefix));
-        let emails = [fold(&row.recovery_email), fold(&sign_in)];
+    fn of(app: &App, row: &Row, domains: &[String]) -> Self {
+        let own = domain(app, &row.domain_prefix);
+        let at = |domain: &String| fold(&format!("{}@{domain}", row.user_name_fold));
+        let emails = domains.iter().chain([&own]).map(at);
+        let emails = emails.chain([fold(&row.recovery_email)]);
         Self {
             id: row.id,
-            emails: emails.into_iter().filter(|e| !e.is_empty()).collect(),
+            emails: emails.filter(|e| !e.is_empty()).collect(),
         }
+    }
+
+    /// The domains that the operator has verified: its people have addresses there.
+    async fn domains<C: ConnectionTrait>(db: &C, app: &App) -> Result<Vec<String>> {
+        let sql = "SELECT domain_name FROM domains WHERE tenant_id = $1 AND state = 2";
+        let mut found = Vec::new();
+        for row in sql::rows_of(db, sql, [app.operator_tenant().into()]).await? {
+            found.push(row.try_get("", "domain_name")?);
+        }
+        Ok(found)
     }
 
     /// A user, whether it is a reviewer or not.
@@ -59,7 +71,8 @@ impl Reviewer {
         let sql =
             format!("{COLUMNS} FROM users u JOIN tenants t ON t.id = u.tenant_id WHERE u.id = $1");
         let row = sql::one::<Row, _>(db, sql, [id.into()]).await?;
-        Ok(row.map(|row| Self::of(app, row)))
+        let domains = Self::domains(db, app).await?;
+        Ok(row.map(|row| Self::of(app, &row, &domains)))
     }
 
     /// All who may handle reviews and can act.
@@ -74,7 +87,11 @@ impl Reviewer {
         );
         let values: [Value; 2] = [roles.into(), MOST_REVIEWERS.into()];
         let rows = sql::all::<Row, _>(db, sql, values).await?;
-        Ok(rows.into_iter().map(|row| Self::of(app, row)).collect())
+        let domains = Self::domains(db, app).await?;
+        Ok(rows
+            .iter()
+            .map(|row| Self::of(app, row, &domains))
+            .collect())
     }
 }
 
@@ -154,37 +171,54 @@ pub(super) async fn involved<C: ConnectionTrait>(
 }
 
 /// The statement that finds ties by users and addresses: of members, also by groups; of guests of the company's tenants; of those who were; of
-/// contacts before, and of the membership of the network.
+/// contacts before, and of the membership of the network. It goes from the reviewers, who are few, to the accounts: a company may have a
+/// hundred thousand members.
 fn ties<C: ConnectionTrait>(db: &C) -> String {
     let (accounts, x, y) = (
         sql::in_ids(db, 1),
         sql::rows(db, 2, PERSON),
         sql::rows(db, 3, EMAIL),
     );
-    let members = format!(
-        "SELECT scope_id AS account_id, principal_id FROM grants WHERE scope_kind = 2 AND scope_id IN ({accounts}) \
-         UNION ALL SELECT scope_id AS account_id, user_id AS principal_id FROM group_rights WHERE scope_kind = 2 AND scope_id IN ({accounts})"
+    // CROSS JOIN keeps SQLite to this order; each goes along an index.
+    let users = format!(
+        "SELECT x.r, u.id FROM ({x}) x CROSS JOIN users u WHERE u.id = x.p \
+         UNION SELECT x.r, u.id FROM ({x}) x CROSS JOIN users u WHERE u.home_id = x.p \
+         UNION SELECT y.r, u.id FROM ({y}) y CROSS JOIN users u WHERE lower(u.recovery_email) = y.e AND u.recovery_email <> '' \
+         UNION SELECT y.r, u.id FROM ({y}) y CROSS JOIN users u WHERE u.user_name_fold = y.e AND u.kind <> 1"
     );
     let places = format!(
         "SELECT a.id AS account_id, 2 AS k, a.id AS i FROM accounts a WHERE a.id IN ({accounts}) \
-         UNION ALL SELECT s.account_id, 1 AS k, s.tenant_id AS i FROM associations s WHERE s.account_id IN ({accounts})"
+         UNION ALL SELECT s.account_id, 1 AS k, s.tenant_id AS i FROM ({tenants}) s",
+        tenants = tenants(&accounts)
     );
+    let former = "SELECT f.scope_kind, f.scope_id, x.r FROM former_people x CROSS JOIN former_ties f WHERE f.person_id = x.p AND counts \
+         UNION SELECT f.scope_kind, f.scope_id, y.r FROM former_emails y CROSS JOIN former_ties f WHERE f.email = y.e AND f.email <> '' AND counts \
+         UNION SELECT f.scope_kind, f.scope_id, y.r FROM former_emails y CROSS JOIN former_ties f WHERE f.recovery_email = y.e AND f.recovery_email <> '' AND counts"
+        .replace("former_people", &format!("({x})"))
+        .replace("former_emails", &format!("({y})"))
+        .replace("counts", "(f.end_time IS NULL OR f.end_time > $4)");
     format!(
-        "SELECT g.account_id, x.r AS reviewer FROM ({members}) g JOIN users u ON u.id = g.principal_id \
-         JOIN ({x}) x ON x.p = COALESCE(u.home_id, u.id) \
-         UNION SELECT g.account_id, y.r FROM ({members}) g JOIN users u ON u.id = g.principal_id \
-         JOIN ({y}) y ON y.e = lower(u.recovery_email) OR (u.kind <> 1 AND y.e = u.user_name_fold) \
-         UNION SELECT s.account_id, x.r FROM ({x}) x JOIN users u ON u.home_id = x.p AND u.state <> 3 \
-         JOIN associations s ON s.tenant_id = u.tenant_id AND s.account_id IN ({accounts}) \
-         UNION SELECT s.account_id, y.r FROM associations s CROSS JOIN ({y}) y \
-         JOIN users u ON u.tenant_id = s.tenant_id AND u.user_name_fold = y.e AND u.state <> 3 WHERE s.account_id IN ({accounts}) \
-         UNION SELECT s.account_id, x.r FROM ({places}) s JOIN former_ties f ON f.scope_kind = s.k AND f.scope_id = s.i \
-         AND (f.end_time IS NULL OR f.end_time > $4) JOIN ({x}) x ON x.p = f.person_id \
-         UNION SELECT s.account_id, y.r FROM ({places}) s JOIN former_ties f ON f.scope_kind = s.k AND f.scope_id = s.i \
-         AND (f.end_time IS NULL OR f.end_time > $4) JOIN ({y}) y ON y.e = f.email OR y.e = f.recovery_email \
+        "SELECT g.scope_id AS account_id, c.r AS reviewer FROM ({users}) c CROSS JOIN grants g \
+         WHERE g.principal_id = c.id AND g.scope_kind = 2 AND g.scope_id IN ({accounts}) \
+         UNION SELECT g.scope_id, c.r FROM ({users}) c CROSS JOIN group_rights g \
+         WHERE g.user_id = c.id AND g.scope_kind = 2 AND g.scope_id IN ({accounts}) \
+         UNION SELECT s.account_id, c.r FROM ({users}) c CROSS JOIN users u JOIN ({tenants}) s ON s.tenant_id = u.tenant_id \
+         WHERE u.id = c.id AND u.kind = 2 AND u.state <> 3 \
+         UNION SELECT s.account_id, y.r FROM ({tenants}) s CROSS JOIN ({y}) y \
+         JOIN users u ON u.tenant_id = s.tenant_id AND u.user_name_fold = y.e AND u.state <> 3 \
+         UNION SELECT s.account_id, f.r FROM ({former}) f JOIN ({places}) s ON f.scope_kind = s.k AND f.scope_id = s.i \
          UNION SELECT c.account_id, y.r FROM former_contacts c JOIN ({y}) y ON y.e = c.email \
          WHERE c.account_id IN ({accounts}) AND c.end_time > $4 \
-         UNION SELECT n.account_id, y.r FROM network_memberships n JOIN ({y}) y ON y.e = lower(n.contact_email) WHERE n.account_id IN ({accounts})"
+         UNION SELECT n.account_id, y.r FROM network_memberships n JOIN ({y}) y ON y.e = lower(n.contact_email) WHERE n.account_id IN ({accounts})",
+        tenants = tenants(&accounts)
+    )
+}
+
+/// The tenants of accounts, and those that were theirs lately.
+fn tenants(accounts: &str) -> String {
+    format!(
+        "SELECT account_id, tenant_id FROM associations WHERE account_id IN ({accounts}) \
+         UNION SELECT account_id, tenant_id FROM former_tenants WHERE account_id IN ({accounts}) AND (end_time IS NULL OR end_time > $4)"
     )
 }
 
@@ -210,11 +244,17 @@ pub(super) async fn contacts_left(
     new: &Profile,
 ) -> Result<()> {
     for email in contacts(old).difference(&contacts(new)) {
-        let sql = "INSERT INTO former_contacts (account_id, email, end_time) VALUES ($1, $2, $3) \
-                   ON CONFLICT (account_id, email) DO UPDATE SET end_time = excluded.end_time";
-        let values: [Value; 3] = [account.into(), email.as_str().into(), tx.now().into()];
-        sql::execute(tx.db(), sql, values).await?;
+        contact_left(tx, account, email).await?;
     }
+    Ok(())
+}
+
+/// Remembers a contact that an account has no more.
+pub(super) async fn contact_left(tx: &mut Tx, account: Uuid, email: &str) -> Result<()> {
+    let sql = "INSERT INTO former_contacts (account_id, email, end_time) VALUES ($1, $2, $3) \
+               ON CONFLICT (account_id, email) DO UPDATE SET end_time = excluded.end_time";
+    let values: [Value; 3] = [account.into(), fold(email).into(), tx.now().into()];
+    sql::execute(tx.db(), sql, values).await?;
     Ok(())
 }
 
@@ -226,5 +266,8 @@ pub(crate) async fn date_former_ties(tx: &mut Tx) -> Result<u64> {
     let sql = "UPDATE former_ties SET end_time = $1 WHERE (scope_kind, scope_id, user_id) IN \
                (SELECT scope_kind, scope_id, user_id FROM former_ties WHERE end_time IS NULL LIMIT $2)";
     let values: [Value; 2] = [tx.now().into(), DATED_A_TURN.into()];
-    Ok(sql::execute(tx.db(), sql, values).await?.rows_affected())
+    let dated = sql::execute(tx.db(), sql, values).await?.rows_affected();
+    let sql = "UPDATE former_tenants SET end_time = $1 WHERE end_time IS NULL";
+    let tenants = sql::execute(tx.db(), sql, [tx.now().into()]).await?;
+    Ok(dated + tenants.rows_affected())
 }

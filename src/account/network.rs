@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     entity::network_membership::{Column, Entity, Model},
-    wire,
+    involvement, wire,
 };
 use crate::{
     access::{
@@ -209,6 +209,11 @@ pub async fn update_membership(
     row.update_time = Set(tx.now());
     row.version = Set(old.version + 1);
     let row: Model = row.update(tx.db()).await?;
+    if let Some(account) = account
+        && row.contact_email != old.contact_email
+    {
+        involvement::contact_left(tx, account, &old.contact_email).await?;
+    }
     tx.emit(event);
     Ok(wire::membership(&row))
 }

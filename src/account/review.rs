@@ -24,7 +24,7 @@ use super::{
     wire,
 };
 use crate::{
-    access::{grants, principal::Kind, scope::OperatorScope},
+    access::{grants, principal::Kind, roles::Permission, scope::OperatorScope},
     app::{App, Read, Tx},
     check::Violations,
     env::{MINUTE_US, Micros},
@@ -126,22 +126,25 @@ pub(crate) struct Opened {
     pub not_by: Option<Uuid>,
 }
 
-/// Puts something into the queue. What was asked for more is what waits again; what is open already stays as it is.
+/// Puts something into the queue. What is open already waits again, with what is said of it now.
 ///
 /// # Errors
 /// Those of the database.
 pub(crate) async fn open(tx: &mut Tx, new: Opened) -> Result<Model> {
     let now = tx.now();
+    let operator = tx.app().operator_tenant();
+    let is_operators = grants::is_associated(tx.db(), new.account, operator).await?;
+    let approvals_needed = if is_operators { 2 } else { 1 };
     let row = match find_open(tx.db(), new.kind, new.subject).await? {
         Some(row) => {
-            let state = if row.state == MORE_REQUESTED {
-                WAITING
-            } else {
-                row.state
-            };
             let version = row.version;
             let mut changed = row.into_active_model();
-            changed.state = Set(state);
+            changed.state = Set(WAITING);
+            // Whoever had it, or approved of it, did so of something else.
+            changed.claimed_by = Set(None);
+            changed.claim_expire_time = Set(None);
+            changed.first_approved_by = Set(None);
+            changed.approvals_needed = Set(approvals_needed);
             changed.submitter = Set(new.submitter);
             changed.note = Set(new.note);
             changed.update_time = Set(now);
@@ -149,8 +152,6 @@ pub(crate) async fn open(tx: &mut Tx, new: Opened) -> Result<Model> {
             changed.update(tx.db()).await?
         }
         None => {
-            let operator = tx.app().operator_tenant();
-            let is_operators = grants::is_associated(tx.db(), new.account, operator).await?;
             let row = Model {
                 id: tx.id(),
                 kind: new.kind as i64,
@@ -163,7 +164,7 @@ pub(crate) async fn open(tx: &mut Tx, new: Opened) -> Result<Model> {
                 claim_expire_time: None,
                 more_requested: String::new(),
                 not_by: new.not_by,
-                approvals_needed: if is_operators { 2 } else { 1 },
+                approvals_needed,
                 first_approved_by: None,
                 decided: false,
                 decision: 0,
@@ -255,9 +256,12 @@ pub(crate) enum Progress {
 /// # Errors
 /// `WRONG_STATE` if none is open, `REVIEW_NOT_CLAIMED`, `REVIEWER_INVOLVED`, `NO_OTHER_REVIEWER`.
 pub(crate) async fn decidable(tx: &mut Tx, kind: ReviewKind, subject: Name) -> Result<Model> {
+    let seen = find_open(tx.db(), kind, subject).await?;
+    let seen = seen.ok_or_else(|| wrong_state(DECIDED))?;
+    tx.lock([ScopeKey::Account(seen.account_id)]).await?;
+    // Once more, as it is now that nothing happens to it.
     let row = find_open(tx.db(), kind, subject).await?;
     let row = row.ok_or_else(|| wrong_state(DECIDED))?;
-    tx.lock([ScopeKey::Account(row.account_id)]).await?;
     demand_claimed(tx, &row).await?;
     Ok(row)
 }
@@ -517,7 +521,14 @@ pub async fn list_reviews(
     );
     let mut found = rd.rows(&req, &LISTING, select).await?;
     let rows: Vec<Model> = std::mem::take(&mut found.rows);
-    let reviews = shown(rd.db(), rd.app(), &rows, rd.now()).await?;
+    let mut reviews = shown(rd.db(), rd.app(), &rows, rd.now()).await?;
+    let tied = tied_to(rd, rows.iter().map(|row| row.account_id)).await?;
+    for (review, row) in reviews.iter_mut().zip(&rows) {
+        if tied.contains(&row.account_id) {
+            withhold(review);
+        }
+    }
+    rd.looked(Name::Operator).await?;
     let page = found.page(reviews);
     Ok(ListReviewsResponse {
         reviews: page.items,
@@ -525,19 +536,69 @@ pub async fn list_reviews(
     })
 }
 
+/// Those of these accounts that the caller is tied to, or was lately: its own company's matters are told to nobody (VER-6).
+///
+/// # Errors
+/// `PEOPLE_ONLY`; those of the database.
+pub(crate) async fn tied_to(
+    rd: &Read,
+    accounts: impl Iterator<Item = Uuid>,
+) -> Result<BTreeSet<Uuid>> {
+    let accounts: BTreeSet<Uuid> = accounts.collect();
+    let accounts: Vec<Uuid> = accounts.into_iter().collect();
+    let own = Reviewer::by_id(rd.db(), rd.app(), reading(rd)?).await?;
+    let own: Vec<Reviewer> = own.into_iter().collect();
+    let found = involvement::involved(rd.db(), &accounts, &own, rd.now()).await?;
+    Ok(found.into_iter().map(|(account, _)| account).collect())
+}
+
+/// Leaves out what was said in a review, and by whom.
+fn withhold(review: &mut Review) {
+    review.submitter.clear();
+    review.note.clear();
+    review.claimed_by.clear();
+    review.more_requested.clear();
+    review.reason.clear();
+    review.decided_by.clear();
+}
+
+/// The caller, a person.
+fn reading(rd: &Read) -> Result<Uuid> {
+    let who = rd.caller().who.map(|who| who.principal);
+    who.filter(|p| p.kind == Kind::User)
+        .map(|p| p.id)
+        .ok_or_else(|| Error::refused(Reason::PeopleOnly))
+}
+
+/// Refuses whoever may not see what a review is about.
+///
+/// # Errors
+/// `REVIEWER_INVOLVED`, `NO_OTHER_REVIEWER`, `PEOPLE_ONLY`; `PERMISSION_DENIED` if there is no such review.
+pub(super) async fn demand_sight(rd: &Read, id: Uuid) -> Result<()> {
+    let row = Entity::find_by_id(id).one(rd.db()).await?;
+    let row = row.ok_or_else(|| Error::denied(Permission::ReviewsHandle))?;
+    demand_uninvolved(rd.db(), rd.app(), &row, reading(rd)?, rd.now()).await
+}
+
 /// Gives a review, with what the company tells of itself.
 ///
 /// # Errors
 /// `NOT_FOUND`, `REVIEWER_INVOLVED`, `NO_OTHER_REVIEWER`, `PEOPLE_ONLY`.
 pub async fn get_review(rd: &Read, _scope: OperatorScope, req: GetReviewRequest) -> Result<Review> {
-    let who = rd.caller().who.map(|who| who.principal);
-    let me = who
-        .filter(|p| p.kind == Kind::User)
-        .ok_or_else(|| Error::refused(Reason::PeopleOnly))?;
+    let me = reading(rd)?;
     let row = by_name(rd.db(), &req.name).await?;
-    if !row.decided {
-        demand_uninvolved(rd.db(), rd.app(), &row, me.id, rd.now()).await?;
+    if row.decided {
+        // Whoever decided it may read it on; whoever is tied to the company, never.
+        if !tied_to(rd, std::iter::once(row.account_id))
+            .await?
+            .is_empty()
+        {
+            return Err(Error::refused(Reason::ReviewerInvolved));
+        }
+    } else {
+        demand_uninvolved(rd.db(), rd.app(), &row, me, rd.now()).await?;
     }
+    rd.looked(Name::Review(row.id)).await?;
     let company = account::Entity::find_by_id(row.account_id)
         .one(rd.db())
         .await?;

@@ -208,6 +208,17 @@ impl Read {
         proof::demand(self, &self.call.caller, permission, on.scope(), self.now()).await
     }
 
+    /// Audits a look by the operator's people at something that no name of the rule tells, before the answer goes out (ROL-11).
+    ///
+    /// # Errors
+    /// Those of the database: then nothing is answered.
+    pub async fn looked(&self, resource: Name) -> Result<()> {
+        let (app, call) = (self.app.clone(), self.call.clone());
+        // Spawned: a caller that goes away can't take the trace of its look along.
+        let written = tokio::spawn(async move { refusals::looked(&app, &call, resource).await });
+        written.await.map_err(|e| Error::internal(e.to_string()))?
+    }
+
     /// What the caller may on a scope now, awake.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use aws_lc_rs::digest;
 use futures_util::future::BoxFuture;
 use http::{Request as HttpRequest, Response as HttpResponse};
 use prost::Message;
@@ -20,11 +21,12 @@ use crate::{
     access::{
         proof::{self, Named},
         refusals,
+        roles::Permission,
         scope::Proof,
     },
     app::{App, Call, Outcome, Read, Tx, check},
     check::{Redact, Request},
-    document::{Arrived, blobs::Upload, content::Watched},
+    document::{self, Arrived, blobs::Upload, content::Watched},
     error::{Error, Language, Reason, Result},
     names::Name,
 };
@@ -33,30 +35,50 @@ use crate::{
 const WHOLE_WITHIN: Duration = Duration::from_secs(600);
 /// The next message of an upload is there within so long.
 const NEXT_WITHIN: Duration = Duration::from_secs(30);
+/// How many bytes a second an upload brings at least, once it had some time: slower ones would keep others' places.
+const LEAST_RATE: u64 = 4 * 1_024;
+const RATE_COUNTS_AFTER: Duration = Duration::from_secs(20);
 /// The most bytes that one message of an upload brings, as `content` declares.
 const MOST_BYTES_A_MESSAGE: usize = 1_024 * 1_024;
 /// Bytes that one message of a download brings.
 const BYTES_A_MESSAGE: u64 = 512 * 1_024;
 /// Uploads at once; each may keep a part in memory.
 pub const UPLOADS_AT_ONCE: usize = 32;
-/// Uploads of one caller at once.
+/// Uploads of one caller at once, and of all of its tenant.
 const UPLOADS_A_CALLER: usize = 4;
+const UPLOADS_A_TENANT: usize = 8;
 
 fn too_many(call: &Call) -> Error {
     Error::exhausted(Reason::TooManyCalls, Some(Duration::from_secs(1)))
         .with("method", call.rule.method)
 }
 
-/// A place among all uploads, and among those of the caller.
-fn place_of_upload(app: &App, call: &Call) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+/// A place among the uploads of the caller.
+fn place_of_caller(app: &App, call: &Call) -> Result<OwnedSemaphorePermit> {
     let key = [b"upload".as_slice(), &call.caller.key()].concat();
     let own = app
         .streams
         .get_with(key, || Arc::new(Semaphore::new(UPLOADS_A_CALLER)));
-    let own = own.try_acquire_owned().map_err(|_| too_many(call))?;
+    own.try_acquire_owned().map_err(|_| too_many(call))
+}
+
+/// A place among those of the caller's tenant, and among all uploads: for those who may upload.
+fn place_of_upload(app: &App, call: &Call) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+    let tenant = call.caller.who.map_or(uuid::Uuid::nil(), |who| {
+        let principal = who.principal;
+        match principal.tenant.is_nil() {
+            true => principal.id,
+            false => principal.tenant,
+        }
+    });
+    let key = [b"uploads of".as_slice(), tenant.as_bytes()].concat();
+    let of_tenant = app
+        .streams
+        .get_with(key, || Arc::new(Semaphore::new(UPLOADS_A_TENANT)));
+    let of_tenant = of_tenant.try_acquire_owned().map_err(|_| too_many(call))?;
     let all = Arc::clone(&app.uploads).try_acquire_owned();
     let overloaded = |_| Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1)));
-    Ok((own, all.map_err(overloaded)?))
+    Ok((of_tenant, all.map_err(overloaded)?))
 }
 
 /// The call, to be done before both its own deadline and ours.
@@ -78,6 +100,17 @@ impl<R: Request> Proven<R> {
         app.open_batch(call, &self.named, &self.request).await?;
         self.at = Instant::now();
         Ok(())
+    }
+
+    /// Proves it anew, and what the function demanded besides: before each part of what goes out.
+    async fn still(&mut self, app: &App, call: &Call, demanded: Permission) -> Result<()> {
+        let (rd, _) = app.open_batch(call, &self.named, &self.request).await?;
+        let demanded = rd.demand(demanded, Name::Operator).await;
+        drop(rd);
+        match demanded {
+            Ok(()) => Ok(()),
+            Err(error) => Err(app.refuse(call, &self.named, error).await),
+        }
     }
 
     async fn anew_if_due(&mut self, app: &App, call: &Call) -> Result<()> {
@@ -136,7 +169,7 @@ where
         + Sync
         + 'static,
 {
-    let _place = place_of_upload(app, call)?;
+    let _own_place = place_of_caller(app, call)?;
     let Some(mut request) = next_part::<R>(app, call, &mut parts, None).await? else {
         return Err(Error::malformed("the stream brought no message"));
     };
@@ -145,8 +178,15 @@ where
         request: request.clone(),
         at: Instant::now(),
     };
-    proven.anew(app, call).await?;
+    let (rd, proof) = app.open_batch(call, &proven.named, &request).await?;
     check(&mut request)?;
+    let _place = place_of_upload(app, call)?;
+    // Before bytes come that would have no room; once more when they are kept.
+    if let Some(who) = call.caller.who {
+        let account = proof.account().ok().map(|scope| scope.id());
+        document::within_bounds(rd.db(), account, who.principal, 1).await?;
+    }
+    drop(rd);
     if request.content().is_some_and(|c| !c.is_empty()) {
         return Err(Error::field(
             "content",
@@ -158,6 +198,7 @@ where
         true => None,
         false => Some(Upload::begin(app).await?),
     };
+    let (began, mut came) = (Instant::now(), 0);
     while let Some(mut part) = next_part(app, call, &mut parts, Some(&mut proven)).await? {
         let content = part.content().map(std::mem::take).unwrap_or_default();
         if content.is_empty() || content.len() > MOST_BYTES_A_MESSAGE || part.encoded_len() > 0 {
@@ -169,6 +210,11 @@ where
             ));
         }
         watched.take(&content)?;
+        came += content.len() as u64;
+        let took = began.elapsed();
+        if took > RATE_COUNTS_AFTER && came < LEAST_RATE * took.as_secs() {
+            return Err(Error::late());
+        }
         if let Some(upload) = &mut upload {
             upload.write(&content).await?;
         }
@@ -221,10 +267,8 @@ async fn next_part<R: Request>(
                 // Our own codec's refusals have details; the rest is the framework's.
                 Error::of_framework(status.code(), status.message(), call.rule.method)
             }),
+            // A server that stops waits for it as for every call, no longer than it is set to.
             () = tokio::time::sleep_until(end) => return Err(Error::late()),
-            () = app.draining.cancelled() => {
-                return Err(Error::unavailable(Reason::ShuttingDown, "draining"));
-            }
             () = tokio::time::sleep(PROVES_ANEW) => {
                 if let Some(proven) = &mut proven {
                     proven.anew(app, call).await?;
@@ -244,6 +288,10 @@ pub struct Download<S> {
     pub blob_key: String,
     /// How many they are.
     pub size: u64,
+    /// What they are.
+    pub sha256: Vec<u8>,
+    /// What is demanded of the caller on the operator, for as long as bytes go out.
+    pub demanded: Permission,
     /// Makes a message of bytes.
     pub part: fn(Vec<u8>) -> S,
 }
@@ -305,10 +353,13 @@ where
             first,
             blob_key,
             size,
+            sha256,
+            demanded,
             part,
-            ..
+            looked_at: _,
         } = found;
         let (mut at, mut next) = (0, Ok(first));
+        let mut read = digest::Context::new(&digest::SHA256);
         loop {
             let failed = next.is_err();
             let message = next.map_err(|e| answered(&e, &call, call.caller.language));
@@ -317,15 +368,18 @@ where
             if failed || at >= size || !sent.is_ok_and(|sent| sent.is_ok()) {
                 return;
             }
-            next = match proven.anew_if_due(&app, &call).await {
-                Ok(()) => app.blobs.read(&blob_key, at, BYTES_A_MESSAGE).await,
+            let most = BYTES_A_MESSAGE.min(size - at);
+            next = match proven.still(&app, &call, demanded).await {
+                Ok(()) => app.blobs.read(&blob_key, at, most).await,
                 Err(error) => Err(error),
             }
             .and_then(|bytes| {
-                if bytes.is_empty() {
-                    return Err(Error::internal("a blob is shorter than its document"));
-                }
                 at += bytes.len() as u64;
+                read.update(&bytes);
+                let is_other = at >= size && read.clone().finish().as_ref() != sha256;
+                if bytes.is_empty() || at > size || is_other {
+                    return Err(Error::internal("a blob isn't what its document says"));
+                }
                 Ok(part(bytes))
             });
         }

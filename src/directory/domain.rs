@@ -5,12 +5,13 @@
 //! stands for itself alone: those below it may be delegated to other hands, so each is proven by its own record. A deleted tenant's
 //! domains lapse, and are looked up again when it is restored.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, PaginatorTrait,
     QueryFilter, Set,
 };
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::{
@@ -21,7 +22,7 @@ use crate::{
     access::scope::{Proof, TenantScope},
     app::{App, Outside, Read, Tx},
     check::Violations,
-    dns::NoAnswer,
+    dns::{For, NoAnswer},
     env::{DAY_US, HOUR_US, Micros},
     error::{Error, Reason, Result},
     names::Name,
@@ -46,6 +47,8 @@ pub(super) const VERIFIED: i64 = 2;
 pub(super) const LAPSED: i64 = 3;
 /// Domains of a tenant: each is looked up daily.
 const MOST_DOMAINS: u64 = 100;
+/// Look-ups on request of one tenant at once.
+const LOOK_UPS_A_TENANT: usize = 2;
 /// What the record's name begins with, before the domain.
 const LABEL: &str = "_entente-verification";
 /// What the record's value begins with, before the token.
@@ -282,7 +285,16 @@ pub async fn prepare_verify_domain(
     let Some(row) = row else {
         return Ok(None);
     };
-    Ok(Some(app.dns.texts(&record_name(&row)).await))
+    // One whose servers don't answer would keep the turns of all others.
+    let key = [b"look-ups of".as_slice(), row.tenant_id.as_bytes()].concat();
+    let turns = app
+        .streams
+        .get_with(key, || Arc::new(Semaphore::new(LOOK_UPS_A_TENANT)));
+    let _turn = turns.try_acquire_owned().map_err(|_| {
+        Error::exhausted(Reason::TooManyCalls, Some(Duration::from_secs(1)))
+            .with("method", "entente.directory.v1.DomainService/VerifyDomain")
+    })?;
+    Ok(Some(app.dns.texts(&record_name(&row), For::Caller).await))
 }
 
 /// Verifies a domain whose record was found.
@@ -378,7 +390,7 @@ pub(super) async fn let_go(tx: &mut Tx, tenant: Uuid) -> Result<()> {
     for row in verified {
         lapse(tx, &row, None).await?;
     }
-    let sql = "UPDATE domains SET next_look_up_time = NULL WHERE tenant_id = $1";
+    let sql = "UPDATE domains SET next_look_up_time = NULL, lease_id = NULL WHERE tenant_id = $1";
     sql::execute(tx.db(), sql, [tenant.into()]).await?;
     Ok(())
 }

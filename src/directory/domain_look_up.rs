@@ -8,6 +8,7 @@ use sea_orm::{ColumnTrait, DbBackend, EntityTrait, QueryFilter, Value};
 use uuid::Uuid;
 
 use super::{
+    ACTIVE,
     application_key::admins_addresses,
     domain::{LAPSED, VERIFIED, lapse, next_look_up, prove, record_name, record_value, verified},
     entity::domain::{Column, Entity, Model},
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     app::{App, Tx},
+    dns::For,
     env::{DAY_US, HOUR_US, MINUTE_US, Micros},
     error::{Reason, Result},
     mail::{self, Template},
@@ -49,7 +51,7 @@ pub(crate) async fn look_up_due(app: &App) -> Result<usize> {
         count += claimed.len();
         let answers = join_all(claimed.into_iter().map(async |row| {
             let record = record_name(&row);
-            match app.dns.texts(&record).await {
+            match app.dns.texts(&record, For::Job).await {
                 Ok(found) => {
                     let is_there = found.contains(&record_value(&row));
                     (row, Some(is_there))
@@ -147,6 +149,10 @@ async fn change(app: &App, id: Uuid, lease: Uuid, is_there: bool) -> Result<()> 
                 let Some(row) = leased(tx, id, lease).await? else {
                     return Ok(());
                 };
+                // Its tenant may have been deleted meanwhile, which let the domain go.
+                if tenant::by_id(tx.db(), row.tenant_id).await?.state != ACTIVE {
+                    return Ok(());
+                }
                 if is_there {
                     revive(tx, &row).await
                 } else {

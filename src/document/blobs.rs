@@ -87,8 +87,16 @@ impl Upload {
             app.now().await?.into(),
             false.into(),
         ];
-        app.keep_books(|db| Box::pin(sql::execute(db, sql, values)))
-            .await?;
+        if let Err(error) = app
+            .keep_books(|db| Box::pin(sql::execute(db, sql, values)))
+            .await
+        {
+            // No row tells the sweep of it, unless the row came to be all the same: then there is nothing left for it.
+            if let Err(left) = app.blobs.remove(&loose.key, &loose.upload_id).await {
+                tracing::warn!(error = %left, "an upload that could not begin is left in the store");
+            }
+            return Err(error);
+        }
         let sink = app.blobs.write(&loose.key, &loose.upload_id).await?;
         Ok(Self { sink, loose })
     }
@@ -175,6 +183,7 @@ pub async fn sweep(app: &App) -> Result<usize> {
         let values: [Value; 2] = [(app.now().await? - ABANDONED_US).into(), BATCH.into()];
         let rows = sql::rows_of(&app.db.read, sql, values).await?;
         let whole = i64::try_from(rows.len()).unwrap_or(BATCH) == BATCH;
+        let before = swept;
         for row in rows {
             let key: String = row.try_get("", "blob_key")?;
             let upload_id: String = row.try_get("", "upload_id")?;
@@ -183,7 +192,8 @@ pub async fn sweep(app: &App) -> Result<usize> {
                 Err(error) => tracing::warn!(%error, "a blob could not be removed yet"),
             }
         }
-        if !whole {
+        // Where nothing could be removed, the same rows would come again: the next turn is soon enough.
+        if !whole || swept == before {
             return Ok(swept);
         }
     }

@@ -32,11 +32,16 @@ use crate::{
 
 /// A document that is attached to nothing is kept so long.
 pub const KEPT_LOOSE_US: Micros = 30 * DAY_US;
-/// Documents of an account that wait to be attached, and their bytes.
-const MOST_LOOSE_OF_AN_ACCOUNT: (i64, i64) = (100, 200 * 1_024 * 1_024);
-/// Those that are one uploader's alone.
-const MOST_LOOSE_OF_AN_UPLOADER: (i64, i64) = (20, 100 * 1_024 * 1_024);
-/// Documents of one subject that are read at once; nothing takes more of them.
+const MIB: i64 = 1_024 * 1_024;
+/// Documents of an account, and their bytes.
+const MOST_OF_AN_ACCOUNT: (i64, i64) = (2_000, 2_048 * MIB);
+/// Those of them that wait to be attached.
+const MOST_LOOSE_OF_AN_ACCOUNT: (i64, i64) = (100, 200 * MIB);
+/// Those that are one uploader's alone, and wait.
+const MOST_LOOSE_OF_AN_UPLOADER: (i64, i64) = (20, 100 * MIB);
+/// All of that kind by the people of one tenant.
+const MOST_LOOSE_OF_A_TENANT: (i64, i64) = (100, 300 * MIB);
+/// Documents of one subject; `attach` takes no more.
 pub const MOST_OF_A_SUBJECT: u64 = 200;
 
 /// What documents are evidence for; its number in the database.
@@ -115,7 +120,8 @@ impl Model {
 /// the caller's own where it has none, and attached to nothing.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` that names each element of the field that is no such document, the same whether or not there is one.
+/// `INVALID_ARGUMENT` that names each element of the field that is no such document, the same whether or not there is one;
+/// `TOO_MANY_DOCUMENTS`.
 pub async fn attach(
     tx: &mut Tx,
     subject: Subject,
@@ -153,6 +159,15 @@ pub async fn attach(
         }
     }
     wrong.none()?;
+    let sql = "SELECT COUNT(*) AS n FROM documents WHERE attached_kind = $1 AND attached_id = $2";
+    let values: [Value; 2] = [(subject.kind as i64).into(), subject.id.into()];
+    let before: i64 = match sql::row(tx.db(), sql, values).await? {
+        Some(row) => row.try_get("", "n")?,
+        None => 0,
+    };
+    if before.unsigned_abs() + found.len() as u64 > MOST_OF_A_SUBJECT {
+        return Err(Error::exhausted(Reason::TooManyDocuments, None));
+    }
     for row in &found {
         let sql = "UPDATE documents SET attached_kind = $2, attached_id = $3, attach_time = $4 \
                    WHERE id = $1 AND attached_id IS NULL";
@@ -191,7 +206,8 @@ pub async fn keep(
 ) -> Result<Model> {
     let who = tx.caller().who.map(|who| who.principal);
     let who = who.ok_or_else(|| Error::internal("nobody uploads"))?;
-    within_bounds(tx, account, who, &arrived.content).await?;
+    let size = i64::try_from(arrived.content.size).unwrap_or(i64::MAX);
+    within_bounds(tx.db(), account, who, size).await?;
     if let Some(key) = &arrived.blob_key {
         blobs::take(tx, key).await?;
     } else if !tx.validate_only() {
@@ -204,7 +220,7 @@ pub async fn keep(
         uploaded_by_id: who.id,
         uploaded_by_tenant_id: who.tenant,
         display_name: content::file_name(said_name),
-        size_bytes: i64::try_from(arrived.content.size).unwrap_or(i64::MAX),
+        size_bytes: size,
         media_type: arrived.content.media_type.name().to_owned(),
         sha256: arrived.content.sha256.to_vec(),
         blob_key: arrived.blob_key.unwrap_or_default(),
@@ -217,35 +233,45 @@ pub async fn keep(
     Ok(row)
 }
 
-async fn within_bounds(
-    tx: &Tx,
+/// Refuses a document of that size where there would be too many of an account, of an uploader, or of the uploader's tenant. Asked before the
+/// bytes come, and again when they are kept.
+///
+/// # Errors
+/// `TOO_MANY_DOCUMENTS`; those of the database.
+pub async fn within_bounds<C: ConnectionTrait>(
+    db: &C,
     account: Option<Uuid>,
     who: Principal,
-    new: &Content,
+    size: i64,
 ) -> Result<()> {
-    let sum = "SELECT COUNT(*) AS n, CAST(COALESCE(SUM(size_bytes), 0) AS bigint) AS bytes FROM documents";
-    let (sql, id, (most, most_bytes)) = match account {
-        Some(account) => (
-            format!("{sum} WHERE attached_id IS NULL AND account_id = $1"),
-            account,
-            MOST_LOOSE_OF_AN_ACCOUNT,
-        ),
-        None => (
-            format!(
-                "{sum} WHERE attached_id IS NULL AND account_id IS NULL AND uploaded_by_id = $1"
-            ),
-            who.id,
-            MOST_LOOSE_OF_AN_UPLOADER,
-        ),
-    };
-    let row = sql::row(tx.db(), &sql, [id.into()]).await?;
-    let (count, bytes): (i64, i64) = match row {
-        Some(row) => (row.try_get("", "n")?, row.try_get("", "bytes")?),
-        None => (0, 0),
-    };
-    let size = i64::try_from(new.size).unwrap_or(i64::MAX);
-    if count >= most || bytes.saturating_add(size) > most_bytes {
-        return Err(Error::exhausted(Reason::TooManyDocuments, None));
+    const OWN: &str = "attached_id IS NULL AND account_id IS NULL";
+    let mut bounds = Vec::new();
+    match account {
+        Some(account) => {
+            bounds.push(("account_id = $1".to_owned(), account, MOST_OF_AN_ACCOUNT));
+            let loose = "account_id = $1 AND attached_id IS NULL".to_owned();
+            bounds.push((loose, account, MOST_LOOSE_OF_AN_ACCOUNT));
+        }
+        None => {
+            let own = format!("{OWN} AND uploaded_by_id = $1");
+            bounds.push((own, who.id, MOST_LOOSE_OF_AN_UPLOADER));
+            if !who.tenant.is_nil() {
+                let tenant = format!("{OWN} AND uploaded_by_tenant_id = $1");
+                bounds.push((tenant, who.tenant, MOST_LOOSE_OF_A_TENANT));
+            }
+        }
+    }
+    for (which, id, (most, most_bytes)) in bounds {
+        let sql = format!(
+            "SELECT COUNT(*) AS n, CAST(COALESCE(SUM(size_bytes), 0) AS bigint) AS bytes FROM documents WHERE {which}"
+        );
+        let (count, bytes): (i64, i64) = match sql::row(db, &sql, [id.into()]).await? {
+            Some(row) => (row.try_get("", "n")?, row.try_get("", "bytes")?),
+            None => (0, 0),
+        };
+        if count >= most || bytes.saturating_add(size) > most_bytes {
+            return Err(Error::exhausted(Reason::TooManyDocuments, None));
+        }
     }
     Ok(())
 }

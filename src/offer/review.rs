@@ -70,7 +70,11 @@ pub async fn list_offer_reviews(
     // Written out, so that the index of what is in review serves.
     let state = format!("offers.state = {}", OfferState::InReview as i64);
     let select = Entity::find().filter(Expr::cust(state));
-    let found = rd.rows::<_, Model>(&req, &LISTING, select).await?;
+    let mut found = rd.rows::<_, Model>(&req, &LISTING, select).await?;
+    // What isn't published yet is nothing for those who are tied to its company; a page is shorter then.
+    let tied = review::tied_to(rd, found.rows.iter().map(|row| row.account_id)).await?;
+    found.rows.retain(|row| !tied.contains(&row.account_id));
+    rd.looked(Name::Operator).await?;
     let last = last_versions(rd.db(), &found.rows).await?;
     let names: Vec<String> = found.rows.iter().map(name_of).collect();
     let reviews = review::open_of(rd.db(), ReviewKind::Offer, &names).await?;

@@ -8,7 +8,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use entente::{config::Config, dns::Dns};
+use entente::{
+    config::Config,
+    dns::{Dns, For},
+};
 
 use crate::{people::eventually, processes::free_port};
 
@@ -107,7 +110,7 @@ impl NameServer {
         });
         let serial = self.serial.load(Ordering::SeqCst).to_string();
         eventually(async || {
-            let told = dns.texts("serial.example").await;
+            let told = dns.texts("serial.example", For::Caller).await;
             told.is_ok_and(|values| values == [serial.as_str()])
         })
         .await;

@@ -11,7 +11,7 @@ use entente::{
         access::AccountRole,
         account::{
             Document, DownloadDocumentRequest, DownloadDocumentResponse, RemoveMembersRequest,
-            UploadDocumentRequest,
+            ReviewKind, UploadDocumentRequest,
         },
         audit::AuditEvent,
         operator::OperatorRole,
@@ -27,6 +27,7 @@ use crate::{
     claims::{count, replayed},
     harness::{Caller, Site, both, fields, membership, refused, request_id},
     people::{audited, change, denied, events, eventually, id, identity, staff},
+    reviews::queued,
 };
 
 const MIB: usize = 1_024 * 1_024;
@@ -147,7 +148,8 @@ pub async fn download(
 
 /// Makes a document evidence for something that reviewers decide.
 async fn attach(site: &Site, account: &str, names: &[&str]) -> Result<(), entente::error::Error> {
-    let (account, subject) = (id(account), Uuid::from_u128(7));
+    let review = queued(site, account, ReviewKind::Offer, "").await;
+    let (account, subject) = (id(account), id(&review));
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
     site.app
         .job("attach", move |tx, _| {
@@ -387,6 +389,53 @@ async fn right_that_ends_while_bytes_come_ends_the_upload() {
     .await;
 }
 
+// proves COM-1, ROL-10, VER-6
+#[tokio::test]
+async fn right_that_ends_while_bytes_go_out_ends_the_download() {
+    both(async |site| {
+        let tenant = site.tenant("contoso").await;
+        let account = site.account(&tenant, "Contoso").await;
+        let rita = staff(&site, "rita", OperatorRole::OperatorReviewer).await;
+        let bytes = png(10 * MIB);
+        let receipt = upload(&tenant.admin.caller, first(&account, "a.png"), &bytes, MIB).await;
+        let name = receipt.unwrap().name;
+        attach(&site, &account, &[&name]).await.unwrap();
+        let request = DownloadDocumentRequest { name: name.clone() };
+        let answer = rita.caller.verification().download_document(request).await;
+        let mut answer = answer.unwrap().into_inner();
+        assert!(answer.message().await.unwrap().unwrap().document.is_some());
+        // The part that she reviews by is gone; what is left lets her in at the door, for other evidence.
+        let support = format!(
+            "UPDATE grants SET roles = {} WHERE scope_kind = 0 AND principal_id = $1",
+            1_i64 << OperatorRole::OperatorSupport as i64
+        );
+        change(&site, &support, [id(&rita.name).into()]).await;
+        let mut came = 0;
+        let ended = loop {
+            match answer.message().await {
+                Ok(Some(part)) => came += part.content.len(),
+                Ok(None) => panic!("all of it came"),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(ended.code(), Code::PermissionDenied);
+        assert!(came < bytes.len(), "{came} bytes came");
+        // Whoever is tied to the company sees nothing of it, reviewer or not.
+        let rob = staff(&site, "rob", OperatorRole::OperatorReviewer).await;
+        let tied = format!(
+            "INSERT INTO former_contacts (account_id, email, end_time) SELECT $1, recovery_email, {} FROM users WHERE id = $2",
+            i64::MAX
+        );
+        change(&site, &tied, [id(&account).into(), id(&rob.name).into()]).await;
+        refused(
+            download(&rob.caller, &name).await,
+            Code::PermissionDenied,
+            "NO_OTHER_REVIEWER",
+        );
+    })
+    .await;
+}
+
 // proves COM-9
 #[tokio::test]
 async fn caller_that_goes_away_leaves_nothing() {
@@ -420,6 +469,25 @@ async fn documents_of_nobodys_account_are_their_uploaders_and_few() {
             "TOO_MANY_DOCUMENTS",
         );
         denied(upload(&nora.caller, first(&other.name, "a.pdf"), pdf(), MIB).await);
+        // Nor do the many people of a tenant have more room than that tenant has.
+        let contoso = site.tenant("contoso").await;
+        let ann = &contoso.admin;
+        let theirs = "INSERT INTO documents (id, uploaded_by_kind, uploaded_by_id, uploaded_by_tenant_id, display_name, size_bytes, media_type, sha256, \
+                      blob_key, create_time) VALUES ($1, 1, $1, $2, 'a.pdf', $3, 'application/pdf', $4, 'none', $5)";
+        let values: [Value; 5] = [
+            Uuid::from_u128(5).into(),
+            id(&contoso.name).into(),
+            (300_i64 * 1_024 * 1_024).into(),
+            vec![0_u8].into(),
+            site.app.now().await.unwrap().into(),
+        ];
+        change(&site, theirs, values).await;
+        refused(
+            upload(&ann.caller, first(&ann.name, "a.pdf"), pdf(), MIB).await,
+            Code::ResourceExhausted,
+            "TOO_MANY_DOCUMENTS",
+        );
+        change(&site, "DELETE FROM documents WHERE blob_key = 'none'", []).await;
         upload(&other.caller, first(&other.name, "a.pdf"), pdf(), MIB)
             .await
             .unwrap();

@@ -51,7 +51,7 @@ async fn get(caller: &Caller, name: &str) -> Result<NetworkMembership, Status> {
     done.map(Response::into_inner)
 }
 
-async fn update(
+pub async fn update(
     caller: &Caller,
     network_membership: NetworkMembership,
     paths: &[&str],

@@ -1,11 +1,11 @@
 //! The queue of reviews (VER-6): claimed, released, timed out, never two people's, and nobody's who is tied to the company.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use entente::proto::{
     account::{
-        Account, ClaimReviewRequest, GetReviewRequest, ListReviewsRequest, ReleaseReviewRequest,
-        Review, ReviewKind, ReviewState,
+        Account, ClaimReviewRequest, GetReviewRequest, ListReviewsRequest, NetworkMembership,
+        ReleaseReviewRequest, Review, ReviewKind, ReviewState,
     },
     operator::OperatorRole,
 };
@@ -299,6 +299,175 @@ async fn nobody_handles_a_company_that_they_are_or_were_lately_tied_to() {
         site.settle().await;
         let left = "SELECT COUNT(*) AS n FROM former_ties";
         assert_eq!(number(&site, left, []).await, 0);
+    })
+    .await;
+}
+
+// proves VER-6, ATK-15, ATK-23
+#[tokio::test]
+async fn every_way_of_being_tied_counts_and_its_end_is_remembered() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let contoso = member_tenant(&site, "contoso").await;
+        let made = open(&contoso.admin.caller, all_in_one(whole("Contoso"))).await;
+        let made = made.unwrap().account.unwrap();
+        let (account, membership) = (made.name, made.network_membership);
+        let name = queued(&site, &account, ReviewKind::Offer, &contoso.admin.name).await;
+        let run = async |sql: String| execute(&site.app, &sql).await.unwrap();
+        let (a, t) = (literal(&site, &account), literal(&site, &contoso.name));
+        let ann = literal(&site, &contoso.admin.name);
+        let bea = literal(&site, &site.person(&contoso, "bea").await.name);
+        // Where the ties' ends are kept, all of them.
+        let forget = async || {
+            for table in ["former_ties", "former_tenants", "former_contacts"] {
+                run(format!("DELETE FROM {table}")).await;
+            }
+        };
+        let address = "rita@operator.example";
+        let group = literal(&site, "groups/00000000-0000-0000-0000-000000000009");
+        for (tie, end, is_remembered) in [
+            // A member with her recovery address.
+            (
+                format!("UPDATE users SET recovery_email = 'Rita@Operator.example' WHERE id = {ann}"),
+                format!("UPDATE users SET recovery_email = 'ann@contoso.example' WHERE id = {ann}"),
+                false,
+            ),
+            // One by a group, by that address.
+            (
+                format!(
+                    "UPDATE users SET recovery_email = '{address}' WHERE id = {bea}; \
+                     INSERT INTO group_rights (scope_kind, scope_id, user_id, group_id, tenant_id, roles, permissions) \
+                     VALUES (2, {a}, {bea}, {group}, {t}, 1, '')"
+                ),
+                format!("DELETE FROM group_rights WHERE user_id = {bea}"),
+                true,
+            ),
+            // The contact of its membership of the network.
+            (
+                format!("UPDATE network_memberships SET contact_email = '{address}' WHERE account_id = {a}"),
+                format!("UPDATE network_memberships SET contact_email = 'paula@contoso.example' WHERE account_id = {a}"),
+                false,
+            ),
+            // Somebody invited to a tenant of the company, by that address; then the tenant is no more the company's.
+            (
+                format!(
+                    "UPDATE users SET kind = 2, user_name = '{address}', user_name_fold = '{address}', recovery_email = '' WHERE id = {bea}"
+                ),
+                format!("DELETE FROM associations WHERE account_id = {a}"),
+                true,
+            ),
+        ] {
+            claim(&rita.caller, &name).await.unwrap();
+            release(&rita.caller, &name).await.unwrap();
+            for statement in tie.split("; ") {
+                run(statement.to_owned()).await;
+            }
+            refused(
+                claim(&rita.caller, &name).await,
+                Code::PermissionDenied,
+                "NO_OTHER_REVIEWER",
+            );
+            let listed = queue(&rita.caller, ReviewKind::Offer, "").await;
+            assert_eq!(listed[0].submitter, "", "{tie}");
+            run(end).await;
+            let after = claim(&rita.caller, &name).await;
+            assert_eq!(after.is_err(), is_remembered, "{tie}");
+            forget().await;
+            if after.is_ok() {
+                release(&rita.caller, &name).await.unwrap();
+            }
+        }
+        let listed = queue(&rita.caller, ReviewKind::Offer, "").await;
+        assert_eq!(listed[0].submitter, contoso.admin.name);
+        // The membership's contact is remembered where it is changed by its method.
+        run(format!("UPDATE network_memberships SET contact_email = '{address}' WHERE account_id = {a}")).await;
+        let held = NetworkMembership {
+            name: membership,
+            contact: Some(contact("Paula")),
+            ..NetworkMembership::default()
+        };
+        crate::network::update(&contoso.admin.caller, held, &["contact"], "").await.unwrap();
+        refused(
+            claim(&rita.caller, &name).await,
+            Code::PermissionDenied,
+            "NO_OTHER_REVIEWER",
+        );
+    })
+    .await;
+}
+
+// proves ROL-11
+#[tokio::test]
+async fn each_look_at_a_review_is_audited() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let name = queued(&site, &account, ReviewKind::Offer, "").await;
+        let looks = async |action: &str, resource: &str| {
+            let seen = crate::people::audited(&site.operator().await, "operator", "")
+                .await
+                .unwrap();
+            let action = format!("entente.account.v1.VerificationService/{action}");
+            let mine = seen
+                .iter()
+                .filter(|e| e.action == action && e.actor == rita.name);
+            mine.filter(|e| e.resources == [resource]).count()
+        };
+        for _ in 0..2 {
+            review(&rita.caller, &name).await.unwrap();
+            queue(&rita.caller, ReviewKind::Offer, "").await;
+        }
+        assert_eq!(looks("GetReview", &name).await, 1);
+        assert_eq!(looks("ListReviews", "operator").await, 1);
+    })
+    .await;
+}
+
+// proves VER-6
+#[tokio::test]
+async fn a_company_of_many_people_is_reviewed_as_fast_as_a_small_one() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let name = queued(&site, &account, ReviewKind::Offer, "").await;
+        // Fifty thousand members, and as many who were, all with addresses.
+        let random = if site.database == Database::Postgres {
+            "gen_random_uuid()"
+        } else {
+            "randomblob(16)"
+        };
+        let (a, t) = (literal(&site, &account), literal(&site, &contoso.name));
+        for sql in [
+            format!(
+                "WITH RECURSIVE s(n) AS (SELECT CAST(1 AS bigint) UNION ALL SELECT n + 1 FROM s WHERE n < 50000) \
+                 INSERT INTO users (id, tenant_id, user_name, user_name_fold, given_name, family_name, display_name, display_name_fold, \
+                 recovery_email, kind, state, create_time, update_time, version) \
+                 SELECT {random}, {t}, 'm' || n, 'm' || n, 'M', 'M', 'M', 'm', 'm' || n || '@mail.example', 1, 1, 1, 1, 1 FROM s"
+            ),
+            format!(
+                "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
+                 display_name_fold, create_time, update_time, version) \
+                 SELECT 2, {a}, id, 1, {t}, 2, '', '', 'm', 1, 1, 1 FROM users WHERE display_name_fold = 'm'"
+            ),
+            format!(
+                "INSERT INTO former_ties (scope_kind, scope_id, user_id, person_id, recovery_email, email, end_time) \
+                 SELECT 2, {a}, {random}, id, recovery_email, '', 9000000000000000 FROM users WHERE display_name_fold = 'm'"
+            ),
+        ] {
+            execute(&site.app, &sql).await.unwrap();
+        }
+        if site.database == Database::Postgres {
+            execute(&site.app, "ANALYZE").await.unwrap();
+        }
+        let begun = Instant::now();
+        for _ in 0..10 {
+            claim(&rita.caller, &name).await.unwrap();
+            release(&rita.caller, &name).await.unwrap();
+        }
+        // Going through all of them took a second each time; along the indexes it is milliseconds. The bound is loose, for busy machines.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     })
     .await;
 }
