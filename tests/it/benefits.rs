@@ -328,7 +328,10 @@ async fn a_package_begins_when_billing_confirms_is_renewed_in_time_and_lapses() 
             ..ListPackageOffersRequest::default()
         };
         let listed = ann.benefits().list_package_offers(request).await.unwrap();
-        assert_eq!(listed.into_inner().package_offers, [pack.clone()]);
+        assert_eq!(
+            listed.into_inner().package_offers,
+            std::slice::from_ref(&pack)
+        );
 
         let dee = site.person(&contoso, "dee").await;
         add(ann, &account, &[&dee], &[AccountRole::Developer])
