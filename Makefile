@@ -52,6 +52,7 @@ nightly: ## Runs what takes hours: 100,000 new random sequences of calls, a dire
 	scripts/tools.sh test
 	ENTENTE_MODEL_SEED=0 ENTENTE_MODEL_SEQUENCES=50000 cargo test --locked --test it model:: -- --nocapture
 	ENTENTE_USAGE_ROWS=1000000 cargo test --locked --test it offers::reports -- --nocapture
+	ENTENTE_LEI_RECORDS=3000000 cargo test --locked --lib registry:: -- --nocapture
 	ENTENTE_SYNC_ENTRIES=100000 cargo test --locked --test it synchronization::load -- --nocapture
 	$(MAKE) fresh
 	$(MAKE) mutants

@@ -93,6 +93,8 @@ pub struct Config {
     pub s3_path_style: bool,
     /// All replicas share the folder of documents.
     pub blobs_shared: bool,
+    /// LEI records that decide business verifications: the golden copy of the GLEIF in CSV (level 1). Reviewers alone decide if not set.
+    pub gleif_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -127,6 +129,7 @@ impl Default for Config {
             s3_secret_access_key: None,
             s3_path_style: true,
             blobs_shared: false,
+            gleif_file: None,
         }
     }
 }
@@ -358,6 +361,7 @@ const FIELDS: &[&str] = &[
     "s3_secret_access_key",
     "s3_path_style",
     "blobs_shared",
+    "gleif_file",
 ];
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub mod offer;
 pub mod operator;
 pub mod policy;
 pub mod proto;
+pub mod registry;
 pub mod schedule;
 pub mod server;
 pub mod start;

@@ -125,6 +125,24 @@ const JOBS: &[Job] = &[
         run: |tx| Box::pin(crate::account::remove_idle_drafts(tx)),
     },
     Job {
+        name: "verify-employment-by-domain",
+        every_us: SECOND_US,
+        needed: Some(crate::account::PROVEN_LATER),
+        run: |tx| Box::pin(crate::account::verify_by_domain(tx)),
+    },
+    Job {
+        name: "go-on-without-register",
+        every_us: MINUTE_US,
+        needed: Some(crate::account::AT_REGISTER),
+        run: |tx| Box::pin(crate::account::without_register(tx)),
+    },
+    Job {
+        name: "activate-verified-accounts",
+        every_us: MINUTE_US,
+        needed: None,
+        run: |tx| Box::pin(crate::account::activate_verified(tx)),
+    },
+    Job {
         name: "reject-unappealed",
         every_us: 10 * MINUTE_US,
         needed: None,
@@ -288,6 +306,17 @@ pub fn start(app: App) -> Running {
             }
         })
     };
+    let register = {
+        let app = app.clone();
+        tokio::spawn(async move {
+            while app.registry.is_some() {
+                if let Err(fault) = crate::account::ask_register(&app).await {
+                    tracing::warn!(%fault, "the register of companies will be asked again");
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        })
+    };
     let upkeep = tokio::spawn(async move {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
@@ -300,7 +329,7 @@ pub fn start(app: App) -> Running {
         }
     });
     Running {
-        tasks: vec![jobs, mails, domains, blobs, upkeep],
+        tasks: vec![jobs, mails, domains, blobs, upkeep, register],
     }
 }
 
@@ -466,6 +495,7 @@ async fn rotate_signing_keys(tx: &mut Tx) -> Result<u64> {
 pub async fn settle(app: &App) -> Result<()> {
     while run_due(app).await? > 0 {}
     domain_look_up::look_up_due(app).await?;
+    while crate::account::ask_register(app).await? > 0 {}
     relay::send_due(app).await?;
     blobs::sweep(app).await?;
     token::rotate_keys(app, false).await?;

@@ -112,6 +112,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
             .build(),
         streams: moka::sync::Cache::new(100_000),
         endings: ENDINGS,
+        registry: crate::registry::open(&config),
         blobs: Blobs::open(&config)?,
         uploads: std::sync::Arc::new(tokio::sync::Semaphore::new(UPLOADS_AT_ONCE)),
         healthy: AtomicBool::new(false),

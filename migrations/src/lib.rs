@@ -22,6 +22,7 @@ mod m0014_reviews;
 mod m0015_documents;
 mod m0016_domains;
 mod m0017_offers;
+mod m0018_verified_by_domain;
 mod m0020_ownership;
 mod m0021_benefits;
 
@@ -48,6 +49,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0015_documents::Migration),
             Box::new(m0016_domains::Migration),
             Box::new(m0017_offers::Migration),
+            Box::new(m0018_verified_by_domain::Migration),
             Box::new(m0020_ownership::Migration),
             Box::new(m0021_benefits::Migration),
         ]

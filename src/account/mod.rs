@@ -24,6 +24,7 @@ mod postal_code;
 mod profile;
 mod program;
 pub(crate) mod publisher_name;
+mod registered;
 mod requirement;
 pub(crate) mod review;
 mod settings;
@@ -48,7 +49,8 @@ pub use self::{
 pub(crate) use self::{
     draft::{remove_idle_drafts, tell_of_idle_drafts},
     involvement::{COUNT_US as TIES_COUNT_US, date_former_ties},
-    step::reject_unappealed,
+    registered::{WAITING as AT_REGISTER, ask_register, without_register},
+    step::{PROVEN_LATER, activate_verified, reject_unappealed, verify_by_domain},
 };
 pub(crate) use self::{
     enrolment::{check_create_account, check_update_account},

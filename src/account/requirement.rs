@@ -296,7 +296,7 @@ pub(super) async fn accepted<C: ConnectionTrait>(
 }
 
 /// Whether an active person holds ADMIN_AGENT on the account, by itself or by a group (ACC-6).
-async fn has_admin_agent<C: ConnectionTrait>(db: &C, row: &Model) -> Result<bool> {
+pub(super) async fn has_admin_agent<C: ConnectionTrait>(db: &C, row: &Model) -> Result<bool> {
     let sql = "SELECT 1 AS one FROM ( \
                SELECT principal_id AS person FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND (roles & $2) <> 0 \
                UNION ALL SELECT user_id AS person FROM group_rights WHERE scope_kind = 2 AND scope_id = $1 AND (roles & $2) <> 0 \

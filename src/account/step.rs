@@ -18,11 +18,12 @@ use super::{
         verification_step::{self as step, Column, Entity},
     },
     profile::{Person, Profile},
-    program, review, verification,
+    program, registered, requirement, review, verification,
 };
 use crate::{
-    access::{account_state, link},
+    access::{account_state, grants, link},
     app::Tx,
+    directory::domain,
     env::{DAY_US, Micros},
     error::{Error, Result},
     mail::{self, Template},
@@ -138,6 +139,9 @@ pub(super) fn enter(row: &mut step::Model, state: State, reason: &str, now: Micr
     row.appeal_until = None;
     row.link_expire_time = (is_mailed && state == State::InProgress).then_some(now + GOOD_US);
     row.end_time = matches!(state, State::Verified | State::Rejected).then_some(now);
+    if matches!(state, State::NotStarted | State::Verified | State::Rejected) {
+        row.email_domain = String::new();
+    }
     match state {
         State::NotStarted => {
             row.start_time = None;
@@ -180,6 +184,7 @@ pub(super) async fn make(tx: &mut Tx, account: Uuid, state: impl Fn(Kind) -> Sta
             rejected_by: None,
             appeal_until: None,
             appealed: false,
+            email_domain: String::new(),
         };
         enter(&mut row, state(kind), "", tx.now());
         Entity::insert(row.into_active_model())
@@ -206,14 +211,12 @@ pub(super) async fn advance(tx: &mut Tx, account: Uuid) -> Result<Model> {
             begin_employment(tx, &row).await?;
         } else if is(Kind::Employment, State::Verified) && is(Kind::Business, State::NotStarted) {
             // The account brings documents, unless a register is asked first.
-            set(
-                tx,
-                account,
-                Kind::Business,
-                State::ActionRequired,
-                "DOCUMENTS",
-            )
-            .await?;
+            let (state, reason) = if tx.app().registry.is_some() {
+                (State::InProgress, registered::WAITS)
+            } else {
+                (State::ActionRequired, "DOCUMENTS")
+            };
+            set(tx, account, Kind::Business, state, reason).await?;
         } else if is(Kind::Business, State::InProgress)
             && is(Kind::Approval, State::Verified)
             && of(&steps, Kind::Business).is_some_and(|step| step.reviewed)
@@ -233,7 +236,8 @@ async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> 
         .filter(|kind| !is_in(steps, **kind, State::Verified));
     let open = open.fold(0, |bits, kind| bits | 1_i64 << *kind as i64);
     let (pending, active) = (AccountState::Pending as i64, AccountState::Active as i64);
-    let becomes_active = open == 0 && row.state == pending;
+    let becomes_active =
+        open == 0 && row.state == pending && requirement::has_admin_agent(tx.db(), &row).await?;
     // One that is suspended meanwhile gets the state that it would have.
     let waits_active =
         open == 0 && row.state == AccountState::Suspended as i64 && row.state_before == pending;
@@ -263,19 +267,69 @@ async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> 
     Ok(changed)
 }
 
-/// The contact confirmed. An address in a domain that an associated tenant has proven to be its own says enough; else there are documents.
+/// The contact confirmed. An address in a domain that an associated tenant has proven to be its own says enough (VER-3); else there are
+/// documents, unless such a domain is proven later.
 async fn begin_employment(tx: &mut Tx, row: &Model) -> Result<()> {
-    let (state, reason) = if is_proven_by_domain(tx, row).await? {
-        (State::Verified, "")
-    } else {
-        (State::ActionRequired, "DOCUMENTS")
+    let contact = Profile::from_stored(&row.profile).primary_contact;
+    let email = contact.map_or_else(String::new, |contact| contact.email);
+    let proven = match domain::verified_tenant_of(tx.db(), &email).await? {
+        Some(tenant) => grants::is_associated(tx.db(), row.id, tenant).await?,
+        None => false,
     };
-    set(tx, row.id, Kind::Employment, state, reason).await
+    let now = tx.now();
+    change(tx, row.id, Kind::Employment, |step| {
+        if proven {
+            enter(step, State::Verified, "", now);
+        } else {
+            enter(step, State::ActionRequired, "DOCUMENTS", now);
+            step.email_domain = domain::domain_of(&email).unwrap_or_default();
+        }
+    })
+    .await
 }
 
-/// Whether the primary contact's address lies in a verified domain of an associated tenant (VER-3).
-async fn is_proven_by_domain(_tx: &Tx, _row: &Model) -> Result<bool> {
-    Ok(false)
+/// What finds employment that waits and lies in a domain which an associated tenant has verified meanwhile: the steps that wait are few.
+pub(crate) const PROVEN_LATER: &str = "SELECT s.account_id FROM verification_steps s \
+    JOIN domains d ON d.domain_name = s.email_domain AND d.state = 2 \
+    JOIN associations a ON a.account_id = s.account_id AND a.tenant_id = d.tenant_id \
+    JOIN accounts c ON c.id = s.account_id AND c.state IN (1, 3) \
+    WHERE s.email_domain <> '' AND s.kind = 2 AND NOT s.appealed LIMIT 50";
+
+/// Verifies employment that a domain proves which was verified, or whose tenant was associated, after the contact had confirmed.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn verify_by_domain(tx: &mut Tx) -> Result<u64> {
+    let found = sql::all::<Due, _>(tx.db(), PROVEN_LATER, []).await?;
+    tx.lock(found.iter().map(|d| ScopeKey::Account(d.account_id)))
+        .await?;
+    // After the lock it may have been decided.
+    let still = sql::all::<Due, _>(tx.db(), PROVEN_LATER, []).await?;
+    for Due { account_id } in &found {
+        if still.iter().any(|d| d.account_id == *account_id) {
+            let subject = Name::Account(*account_id);
+            review::withdraw(tx, ReviewKind::Employment, subject).await?;
+            approved(tx, *account_id, Kind::Employment).await?;
+        }
+    }
+    Ok(0)
+}
+
+/// Makes accounts active that are verified in all, and had nobody who holds ADMIN_AGENT then (ACC-6).
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn activate_verified(tx: &mut Tx) -> Result<u64> {
+    let sql = "SELECT a.id AS account_id FROM accounts a WHERE a.state = 3 \
+               AND EXISTS (SELECT 1 FROM verification_steps s WHERE s.account_id = a.id) \
+               AND NOT EXISTS (SELECT 1 FROM verification_steps s WHERE s.account_id = a.id AND s.state <> 4) LIMIT 50";
+    let found = sql::all::<Due, _>(tx.db(), sql, []).await?;
+    tx.lock(found.iter().map(|d| ScopeKey::Account(d.account_id)))
+        .await?;
+    for Due { account_id } in &found {
+        advance(tx, *account_id).await?;
+    }
+    Ok(0)
 }
 
 /// Mails the primary contact.
@@ -429,16 +483,17 @@ impl Back {
         );
         let address = |p: &Option<Person>| p.as_ref().map(|p| p.email.to_lowercase());
         let name = |p: &Option<Person>| p.as_ref().map(|p| p.display_name.clone());
-        // One that is taken away can't be asked, and is demanded of what was submitted.
-        let contact = is.primary_contact.is_some();
+        // What was never told was never verified: imported accounts may tell it later.
+        let contact = was.primary_contact.is_some();
         let email = contact && address(&was.primary_contact) != address(&is.primary_contact);
         let renamed = contact && name(&was.primary_contact) != name(&is.primary_contact);
         let (before, after) = (&was.company_approver, &is.company_approver);
         Self {
             email,
             employment: email || renamed,
-            business: old.legal_name != new.legal_name || was.address != is.address,
-            approval: after.is_some()
+            business: old.legal_name != new.legal_name
+                || (was.address.is_some() && was.address != is.address),
+            approval: before.is_some()
                 && (address(before) != address(after) || name(before) != name(after)),
         }
     }
@@ -457,6 +512,24 @@ pub(super) async fn profile_changed(tx: &mut Tx, old: &Model, row: Model) -> Res
     let is_verified = row.state == AccountState::Active as i64;
     if back.is_none() || !(is_verified || row.state == AccountState::Pending as i64) {
         return Ok(row);
+    }
+    // Who is to be asked can't be nobody.
+    let profile = Profile::from_stored(&row.profile);
+    for (is_back, there, field) in [
+        (
+            back.employment,
+            profile.primary_contact.is_some(),
+            "account.primary_contact",
+        ),
+        (
+            back.approval,
+            profile.company_approver.is_some(),
+            "account.company_approver",
+        ),
+    ] {
+        if is_back && !there {
+            return Err(Error::field(field, "was verified, and can't be taken away"));
+        }
     }
     if all(tx.db(), row.id).await?.is_empty() {
         // Brought in by the operator: taken for verified until now.

@@ -667,6 +667,7 @@ pub fn verification_step(row: &verification_step::Model, now: Micros) -> Verific
         rejected_by: _,
         appeal_until,
         appealed: _,
+        email_domain: _,
     } = row;
     let ran_out = *state == VerificationStepState::InProgress as i64
         && link_expire_time.is_some_and(|at| at <= now);

@@ -51,6 +51,7 @@ use crate::{
     keys::Keys,
     names::Name,
     proto::access::Program,
+    registry::Registry,
     store::{
         batch::Batch,
         connect::Db,
@@ -103,6 +104,8 @@ pub struct Inner {
     pub turns: moka::sync::Cache<ScopeKey, Arc<tokio::sync::Semaphore>>,
     /// Open streams, by caller.
     pub streams: moka::sync::Cache<Vec<u8>, Arc<tokio::sync::Semaphore>>,
+    /// The register of companies, if one is configured.
+    pub registry: Option<Arc<dyn Registry>>,
     /// Bytes of documents.
     pub blobs: Blobs,
     /// Places of uploads.

@@ -117,7 +117,7 @@ fn normal(text: &str) -> std::result::Result<String, &'static str> {
 }
 
 /// The domain of an address, as domains are kept.
-fn domain_of(email: &str) -> Option<String> {
+pub(crate) fn domain_of(email: &str) -> Option<String> {
     let (_, domain) = email.rsplit_once('@')?;
     normal(domain).ok()
 }

@@ -25,6 +25,8 @@ pub struct Model {
     /// Until when a rejected one can be appealed against.
     pub appeal_until: Option<i64>,
     pub appealed: bool,
+    /// Of the contact whose employment waits to be proven; else empty.
+    pub email_domain: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

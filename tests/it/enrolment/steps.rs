@@ -15,7 +15,7 @@ use entente::proto::{
 use tonic::{Code, Response, Status};
 
 use super::{
-    draft_of, get, member_tenant, open, required, satisfy, update,
+    all_in_one, draft_of, get, member_tenant, open, required, satisfy, update,
     verification::{
         ADA, PAULA, confirm, decide, methods, requirements, resend, states, submitted, verification,
     },
@@ -23,11 +23,12 @@ use super::{
 };
 use crate::{
     claims::execute,
+    domains::{verified, with_dns},
     harness::{Caller, Database, Person, Site, TenantSite, both, fields, refused, request_id},
     network::contact,
     people::{
-        again, denied, events, identity, letters, link_invalid, literal, mailed_token, mask,
-        operator_tenant, staff,
+        again, denied, events, eventually, identity, letters, link_invalid, literal, mailed_token,
+        mask, operator_tenant, staff,
     },
     reviews::{claim, queue, review, reviewer},
 };
@@ -807,4 +808,112 @@ async fn an_account_is_closed_for_good_and_its_name_and_id_are_nobodys() {
         denied(close(&owner.caller, &missing, false).await);
     })
     .await;
+}
+
+// proves VER-3
+#[tokio::test]
+async fn a_verified_domain_of_an_associated_tenant_proves_employment_also_later() {
+    with_dns(async |site, names| {
+        let rita = reviewer(&site, "rita").await;
+        let (contoso, name) = submitted(&site).await;
+        let ann = &contoso.admin.caller;
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        assert_eq!(states(ann, &name).await[1], State::ActionRequired);
+        submit_step(&site, ann, &name, Kind::Employment).await;
+        let found = waiting(&rita.caller, ReviewKind::Employment).await.name;
+        verified(&names, &contoso, "contoso.example").await;
+        eventually(async || {
+            site.settle().await;
+            states(ann, &name).await[1] == State::Verified
+        })
+        .await;
+        let withdrawn = review(&rita.caller, &found).await.unwrap();
+        assert_eq!(withdrawn.decision(), ReviewDecision::Withdrawn);
+        no_dead_end(ann, &name).await;
+        // The next contact's is proven at once.
+        let other = Account {
+            name: name.clone(),
+            primary_contact: Some(contact("Pia")),
+            ..whole("Contoso")
+        };
+        update(ann, other, &["primary_contact"]).await.unwrap();
+        assert_eq!(states(ann, &name).await[1], State::NotStarted);
+        let to_pia = mailed_token(&site, "pia@contoso.example").await.unwrap();
+        confirm(&site, &to_pia, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        assert_eq!(states(ann, &name).await[1], State::Verified);
+        // Another company's domain says nothing of this one.
+        let fabrikam = member_tenant(&site, "fabrikam").await;
+        let fay = &fabrikam.admin.caller;
+        let made = open(fay, all_in_one(whole("Fabrikam"))).await.unwrap();
+        let theirs = made.account.unwrap().name;
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        site.settle().await;
+        assert_eq!(states(fay, &theirs).await[1], State::ActionRequired);
+    })
+    .await;
+}
+
+// proves VER-4
+#[tokio::test]
+async fn a_register_that_knows_the_company_verifies_its_business_and_else_documents_do() {
+    for database in [Database::Sqlite, Database::Postgres] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("lei.csv");
+        let header = "LEI,Entity.LegalName,Entity.LegalAddress.Country,Entity.LegalAddress.PostalCode,Entity.EntityStatus,Registration.RegistrationStatus";
+        let record = "529900CONTOSO0000001,CONTOSO S.A.,FR,75008,ACTIVE,ISSUED";
+        std::fs::write(&file, format!("{header}\n{record}\n")).unwrap();
+        let configured = Some(file.clone());
+        let site = Site::open_with(database, move |config| config.gleif_file = configured).await;
+        let rita = reviewer(&site, "rita").await;
+        let (contoso, name) = submitted(&site).await;
+        let ann = &contoso.admin.caller;
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        let to_ada = mailed_token(&site, ADA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        submit_step(&site, ann, &name, Kind::Employment).await;
+        settle(
+            &rita.caller,
+            ReviewKind::Employment,
+            ReviewDecision::Approve,
+        )
+        .await;
+        // Known, but not before the approver approved.
+        let answered = "account.v1.RegisterAnswered";
+        eventually(async || {
+            site.settle().await;
+            events(&site, answered, &name).await == 1
+        })
+        .await;
+        assert_eq!(states(ann, &name).await[2], State::InProgress);
+        decide(&site, &to_ada, ApprovalDecision::Approve, "")
+            .await
+            .unwrap();
+        assert_eq!(get(ann, &name).await.unwrap().state(), AccountState::Active);
+        // Under another name the register doesn't know it, nor if it can't be read: then there are documents.
+        for legal_name in ["Contoso Holding SA", "Contoso Group SA"] {
+            let renamed = Account {
+                name: name.clone(),
+                legal_name: legal_name.to_owned(),
+                ..whole("Contoso")
+            };
+            update(ann, renamed, &["legal_name"]).await.unwrap();
+            eventually(async || {
+                site.settle().await;
+                states(ann, &name).await[2] == State::ActionRequired
+            })
+            .await;
+            no_dead_end(ann, &name).await;
+            std::fs::remove_file(&file).ok();
+        }
+    }
 }
