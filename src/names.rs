@@ -59,6 +59,8 @@ pub enum Name {
     BenefitAssignment(Uuid, Uuid, Uuid),
     /// `packageOffers/{package_offer}`
     PackageOffer(Uuid),
+    /// `operator/recoveryCases/{recovery_case}`
+    RecoveryCase(Uuid),
     /// `operator`
     Operator,
     /// `operator/staff/{staff}`
@@ -112,6 +114,7 @@ impl Name {
                 Self::BenefitAssignment(id(a)?, id(b)?, id(x)?)
             }
             ["packageOffers", p] => Self::PackageOffer(id(p)?),
+            ["operator", "recoveryCases", c] => Self::RecoveryCase(id(c)?),
             ["operator"] => Self::Operator,
             ["operator", "staff", s] => Self::Staff(id(s)?),
             ["operator", "mails", m] => Self::Mail(id(m)?),
@@ -143,6 +146,7 @@ impl Name {
             Self::NetworkMembership(_) => "entente.dev/NetworkMembership",
             Self::Acceptance(..) | Self::TenantAcceptance(..) => "entente.dev/Acceptance",
             Self::Document(..) | Self::OwnDocument(_) => "entente.dev/Document",
+            Self::RecoveryCase(_) => "entente.dev/RecoveryCase",
             Self::Operator => "entente.dev/Operator",
             Self::Staff(_) => "entente.dev/Staff",
             Self::Mail(_) => "entente.dev/Mail",
@@ -186,6 +190,7 @@ impl Name {
             // joined or uploaded.
             Self::Operator
             | Self::OwnDocument(_)
+            | Self::RecoveryCase(_)
             | Self::Agreement(_)
             | Self::NetworkMembership(_)
             | Self::Staff(_)
@@ -220,6 +225,7 @@ impl Name {
             | Self::TenantAcceptance(_, x)
             | Self::Document(_, x)
             | Self::OwnDocument(x)
+            | Self::RecoveryCase(x)
             | Self::Staff(x)
             | Self::Mail(x)
             | Self::ReservedName(x)
@@ -271,6 +277,7 @@ impl fmt::Display for Name {
             Self::TenantAcceptance(t, x) => write!(f, "tenants/{t}/acceptances/{x}"),
             Self::Document(a, d) => write!(f, "accounts/{a}/documents/{d}"),
             Self::OwnDocument(d) => write!(f, "documents/{d}"),
+            Self::RecoveryCase(c) => write!(f, "operator/recoveryCases/{c}"),
             Self::Operator => f.write_str("operator"),
             Self::Staff(s) => write!(f, "operator/staff/{s}"),
             Self::Mail(m) => write!(f, "operator/mails/{m}"),

@@ -185,6 +185,12 @@ const JOBS: &[Job] = &[
         },
     },
     Job {
+        name: "go-on-with-recovery-cases",
+        every_us: 10 * SECOND_US,
+        needed: Some("SELECT 1 AS one FROM recovery_cases WHERE state IN (2, 3) LIMIT 1"),
+        run: |tx| Box::pin(crate::directory::recovery::go_on(tx)),
+    },
+    Job {
         name: "purge-documents",
         every_us: HOUR_US,
         needed: None,

@@ -111,6 +111,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
             .time_to_idle(std::time::Duration::from_secs(600))
             .build(),
         streams: moka::sync::Cache::new(100_000),
+        contact_of_account: |tx, account| Box::pin(crate::account::contact_address(tx, account)),
         endings: ENDINGS,
         registry: crate::registry::open(&config),
         blobs: Blobs::open(&config)?,

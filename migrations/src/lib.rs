@@ -23,6 +23,7 @@ mod m0015_documents;
 mod m0016_domains;
 mod m0017_offers;
 mod m0018_verified_by_domain;
+mod m0019_recovery_cases;
 mod m0020_ownership;
 mod m0021_benefits;
 
@@ -50,6 +51,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0016_domains::Migration),
             Box::new(m0017_offers::Migration),
             Box::new(m0018_verified_by_domain::Migration),
+            Box::new(m0019_recovery_cases::Migration),
             Box::new(m0020_ownership::Migration),
             Box::new(m0021_benefits::Migration),
         ]

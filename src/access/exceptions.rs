@@ -73,6 +73,12 @@ pub const EXCEPTIONS: &[Exception] = &[
         bound: "to people who are members",
     },
     Exception {
+        // No method, but what two people and a mailed link bring about.
+        method: "recovery",
+        gives: &["GLOBAL_ADMIN", "MANAGER"],
+        bound: "two people of the operator, 72 hours, mails by which it is stopped",
+    },
+    Exception {
         method: "SetDirectorySynchronization",
         gives: &["directory.sync"],
         bound: "to the application that it names as the agent",

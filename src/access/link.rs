@@ -209,6 +209,7 @@ pub fn url(config: &Config, kind: LinkKind, token: &str) -> Zeroizing<String> {
         LinkKind::CompanyApproval => "approve-enrolment",
         LinkKind::OwnershipConsent => "consent-to-owner",
         LinkKind::OwnershipStop => "stop-owner",
+        LinkKind::RecoveryStop => "stop-recovery",
     };
     Zeroizing::new(format!("{}/{page}#{token}", config.public_origin))
 }

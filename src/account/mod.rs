@@ -35,6 +35,7 @@ pub mod tenant_association;
 pub mod verification;
 pub(crate) mod wire;
 
+pub(crate) use self::profile::contact_address;
 pub use self::{
     closing::close_account,
     draft::ask_global_admin,

@@ -256,3 +256,21 @@ impl Profile {
         serde_json::from_str(text).unwrap_or_default()
     }
 }
+
+/// The address of an account's primary contact, if it has one.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn contact_address(
+    tx: &crate::app::Tx,
+    account: uuid::Uuid,
+) -> crate::error::Result<Option<String>> {
+    use sea_orm::EntityTrait as _;
+    let row = super::entity::account::Entity::find_by_id(account)
+        .one(tx.db())
+        .await?;
+    Ok(row
+        .and_then(|row| Profile::from_stored(&row.profile).primary_contact)
+        .map(|contact| contact.email)
+        .filter(|email| !email.is_empty()))
+}

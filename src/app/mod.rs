@@ -72,6 +72,9 @@ pub struct App(Arc<Inner>);
 /// above it, so that each says at the start what it ends.
 pub type Ending = for<'a> fn(&'a mut Tx, Uuid, Program) -> BoxFuture<'a, Result<Vec<Name>>>;
 
+/// The address of an account's primary contact, if it has one. `directory` knows nothing of `account`, so that is put in at the start.
+pub type ContactOfAccount = for<'a> fn(&'a Tx, Uuid) -> BoxFuture<'a, Result<Option<String>>>;
+
 /// What `App` holds.
 pub struct Inner {
     /// Time, randomness, identifiers.
@@ -112,6 +115,8 @@ pub struct Inner {
     pub uploads: Arc<tokio::sync::Semaphore>,
     /// Facts that the database vouches for at each call.
     pub memory: Memory,
+    /// Whom to turn to about an account.
+    pub contact_of_account: ContactOfAccount,
     /// What ends with a programme.
     pub endings: &'static [Ending],
     /// Whether the database answered lately, for health.

@@ -30,6 +30,7 @@ pub mod invitation;
 pub(crate) mod me;
 pub(crate) mod password;
 pub(crate) mod recovery;
+mod recovery_case;
 pub(crate) mod search;
 pub mod session;
 pub(crate) mod sign_in;

@@ -4,7 +4,14 @@
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{address, credential, password, session::split_sign_in_name, wire};
+pub use super::recovery_case::{
+    approve_recovery_case, get_recovery_case, list_recovery_cases, open_recovery_case,
+    stop_recovery_case,
+};
+pub(crate) use super::recovery_case::{
+    check_list_recovery_cases, check_open_recovery_case, check_stop_recovery_case, go_on,
+};
+use super::{address, credential, password, recovery_case, session::split_sign_in_name, wire};
 use crate::{
     access::{
         grants,
@@ -171,7 +178,15 @@ async fn mail_link(tx: &mut Tx, person: &Person, language: Language) -> Result<(
         subject: person.id,
         scope: home,
     };
-    let token = link::make(tx, link, &[], LINK_US).await?;
+    // What a case of recovery promised goes on with the new link, as long as the case does.
+    let promised = link::payload(tx.db(), &app.keys, link).await?;
+    let promised = promised.unwrap_or_default();
+    let lifetime = if promised.is_empty() {
+        LINK_US
+    } else {
+        recovery_case::LINK_US
+    };
+    let token = link::make(tx, link, &promised, lifetime).await?;
     let mut values = person.values(&app).to_vec();
     values.push((
         "link",
@@ -236,13 +251,16 @@ pub async fn complete_password_recovery(
 ) -> Result<CompletePasswordRecoveryResponse> {
     let app = tx.app().clone();
     let link = scope.link();
-    link::redeem(tx, link).await?;
+    let promised = link::redeem(tx, link).await?;
     let person = Person::by_id(tx.db(), link.subject)
         .await?
         .ok_or_else(link::invalid)?;
     let principal = person.principal();
     credential::set(tx, person.id, &hash, false).await?;
     let ended_session_count = credential::end_sessions(tx, person.id, None).await?;
+    if !promised.is_empty() {
+        recovery_case::complete(tx, &promised).await?;
+    }
     let object = principal.resource();
     mail::queue(
         tx,

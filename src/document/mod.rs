@@ -308,6 +308,23 @@ async fn by_id<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<Model>> {
     Ok(Entity::find_by_id(id).one(db).await?)
 }
 
+/// The documents of several subjects of a kind, in one statement.
+///
+/// # Errors
+/// Those of the database.
+pub async fn of_subjects<C: ConnectionTrait>(
+    db: &C,
+    kind: SubjectKind,
+    ids: &[Uuid],
+) -> Result<Vec<Model>> {
+    Ok(Entity::find()
+        .filter(Column::AttachedKind.eq(kind as i64))
+        .filter(Column::AttachedId.is_in(ids.iter().copied()))
+        .order_by_asc(Column::Id)
+        .all(db)
+        .await?)
+}
+
 /// The documents of a subject, oldest first.
 ///
 /// # Errors

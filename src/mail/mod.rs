@@ -88,11 +88,17 @@ pub enum Template {
     OwnershipBegun,
     /// To an identity that will not own an account, and to who invited it.
     OwnershipEnded,
+    /// To those who run what somebody is to come back to, with the link that stops it.
+    RecoveryAnnounced,
+    /// The same where a case was stopped before: the operator only stops it.
+    RecoveryAnnouncedAgain,
+    /// To the address that was proven in a case of recovery, with the link.
+    RecoveryLink,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -128,6 +134,9 @@ impl Template {
         Self::OwnershipNotice,
         Self::OwnershipBegun,
         Self::OwnershipEnded,
+        Self::RecoveryAnnounced,
+        Self::RecoveryAnnouncedAgain,
+        Self::RecoveryLink,
     ];
 
     /// Its name, as in files and in lists.
@@ -169,6 +178,9 @@ impl Template {
             Self::OwnershipNotice => "ownership_notice",
             Self::OwnershipBegun => "ownership_begun",
             Self::OwnershipEnded => "ownership_ended",
+            Self::RecoveryAnnounced => "recovery_announced",
+            Self::RecoveryAnnouncedAgain => "recovery_announced_again",
+            Self::RecoveryLink => "recovery_link",
         }
     }
 }

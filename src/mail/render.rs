@@ -51,6 +51,9 @@ const SOURCES: &[(&str, &str)] = sources![
     "ownership_notice",
     "ownership_begun",
     "ownership_ended",
+    "recovery_announced",
+    "recovery_announced_again",
+    "recovery_link",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =

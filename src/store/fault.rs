@@ -82,6 +82,13 @@ const UNIQUES: &[Unique] = &[
         text: "is reserved, or one that looks like it",
     },
     Unique {
+        index: "recovery_cases_open",
+        columns: "recovery_cases.role, recovery_cases.scope_kind, recovery_cases.scope_id",
+        reason: Reason::RecoveryCaseOpen,
+        field: "recovery_case",
+        text: "is there already for this role",
+    },
+    Unique {
         index: "network_memberships_unused",
         columns: "network_memberships.joined_by_id",
         reason: Reason::AlreadyNetworkMember,

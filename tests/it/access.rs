@@ -445,7 +445,10 @@ pub async fn world(site: &Site) -> World {
     let named_domain = domain(&contoso, "contoso.example").await;
     let evidence = crate::documents::evidence(site, &mia.caller, &home).await;
     let offer = create(&mia.caller, &home, app_offer("Tool")).await.unwrap();
+    let case = crate::recovery_cases::opened(site, &contoso.name, &contoso.admin.name).await;
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
+        .with("entente.dev/RecoveryCase", &case)
+        .with("OpenRecoveryCase.recovery_case.reopens", "")
         .with("entente.dev/NetworkMembership", &membership.name)
         .with("entente.dev/Document", &evidence)
         .with("UploadDocument.parent", &home)
@@ -574,6 +577,8 @@ pub async fn world(site: &Site) -> World {
     .with("CreateDomain.domain.domain_name", "new.example")
     .with("entente.dev/Document", &evidence)
     .with("UploadDocument.parent", &theirs)
+    .with("entente.dev/RecoveryCase", &case)
+    .with("OpenRecoveryCase.recovery_case.reopens", "")
     .with("ImportAccount.account.publisher_display_name", "Newcomer")
     .with("ImportAccount.account.legal_name", "Newcomer Ltd")
     .with("CreateAccount.tenant_admin_token", "")

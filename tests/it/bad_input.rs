@@ -156,6 +156,9 @@ pub async fn with_links(site: &Site, mut world: World) -> World {
     tokens.push(("ConfirmContact.token", "paula@contoso.example"));
     tokens.push(("ConfirmApproval.token", "ada@contoso.example"));
     tokens.push(("GetEnrolmentForApproval.token", "ada@contoso.example"));
+    let case = crate::recovery_cases::unstoppable(site).await;
+    tokens.push(("StopRecoveryCase.token", "ann@gone.example.net"));
+    world.names = world.names.with("StopRecoveryCase.recovery_case", case);
     for (field, mailbox) in tokens {
         let token = mailed_token(site, mailbox).await.unwrap();
         world.names = world.names.with(field, token);

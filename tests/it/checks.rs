@@ -86,6 +86,15 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             (vec![text("scope", user, "scope")], nameless())
         }
         "UndeleteTenant" => (vec![by_itself("tenant")], nameless()),
+        "StopRecoveryCase" => (vec![by_itself("recovery_case")], nameless()),
+        "OpenRecoveryCase" => {
+            let owner = Fault {
+                path: "recovery_case.role",
+                value: Value::EnumNumber(3),
+                named: "recovery_case.role",
+            };
+            (vec![owner], nameless())
+        }
         "SetDirectorySynchronization" => {
             let agent = names.0["entente.dev/Application"].clone();
             (vec![text("agent", &agent, "agent")], nameless())
@@ -277,6 +286,9 @@ async fn what_a_function_checks_is_told_with_what_the_protos_declare() {
     // It finds fault with calls that bring neither token nor tenant.
     world.names.0.remove("UndeleteTenant.token");
     world.names.0.remove("UndeleteTenant.tenant");
+    world.names.0.remove("StopRecoveryCase.token");
+    world.names.0.remove("StopRecoveryCase.recovery_case");
+    world.names.0.remove("entente.dev/RecoveryCase");
     let mut checked = 0;
     for (path, method) in dynamic::methods() {
         let rule = entente::access::rules::of_path(&path).unwrap();

@@ -48,6 +48,7 @@ mod processes;
 mod programs;
 mod races;
 mod recovery;
+mod recovery_cases;
 mod refusals;
 mod replicas;
 mod resets;

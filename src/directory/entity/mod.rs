@@ -10,6 +10,7 @@ pub mod domain;
 pub mod group;
 pub mod group_member;
 pub mod invitation;
+pub mod recovery_case;
 pub mod session;
 pub mod tenant;
 pub mod user;
