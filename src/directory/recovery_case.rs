@@ -700,7 +700,9 @@ async fn mail_link(tx: &mut Tx, case: &Model, user: &user::Model) -> Result<()> 
     ];
     let object = person.resource();
     let template = Template::RecoveryAddressChanged;
-    mail::queue(tx, template, &user.recovery_email, object, &values).await?;
+    if user.recovery_email != case.proven_email {
+        mail::queue(tx, template, &user.recovery_email, object, &values).await?;
+    }
     let mut row = user.clone().into_active_model();
     row.recovery_email = Set(case.proven_email.clone());
     row.update_time = Set(tx.now());
