@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{
     enrolment::state_changed,
     entity::account::{Entity, Model},
-    step, wire,
+    program, step, wire,
 };
 use crate::{
     access::{
@@ -62,6 +62,7 @@ pub async fn close_account(
     account_state::check_transition(old.state, AccountState::Closed)?;
     demand_settled(tx, id).await?;
     step::give_up(tx, id).await?;
+    program::end_all(tx, &old).await?;
     let mut row = old.clone().into_active_model();
     row.state = Set(AccountState::Closed as i64);
     row.suspension_reason = Set(String::new());

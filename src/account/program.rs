@@ -257,6 +257,28 @@ pub(super) async fn activated(tx: &mut Tx, row: &Model) -> Result<()> {
     Ok(())
 }
 
+/// Ends what an account has in a programme; gives the names.
+async fn end(tx: &mut Tx, row: &Model, program: Program) -> Result<Vec<Name>> {
+    let mut ended = Vec::new();
+    for ending in tx.app().endings {
+        ended.extend(ending(tx, row.id, program).await?);
+    }
+    Ok(ended)
+}
+
+/// Ends what an account has in all of its programmes: it is closed, or rejected for good.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn end_all(tx: &mut Tx, row: &Model) -> Result<()> {
+    for (program, _) in ALL {
+        if row.programs & account_state::bit(program) != 0 {
+            end(tx, row, program).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Leaves a programme: what the account has there ends.
 ///
 /// # Errors
@@ -273,10 +295,7 @@ pub async fn leave_program(
             Error::precondition(Reason::ProgramNotEnrolled).with("program", name_of(program))
         );
     }
-    let mut ended = Vec::new();
-    for ending in tx.app().endings {
-        ended.extend(ending(tx, row.id, program).await?);
-    }
+    let ended = end(tx, &row, program).await?;
     let ended_count = i32::try_from(ended.len()).unwrap_or(i32::MAX);
     let row = put(tx, row, program, false).await?;
     tx.emit(

@@ -412,6 +412,7 @@ async fn reject(tx: &mut Tx, row: &Model, reason: &str) -> Result<()> {
     let changed: Model = changed.update(tx.db()).await?;
     state_changed(tx, row, &changed);
     give_up(tx, row.id).await?;
+    program::end_all(tx, &changed).await?;
     let values = [("reason", reason.to_owned())];
     tell(tx, &changed, Template::AccountRejected, &values).await
 }

@@ -165,6 +165,7 @@ mod tests {
             "asked",
             "reason",
             "from",
+            "role",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

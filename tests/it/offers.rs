@@ -4,7 +4,7 @@ mod reports;
 
 use entente::proto::{
     access::{AccountRole, AgreementKind, Program},
-    account::AccountState,
+    account::{AccountState, CloseAccountRequest},
     offer::{
         CreateOfferRequest, DecideOfferReviewRequest, DeleteOfferRequest, GetOfferRequest,
         ListOfferReviewsRequest, ListOffersRequest, Offer, OfferDecision, OfferKind, OfferReview,
@@ -610,6 +610,28 @@ async fn offers_stop_as_their_account_leaves_the_marketplace() {
                 .is_empty()
         );
         assert_eq!(events(&site, "offer.v1.OfferStopped", &live[0]).await, 1);
+    })
+    .await;
+}
+
+// proves ACC-13, OFR-1
+#[tokio::test]
+async fn offers_stop_as_their_account_is_closed() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = publisher(&site, &contoso, "Contoso").await;
+        let ann = again(&site, &contoso.admin).await;
+        let made = create(&ann, &account, app_offer("One")).await.unwrap();
+        publish(&ann, &made.name).await.unwrap();
+        let request = CloseAccountRequest {
+            name: account.clone(),
+            ..CloseAccountRequest::default()
+        };
+        let operator = site.operator().await;
+        operator.accounts().close_account(request).await.unwrap();
+        let live = list(&ann, &account, "live = true").await.unwrap();
+        assert!(live.is_empty(), "{live:?}");
+        assert_eq!(events(&site, "offer.v1.OfferStopped", &made.name).await, 1);
     })
     .await;
 }

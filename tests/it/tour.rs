@@ -71,16 +71,29 @@ async fn run(blocks: Vec<String>) {
     );
 }
 
-// proves COM-19
-#[tokio::test]
-async fn tour_of_the_readme_works_as_written() {
+/// The blocks of the README's tour.
+fn first_tour() -> Vec<String> {
     let page = page("README.md");
     let (begin, end) = ("<!-- tour -->", "<!-- /tour -->");
     let tour = page
         .split_once(begin)
         .and_then(|(_, rest)| rest.split_once(end))
         .map(|(tour, _)| tour);
-    run(blocks(tour.expect("README.md lacks the marks of its tour"))).await;
+    blocks(tour.expect("README.md lacks the marks of its tour"))
+}
+
+// proves COM-19
+#[tokio::test]
+async fn tour_of_the_readme_works_as_written() {
+    run(first_tour()).await;
+}
+
+// proves COM-19, NET-1, ACC-1, VER-1, VER-7, OFR-1, AGR-5
+#[tokio::test]
+async fn tour_of_accounts_goes_on_where_the_first_one_ends() {
+    let mut tours = first_tour();
+    tours.extend(blocks(&page("docs/tour-accounts.md")));
+    run(tours).await;
 }
 
 // proves COM-19
