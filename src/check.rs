@@ -541,8 +541,14 @@ fn form(value: &str, takes: &Takes) -> Option<Cow<'static, str>> {
         11 => (!is_phone_number(value)).then_some(
             "is no telephone number in E.164, such as +33142685300, without extension".into(),
         ),
+        12 => (!is_currency(value)).then_some("is no currency of ISO 4217".into()),
         _ => None,
     }
+}
+
+/// Whether a text is the code of a currency that prices can be in; those for tests and for no currency are none.
+fn is_currency(value: &str) -> bool {
+    iso_currency::Currency::from_code(value).is_some() && !["XXX", "XTS"].contains(&value)
 }
 
 /// Whether a text is a telephone number in its one form: E.164, and one that there can be (ACC-5).

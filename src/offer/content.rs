@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use iso_currency::Currency;
 use serde::{Deserialize, Serialize};
 
 use super::entity::version::Model as Version;
@@ -58,14 +57,6 @@ pub fn check(offer: &Offer, v: &mut Violations) {
     let mut seen = BTreeSet::new();
     for (i, price) in offer.prices.iter().enumerate().take(MOST_ITEMS_NAMED) {
         let code = price.currency_code.as_str();
-        // Test and no-currency codes are no prices.
-        let known = Currency::from_code(code).is_some() && !["XXX", "XTS"].contains(&code);
-        if !known && !code.is_empty() {
-            v.also(
-                format!("offer.prices[{i}].currency_code"),
-                "is no currency of ISO 4217",
-            );
-        }
         if !seen.insert((price.country_code.as_str(), code)) {
             v.also(
                 format!("offer.prices[{i}]"),

@@ -484,13 +484,9 @@ pub async fn world(site: &Site) -> World {
             "entente.dev/PackageOffer",
             format!("packageOffers/{}", request_id()),
         )
-        .with("package_offer.currency_code", "EUR")
-        .with("currency_code", "EUR")
         .with("entente.dev/Agreement", &agreement)
         .with("PublishAgreement.agreement.texts.language_code", "en")
         .with("AcceptAgreement.language_code", "en")
-        .with("CreateOffer.offer.prices.currency_code", "EUR")
-        .with("UpdateOffer.offer.prices.currency_code", "EUR")
         .with("entente.dev/Group", &team)
         .with("group with rights", &rich)
         .with("AddMembers.principals", &candidate.name)
@@ -566,10 +562,6 @@ pub async fn world(site: &Site) -> World {
         "entente.dev/PackageOffer",
         format!("packageOffers/{}", request_id()),
     )
-    .with("package_offer.currency_code", "EUR")
-    .with("currency_code", "EUR")
-    .with("CreateOffer.offer.prices.currency_code", "EUR")
-    .with("UpdateOffer.offer.prices.currency_code", "EUR")
     .with("AcceptInvitation.token", &token)
     .with("entente.dev/ReservedName", &reserved)
     .with("entente.dev/Review", &review)

@@ -338,6 +338,7 @@ fn plain(field: &FieldDescriptor) -> String {
         8 => "wrong blue gate 77".to_owned(),
         9 => "tenant.read".to_owned(),
         10 => "FR".to_owned(),
+        12 => "EUR".to_owned(),
         11 => "+33142685300".to_owned(),
         _ => "Something".to_owned(),
     }

@@ -1,6 +1,5 @@
 //! BenefitService, the operator's side of packages: what can be bought (BEN-2).
 
-use iso_currency::Currency;
 use sea_orm::{ActiveModelTrait, ConnectionTrait, EntityTrait, IntoActiveModel};
 use serde::{Deserialize, Serialize};
 
@@ -61,11 +60,6 @@ pub(super) fn from_stored(text: &str) -> Vec<Content> {
 }
 
 fn check(offer: &PackageOffer, v: &mut Violations) {
-    let code = offer.currency_code.as_str();
-    let known = Currency::from_code(code).is_some() && !["XXX", "XTS"].contains(&code);
-    if !known && !code.is_empty() {
-        v.also("package_offer.currency_code", "is no currency of ISO 4217");
-    }
     let contents = || offer.contents.iter().enumerate().take(MOST_ITEMS_NAMED);
     for (i, content) in contents() {
         let is_same = |other: &PackageContent| {
