@@ -4,7 +4,11 @@
 use sea_orm::{EntityTrait, FromQueryResult};
 use uuid::Uuid;
 
-use super::{entity::account, profile::Profile, step};
+use super::{
+    entity::{account, verification_step},
+    profile::Profile,
+    step,
+};
 use crate::{
     app::{App, Tx},
     error::Result,
@@ -16,9 +20,9 @@ use crate::{
 
 /// The reason of a step that waits for the register.
 pub(super) const WAITS: &str = "REGISTER";
-/// What finds such steps; an index holds no others.
-pub(crate) const WAITING: &str =
-    "SELECT s.account_id FROM verification_steps s WHERE s.reason = 'REGISTER' LIMIT 20";
+/// What finds such steps. An index holds all of that reason; people's own words may be it too, but not of a business in progress.
+pub(crate) const WAITING: &str = "SELECT s.account_id FROM verification_steps s \
+    WHERE s.reason = 'REGISTER' AND s.kind = 3 AND s.state = 2 LIMIT 20";
 
 #[derive(FromQueryResult)]
 struct Due {
@@ -70,7 +74,7 @@ fn company(row: &account::Model) -> Company {
 async fn decide(tx: &mut Tx, id: Uuid, name: &str, of: &Company, answer: Answer) -> Result<()> {
     tx.lock([ScopeKey::Account(id)]).await?;
     let steps = step::all(tx.db(), id).await?;
-    let waits = step::of(&steps, Kind::Business).is_some_and(|s| s.reason == WAITS);
+    let waits = does_wait(&steps);
     let row = account::Entity::find_by_id(id).one(tx.db()).await?;
     if !waits || row.is_none_or(|row| company(&row) != *of) {
         return Ok(());
@@ -91,6 +95,12 @@ async fn decide(tx: &mut Tx, id: Uuid, name: &str, of: &Company, answer: Answer)
     }
 }
 
+/// Whether the business step waits for the register.
+fn does_wait(steps: &[verification_step::Model]) -> bool {
+    step::of(steps, Kind::Business)
+        .is_some_and(|s| s.reason == WAITS && s.state == State::InProgress as i64)
+}
+
 async fn leave_to_reviewers(tx: &mut Tx, id: Uuid) -> Result<()> {
     step::set(tx, id, Kind::Business, State::ActionRequired, "DOCUMENTS").await
 }
@@ -107,7 +117,10 @@ pub(crate) async fn without_register(tx: &mut Tx) -> Result<u64> {
     tx.lock(found.iter().map(|d| ScopeKey::Account(d.account_id)))
         .await?;
     for Due { account_id } in found {
-        leave_to_reviewers(tx, account_id).await?;
+        // After the lock it may have been decided, or begun anew.
+        if does_wait(&step::all(tx.db(), account_id).await?) {
+            leave_to_reviewers(tx, account_id).await?;
+        }
     }
     Ok(0)
 }

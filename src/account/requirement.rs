@@ -295,12 +295,19 @@ pub(super) async fn accepted<C: ConnectionTrait>(
     }
 }
 
+/// The statement that finds active people who hold ADMIN_AGENT, whose bit is the parameter `role`, on an account (ACC-6).
+pub(super) fn admin_agents(account: &str, role: &str) -> String {
+    format!(
+        "SELECT 1 AS one FROM ( \
+         SELECT principal_id AS person FROM grants WHERE scope_kind = 2 AND scope_id = {account} AND (roles & {role}) <> 0 \
+         UNION ALL SELECT user_id AS person FROM group_rights WHERE scope_kind = 2 AND scope_id = {account} AND (roles & {role}) <> 0 \
+         ) h JOIN active_people p ON p.id = h.person"
+    )
+}
+
 /// Whether an active person holds ADMIN_AGENT on the account, by itself or by a group (ACC-6).
 pub(super) async fn has_admin_agent<C: ConnectionTrait>(db: &C, row: &Model) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM ( \
-               SELECT principal_id AS person FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND (roles & $2) <> 0 \
-               UNION ALL SELECT user_id AS person FROM group_rights WHERE scope_kind = 2 AND scope_id = $1 AND (roles & $2) <> 0 \
-               ) h JOIN active_people p ON p.id = h.person LIMIT 1";
+    let sql = format!("{} LIMIT 1", admin_agents("$1", "$2"));
     let values: [Value; 2] = [row.id.into(), ADMIN_AGENT.into()];
     Ok(sql::row(db, sql, values).await?.is_some())
 }

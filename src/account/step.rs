@@ -238,22 +238,17 @@ async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> 
     let (pending, active) = (AccountState::Pending as i64, AccountState::Active as i64);
     let becomes_active =
         open == 0 && row.state == pending && requirement::has_admin_agent(tx.db(), &row).await?;
-    // One that is suspended meanwhile gets the state that it would have.
-    let waits_active =
-        open == 0 && row.state == AccountState::Suspended as i64 && row.state_before == pending;
+    // One that is suspended meanwhile comes back as it was, and `activate_verified` does the rest.
     let was_active = row.state == active
         || (row.state == AccountState::Suspended as i64 && row.state_before == active);
     let reverifying = if was_active { open } else { 0 };
-    if !becomes_active && !waits_active && reverifying == row.reverifying {
+    if !becomes_active && reverifying == row.reverifying {
         return Ok(row);
     }
     let mut changed = row.clone().into_active_model();
     if becomes_active {
         account_state::check_transition(row.state, AccountState::Active)?;
         changed.state = Set(active);
-    }
-    if waits_active {
-        changed.state_before = Set(active);
     }
     changed.reverifying = Set(reverifying);
     changed.update_time = Set(tx.now());
@@ -320,10 +315,16 @@ pub(crate) async fn verify_by_domain(tx: &mut Tx) -> Result<u64> {
 /// # Errors
 /// Those of the database.
 pub(crate) async fn activate_verified(tx: &mut Tx) -> Result<u64> {
-    let sql = "SELECT a.id AS account_id FROM accounts a WHERE a.state = 3 \
-               AND EXISTS (SELECT 1 FROM verification_steps s WHERE s.account_id = a.id) \
-               AND NOT EXISTS (SELECT 1 FROM verification_steps s WHERE s.account_id = a.id AND s.state <> 4) LIMIT 50";
-    let found = sql::all::<Due, _>(tx.db(), sql, []).await?;
+    // Those who still have nobody would keep the others out.
+    let sql = format!(
+        "SELECT a.id AS account_id FROM accounts a WHERE a.state = 3 \
+         AND EXISTS (SELECT 1 FROM verification_steps s WHERE s.account_id = a.id) \
+         AND NOT EXISTS (SELECT 1 FROM verification_steps s WHERE s.account_id = a.id AND s.state <> 4) \
+         AND EXISTS ({}) LIMIT 50",
+        requirement::admin_agents("a.id", "$1")
+    );
+    let values = [grants::ADMIN_AGENT.into()];
+    let found = sql::all::<Due, _>(tx.db(), sql, values).await?;
     tx.lock(found.iter().map(|d| ScopeKey::Account(d.account_id)))
         .await?;
     for Due { account_id } in &found {

@@ -73,7 +73,7 @@ pub async fn list_offer_reviews(
     let mut found = rd.rows::<_, Model>(&req, &LISTING, select).await?;
     // What isn't published yet is nothing for those who are tied to its company; a page is shorter then.
     let tied = review::tied_to(rd, found.rows.iter().map(|row| row.account_id)).await?;
-    found.rows.retain(|row| !tied.contains(&row.account_id));
+    found.leave_out(|row: &Model| tied.contains(&row.account_id));
     rd.looked(Name::Operator).await?;
     let last = last_versions(rd.db(), &found.rows).await?;
     let names: Vec<String> = found.rows.iter().map(name_of).collect();

@@ -148,9 +148,14 @@ impl Index {
         let wanted = hash(&company.legal_name, &company.country_code);
         let from = self.places.partition_point(|(hash, _)| *hash < wanted);
         let places = self.places.get(from..).unwrap_or_default();
-        let places = places.iter().take_while(|(hash, _)| *hash == wanted);
+        let places = places
+            .get(..places.partition_point(|(hash, _)| *hash == wanted))
+            .unwrap_or_default();
+        if places.len() > MOST_OF_A_NAME {
+            return Ok(Answer::Unknown);
+        }
         let (mut named, mut found) = (0, Vec::new());
-        for (_, at) in places.take(MOST_OF_A_NAME) {
+        for (_, at) in places {
             let mut rows = reader(path, false)?;
             let file = rows.get_mut();
             file.seek(SeekFrom::Start(*at))

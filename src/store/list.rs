@@ -99,6 +99,22 @@ pub struct Rows<'a, M> {
 }
 
 impl<M> Rows<'_, M> {
+    /// Leaves rows out that the asker isn't to see; the next page begins where it would have.
+    pub fn leave_out(&mut self, gone: impl Fn(&M) -> bool) {
+        if self.more {
+            self.window_end = self.places.last().cloned();
+            self.more = false;
+        }
+        let rows = std::mem::take(&mut self.rows);
+        let places = std::mem::take(&mut self.places);
+        for (row, place) in rows.into_iter().zip(places) {
+            if !gone(&row) {
+                self.rows.push(row);
+                self.places.push(place);
+            }
+        }
+    }
+
     /// The page of what the rows became, item for row. It comes short where the items are too large for one answer.
     #[must_use]
     pub fn page<T: Message>(self, mut items: Vec<T>) -> Page<T> {

@@ -153,6 +153,21 @@ pub(super) async fn add(tx: &mut Tx, of: &package::Model, contents: &[Content]) 
         changed.version = Set(row.version + 1);
         changed.update(tx.db()).await?;
     }
+    // Seats that the new term doesn't have ended with the old one.
+    let has = |row: &&Model| {
+        contents
+            .iter()
+            .any(|c| i64::from(c.kind) == row.kind && c.display_name == row.display_name)
+    };
+    let seats = there
+        .iter()
+        .filter(|row| row.kind == BenefitKind::Seats as i64 && row.total != 0);
+    for row in seats.filter(|row| !has(row)) {
+        let mut changed = row.clone().into_active_model();
+        changed.total = Set(0);
+        changed.version = Set(row.version + 1);
+        changed.update(tx.db()).await?;
+    }
     Ok(())
 }
 
