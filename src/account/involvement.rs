@@ -171,7 +171,7 @@ pub(super) async fn involved<C: ConnectionTrait>(
 }
 
 /// The statement that finds ties by users and addresses: of members, also by groups; of guests of the company's tenants; of those who were; of
-/// contacts before, and of the membership of the network. It goes from the reviewers, who are few, to the accounts: a company may have a
+/// contacts before, of the membership of the network, and of whoever is to own it. It goes from the reviewers, who are few, to the accounts: a company may have a
 /// hundred thousand members.
 fn ties<C: ConnectionTrait>(db: &C) -> String {
     let (accounts, x, y) = (
@@ -209,6 +209,8 @@ fn ties<C: ConnectionTrait>(db: &C) -> String {
          UNION SELECT s.account_id, f.r FROM ({former}) f JOIN ({places}) s ON f.scope_kind = s.k AND f.scope_id = s.i \
          UNION SELECT c.account_id, y.r FROM former_contacts c JOIN ({y}) y ON y.e = c.email \
          WHERE c.account_id IN ({accounts}) AND c.end_time > $4 \
+         UNION SELECT o.account_id, y.r FROM ownerships o JOIN ({y}) y ON y.e = o.email_fold WHERE o.account_id IN ({accounts}) AND o.state <= 3 \
+         UNION SELECT o.account_id, x.r FROM ownerships o JOIN ({x}) x ON x.p = o.identity_id WHERE o.account_id IN ({accounts}) AND o.state <= 3 \
          UNION SELECT n.account_id, y.r FROM network_memberships n JOIN ({y}) y ON y.e = lower(n.contact_email) WHERE n.account_id IN ({accounts})",
         tenants = tenants(&accounts)
     )

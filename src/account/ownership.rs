@@ -565,6 +565,12 @@ pub async fn confirm_ownership(
     let tie = match req.decision() {
         OwnershipDecision::Consent => {
             tx.demand_of_account(row.id).await?;
+            tx.lock([inviter(&tie).home()]).await?;
+            // Who invited may be gone since; that another came first is told as that.
+            let is_free = grants::owner_of(tx.db(), row.id).await?.is_none();
+            if is_free && !still_stands(tx, &tie).await? {
+                return Err(Error::precondition(Reason::WrongState));
+            }
             begin(tx, &row, &tie).await?
         }
         OwnershipDecision::Refuse | OwnershipDecision::Unspecified => {

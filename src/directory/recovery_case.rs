@@ -62,6 +62,8 @@ const WAIT_US: Micros = 72 * HOUR_US;
 pub(super) const LINK_US: Micros = 72 * HOUR_US;
 /// Accounts of a tenant whose owners and contacts are told, and tenants of an account whose admins are.
 const MOST_NEIGHBOURS: i64 = 100;
+/// Cases that open each other again; one more needs people who can't be told apart from theirs any more.
+const MOST_REOPENED: usize = 50;
 /// Holders of a role who are told, on each scope.
 const MOST_TOLD: i64 = 200;
 
@@ -216,7 +218,9 @@ pub async fn open_recovery_case(
     let who = caller(tx)?;
     let (scope, person) =
         named(&new).ok_or_else(|| Error::field("recovery_case.role", "doesn't fit"))?;
-    if scope == ScopeKey::Tenant(tx.app().operator_tenant()) {
+    // Nor a person of the operator by way of an account: it would come back with its operator roles.
+    let operator = tx.app().operator_tenant();
+    if scope == ScopeKey::Tenant(operator) || person.tenant == operator {
         return Err(Error::precondition(Reason::OperatorTenant));
     }
     let reopens = match Name::parse(&new.reopens) {
@@ -357,16 +361,27 @@ async fn after_the_stopped_one(
     Ok(())
 }
 
-/// Whoever opened or approved a stopped case does neither for the one that opens it again.
+/// Whoever opened or approved a stopped case, or one that it opened again, does neither for the next one.
 async fn not_one_of(tx: &Tx, who: Principal, stopped: &Model) -> Result<()> {
-    for one in [Some(stopped.opened_by_id), stopped.approved_by_id] {
-        if let Some(one) = one
-            && grants::is_same_person(tx.db(), who.id, one).await?
-        {
-            return Err(Error::precondition(Reason::AnotherOperator));
+    let mut at = Some(stopped.clone());
+    for _ in 0..MOST_REOPENED {
+        let Some(case) = at else {
+            return Ok(());
+        };
+        for one in [Some(case.opened_by_id), case.approved_by_id] {
+            if let Some(one) = one
+                && grants::is_same_person(tx.db(), who.id, one).await?
+            {
+                return Err(Error::precondition(Reason::AnotherOperator));
+            }
         }
+        at = match case.reopens_id {
+            Some(id) => Entity::find_by_id(id).one(tx.db()).await?,
+            None => None,
+        };
     }
-    Ok(())
+    // Nobody is new to what was stopped so often.
+    Err(Error::precondition(Reason::AnotherOperator))
 }
 
 // ---- approving

@@ -4,7 +4,7 @@
 use sea_orm::{ConnectionTrait, Value};
 use uuid::Uuid;
 
-use super::{OWNER, Set, find, held, remove, set, state};
+use super::{OWNER, Set, find, held, remove_anyway, set, state};
 use crate::{
     access::{
         exceptions,
@@ -134,14 +134,15 @@ pub async fn tie_owner(
     Ok(new)
 }
 
-/// Takes an account from its owner, with all that it held there. Emits nothing.
+/// Takes an account from its owner, with all that it held there, also where it made itself the last manager: whoever may stop an owner can
+/// always do it. Emits nothing.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn untie_owner(tx: &mut Tx, account: Uuid, id: Uuid) -> Result<Set> {
     let scope = ScopeKey::Account(account);
     tx.lock([scope, ScopeKey::Identity(id)]).await?;
-    let grant = remove(tx, scope, id).await?;
+    let grant = remove_anyway(tx, scope, id).await?;
     Ok(grant.as_ref().map(Set::of_grant).unwrap_or_default())
 }
 
