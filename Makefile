@@ -48,7 +48,7 @@ bench-baseline: build ## Measures for five minutes, and writes benches/baseline.
 	$(quick) --write-baseline benches/baseline.json $(BENCH)
 
 .PHONY: nightly
-nightly: ## Runs what takes hours: 100,000 new random sequences of calls, a directory of 100,000, a report of a million lines, histories of reads, a part of the mutants.
+nightly: ## Runs what takes hours: 100,000 new random sequences of calls, a directory of 100,000, a report of a million lines, histories of reads, the mutants.
 	scripts/tools.sh test
 	ENTENTE_MODEL_SEED=0 ENTENTE_MODEL_SEQUENCES=50000 cargo test --locked --test it model:: -- --nocapture
 	ENTENTE_USAGE_ROWS=1000000 cargo test --locked --test it offers::reports -- --nocapture
@@ -58,7 +58,7 @@ nightly: ## Runs what takes hours: 100,000 new random sequences of calls, a dire
 	$(MAKE) mutants
 
 .PHONY: mutants
-mutants: ## Changes src/access in small ways, and says what no test notices; PART=all, 2/7, "in main", ..
+mutants: ## Changes src/access in small ways, and says what no test notices: hours. PART="in main", 2/7, ..
 	scripts/tools.sh test mutants
 	scripts/mutants.sh $(PART)
 

@@ -3,24 +3,26 @@
 # time, and says which of them no test notices. What is to be thought of those
 # that survive stands in docs/testing.md.
 #
-#   scripts/mutants.sh             # a seventh of all mutants, by the weekday
-#   scripts/mutants.sh 2/7         # this part of them, from 0/7 on
-#   scripts/mutants.sh all         # all of them: days on a small machine
-#   scripts/mutants.sh in REF      # those in lines that differ from a commit
-#   scripts/mutants.sh in FILE.rs  # those of one file
+#   scripts/mutants.sh             # all of them, in one build: hours
+#   scripts/mutants.sh --only RE   # those whose name a regular expression finds,
+#                                  # and other options of mutants_in_one.py
+#   scripts/mutants.sh in REF      # those in lines that differ from a commit, a
+#   scripts/mutants.sh in FILE.rs  # build each; or those of one file
+#   scripts/mutants.sh 2/7         # a part, a build each, from 0/7 on
 #
-# The results are in target/mutants.out; missed.txt lists the survivors. It
-# fails if there are any that docs/testing.md doesn't explain.
+# What came of it is in target/mutants/report.txt, or in target/mutants.out.
+# It fails if there are survivors that docs/testing.md doesn't explain.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 explained="docs/testing.md"
+tools="${ENTENTE_TOOLS_DIR:-${HOME:?set HOME or ENTENTE_TOOLS_DIR}/.cache/entente-tools}"
 args=(--no-shuffle --colors=never --output target)
 
-case "${1:-today}" in
-  today) args+=(--shard "$(($(date +%u) - 1))/7") ;;
-  all) ;;
+case "${1:-all}" in
+  all) exec "$tools/mutants/bin/python" scripts/mutants_in_one.py ;;
+  --*) exec "$tools/mutants/bin/python" scripts/mutants_in_one.py "$@" ;;
   in)
     what="${2:?say a commit or a file}"
     if [ -f "$what" ]; then

@@ -7,7 +7,7 @@
 #                            # S3-compatible server; for the examples Python
 #                            # with its packages, Go, buf
 #   scripts/tools.sh lint    # rustfmt, clippy, buf, cargo-deny
-#   scripts/tools.sh mutants # cargo-mutants
+#   scripts/tools.sh mutants # cargo-mutants, and Python with tree-sitter
 #
 # What isn't a Debian package goes into a folder that clones share:
 # $ENTENTE_TOOLS_DIR, else ~/.cache/entente-tools. Its bin/ must come first in
@@ -29,6 +29,8 @@ readonly VERSITYGW_VERSION=1.8.0
 readonly CARGO_DENY_VERSION=0.20.2
 readonly CARGO_DENY_OLDEST=0.18.0
 readonly CARGO_MUTANTS_VERSION=27.1.0
+readonly TREE_SITTER_VERSION=0.26.1
+readonly TREE_SITTER_RUST_VERSION=0.24.2
 readonly POSTGRES_OLDEST=15
 
 root="$(cd "$(dirname "$0")/.." && pwd)"
@@ -251,6 +253,22 @@ cargo_mutants() {
     cargo install --locked --force --debug --root "$tools" "cargo-mutants@$CARGO_MUTANTS_VERSION"
 }
 
+# What scripts/mutants_in_one.py reads Rust with.
+tree_sitter() {
+  have python3 || apt_install python3 python3-venv
+  python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+  local version
+  version="$(python3 --version) $TREE_SITTER_VERSION $TREE_SITTER_RUST_VERSION"
+  [ -x "$tools/mutants/bin/python" ] && [ "$(installed_version mutants)" = "$version" ] && return
+
+  echo "installing tree-sitter $TREE_SITTER_VERSION"
+  rm -rf "$tools/mutants"
+  quietly python3 -m venv "$tools/mutants"
+  quietly "$tools/mutants/bin/pip" install --disable-pip-version-check --only-binary :all: \
+    "tree-sitter==$TREE_SITTER_VERSION" "tree-sitter-rust==$TREE_SITTER_RUST_VERSION"
+  record_version mutants "$version"
+}
+
 # --- Groups ----------------------------------------------------------------
 
 [ "$#" -gt 0 ] || die "say which group to install: test, lint, mutants"
@@ -286,6 +304,9 @@ for group in "$@"; do
       buf
       cargo_deny
       ;;
-    mutants) cargo_mutants ;;
+    mutants)
+      cargo_mutants
+      tree_sitter
+      ;;
   esac
 done
