@@ -149,11 +149,18 @@ const JOBS: &[Job] = &[
         run: |tx| Box::pin(crate::account::reject_unappealed(tx)),
     },
     Job {
+        name: "release-seats",
+        every_us: 10 * MINUTE_US,
+        needed: Some(crate::account::SEATS_OF_NOBODY),
+        run: |tx| Box::pin(crate::account::release_seats(tx)),
+    },
+    Job {
         name: "date-former-ties",
         every_us: SECOND_US,
         needed: Some(
             "SELECT 1 AS one FROM former_ties WHERE end_time IS NULL \
-             UNION ALL SELECT 1 AS one FROM former_tenants WHERE end_time IS NULL LIMIT 1",
+             UNION ALL SELECT 1 AS one FROM former_tenants WHERE end_time IS NULL \
+             UNION ALL SELECT 1 AS one FROM former_addresses WHERE end_time IS NULL LIMIT 1",
         ),
         run: |tx| Box::pin(crate::account::date_former_ties(tx)),
     },
@@ -173,6 +180,15 @@ const JOBS: &[Job] = &[
         run: |tx| {
             let (key, kept) = ("account_id, tenant_id", TIES_COUNT_US);
             Box::pin(purge(tx, "former_tenants", key, "end_time", kept))
+        },
+    },
+    Job {
+        name: "purge-former-addresses",
+        every_us: DAY_US,
+        needed: None,
+        run: |tx| {
+            let (key, kept) = ("user_id, user_name_fold, recovery_email", TIES_COUNT_US);
+            Box::pin(purge(tx, "former_addresses", key, "end_time", kept))
         },
     },
     Job {

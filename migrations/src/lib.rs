@@ -26,6 +26,8 @@ mod m0018_verified_by_domain;
 mod m0019_recovery_cases;
 mod m0020_ownership;
 mod m0021_benefits;
+mod m0026_refused_charges;
+mod m0027_former_addresses;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -54,6 +56,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0019_recovery_cases::Migration),
             Box::new(m0020_ownership::Migration),
             Box::new(m0021_benefits::Migration),
+            Box::new(m0026_refused_charges::Migration),
+            Box::new(m0027_former_addresses::Migration),
         ]
     }
 }

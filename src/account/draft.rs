@@ -17,6 +17,7 @@ use crate::{
     },
     app::Tx,
     directory::{self, address, user_change::member_removed},
+    document,
     env::{DAY_US, Micros},
     error::{Error, Reason, Result},
     mail::{self, Template},
@@ -158,7 +159,7 @@ async fn locked(tx: &mut Tx, id: Uuid) -> Result<Option<Model>> {
     Ok(row.filter(|row| row.state == AccountState::Draft as i64))
 }
 
-/// Removes a draft: members, tenants and name are free; what was accepted is kept, and so is the chain.
+/// Removes a draft: members, tenants and name are free, its documents go; what was accepted is kept, and so is the chain.
 async fn remove(tx: &mut Tx, row: &Model) -> Result<()> {
     let scope = ScopeKey::Account(row.id);
     for grant in grants::all_on(tx.db(), scope).await? {
@@ -169,6 +170,7 @@ async fn remove(tx: &mut Tx, row: &Model) -> Result<()> {
         ));
     }
     grants::forget_scope(tx, scope).await?;
+    document::forget_account(tx, row.id).await?;
     publisher_name::claim(tx, row.id, "").await?;
     // The membership is free for another account, unless whoever joined has another one meanwhile.
     let sql = "DELETE FROM network_memberships WHERE account_id = $1 AND EXISTS (SELECT 1 FROM network_memberships other \

@@ -1,5 +1,5 @@
 //! Who may not handle what concerns a company (VER-6): reviewers who are, or were within 12 months, its members, guests, owners or contacts:
-//! as users, by the person behind a guest, or by an address. Decided here, for all kinds of reviews.
+//! as users, by the person behind a guest, or by an address that they have or had. Decided here, for all kinds of reviews.
 
 use std::collections::BTreeSet;
 
@@ -42,18 +42,48 @@ struct Row {
     domain_prefix: String,
 }
 
+/// What a reviewer was called, or had as its recovery address, before.
+#[derive(FromQueryResult)]
+struct Former {
+    user_id: Uuid,
+    user_name_fold: String,
+    recovery_email: String,
+}
+
 const COLUMNS: &str = "SELECT u.id, u.user_name_fold, u.recovery_email, t.domain_prefix";
 
 impl Reviewer {
-    fn of(app: &App, row: &Row, domains: &[String]) -> Self {
-        let own = domain(app, &row.domain_prefix);
-        let at = |domain: &String| fold(&format!("{}@{domain}", row.user_name_fold));
-        let emails = domains.iter().chain([&own]).map(at);
-        let emails = emails.chain([fold(&row.recovery_email)]);
-        Self {
-            id: row.id,
-            emails: emails.filter(|e| !e.is_empty()).collect(),
-        }
+    /// Reviewers by their rows, with what they are called and were called lately.
+    async fn of<C: ConnectionTrait>(
+        db: &C,
+        app: &App,
+        rows: &[Row],
+        now: Micros,
+    ) -> Result<Vec<Self>> {
+        let domains = Self::domains(db, app).await?;
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let sql = format!(
+            "SELECT user_id, user_name_fold, recovery_email FROM former_addresses WHERE user_id IN ({}) AND (end_time IS NULL OR end_time > $2)",
+            sql::in_ids(db, 1)
+        );
+        let values: [Value; 2] = [sql::ids(&ids), (now - COUNT_US).into()];
+        let former = sql::all::<Former, _>(db, sql, values).await?;
+        let reviewer = |row: &Row| {
+            let own = domain(app, &row.domain_prefix);
+            let former = former.iter().filter(|f| f.user_id == row.id);
+            let mut emails = BTreeSet::new();
+            for (name, recovery) in former
+                .map(|f| (&f.user_name_fold, &f.recovery_email))
+                .chain([(&row.user_name_fold, &row.recovery_email)])
+            {
+                let at = |domain: &String| fold(&format!("{name}@{domain}"));
+                emails.extend(domains.iter().chain([&own]).map(at));
+                emails.insert(fold(recovery));
+            }
+            emails.remove("");
+            Self { id: row.id, emails }
+        };
+        Ok(rows.iter().map(reviewer).collect())
     }
 
     /// The domains that the operator has verified: its people have addresses there.
@@ -67,16 +97,20 @@ impl Reviewer {
     }
 
     /// A user, whether it is a reviewer or not.
-    pub async fn by_id<C: ConnectionTrait>(db: &C, app: &App, id: Uuid) -> Result<Option<Self>> {
+    pub async fn by_id<C: ConnectionTrait>(
+        db: &C,
+        app: &App,
+        id: Uuid,
+        now: Micros,
+    ) -> Result<Option<Self>> {
         let sql =
             format!("{COLUMNS} FROM users u JOIN tenants t ON t.id = u.tenant_id WHERE u.id = $1");
-        let row = sql::one::<Row, _>(db, sql, [id.into()]).await?;
-        let domains = Self::domains(db, app).await?;
-        Ok(row.map(|row| Self::of(app, &row, &domains)))
+        let rows = sql::all::<Row, _>(db, sql, [id.into()]).await?;
+        Ok(Self::of(db, app, &rows, now).await?.pop())
     }
 
     /// All who may handle reviews and can act.
-    pub async fn all<C: ConnectionTrait>(db: &C, app: &App) -> Result<Vec<Self>> {
+    pub async fn all<C: ConnectionTrait>(db: &C, app: &App, now: Micros) -> Result<Vec<Self>> {
         let roles = OPERATOR_ROLES
             .iter()
             .filter(|role| role.permissions.has(Permission::ReviewsHandle))
@@ -87,11 +121,7 @@ impl Reviewer {
         );
         let values: [Value; 2] = [roles.into(), MOST_REVIEWERS.into()];
         let rows = sql::all::<Row, _>(db, sql, values).await?;
-        let domains = Self::domains(db, app).await?;
-        Ok(rows
-            .iter()
-            .map(|row| Self::of(app, row, &domains))
-            .collect())
+        Self::of(db, app, &rows, now).await
     }
 }
 
@@ -271,5 +301,7 @@ pub(crate) async fn date_former_ties(tx: &mut Tx) -> Result<u64> {
     let dated = sql::execute(tx.db(), sql, values).await?.rows_affected();
     let sql = "UPDATE former_tenants SET end_time = $1 WHERE end_time IS NULL";
     let tenants = sql::execute(tx.db(), sql, [tx.now().into()]).await?;
-    Ok(dated + tenants.rows_affected())
+    let sql = "UPDATE former_addresses SET end_time = $1 WHERE end_time IS NULL";
+    let addresses = sql::execute(tx.db(), sql, [tx.now().into()]).await?;
+    Ok(dated + tenants.rows_affected() + addresses.rows_affected())
 }

@@ -17,6 +17,7 @@ mod draft;
 mod enrolment;
 mod entity;
 mod involvement;
+mod kept;
 pub mod member;
 pub mod network;
 mod ownership;
@@ -35,7 +36,13 @@ pub mod tenant_association;
 pub mod verification;
 pub(crate) mod wire;
 
-pub(crate) use self::profile::contact_address;
+pub(crate) use self::{
+    benefit::{SEATS_OF_NOBODY, release_seats},
+    draft::{remove_idle_drafts, tell_of_idle_drafts},
+    involvement::{COUNT_US as TIES_COUNT_US, date_former_ties},
+    registered::{WAITING as AT_REGISTER, ask_register, without_register},
+    step::{PROVEN_LATER, activate_verified, reject_unappealed, verify_by_domain},
+};
 pub use self::{
     closing::close_account,
     draft::ask_global_admin,
@@ -48,17 +55,12 @@ pub use self::{
     standing::{reinstate_account, search_accounts, suspend_account},
 };
 pub(crate) use self::{
-    draft::{remove_idle_drafts, tell_of_idle_drafts},
-    involvement::{COUNT_US as TIES_COUNT_US, date_former_ties},
-    registered::{WAITING as AT_REGISTER, ask_register, without_register},
-    step::{PROVEN_LATER, activate_verified, reject_unappealed, verify_by_domain},
-};
-pub(crate) use self::{
     enrolment::{check_create_account, check_update_account},
     ownership::{check_confirm_ownership, hand_over},
     program::check_enroll_program,
     standing::check_search_accounts,
 };
+pub(crate) use self::{kept::names_of_person, profile::contact_address};
 
 use sea_orm::{
     ColumnTrait, EntityTrait, QueryFilter,

@@ -390,7 +390,7 @@ async fn unhandled<C: ConnectionTrait>(
     if open.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let all = Reviewer::all(db, app).await?;
+    let all = Reviewer::all(db, app, now).await?;
     let accounts: BTreeSet<Uuid> = open.iter().map(|row| row.account_id).collect();
     let accounts: Vec<Uuid> = accounts.into_iter().collect();
     let involved = involvement::involved(db, &accounts, &all, now).await?;
@@ -412,7 +412,7 @@ async fn demand_uninvolved<C: ConnectionTrait>(
     now: Micros,
 ) -> Result<()> {
     let is_out = excluded(row).contains(&me) || {
-        let own = Reviewer::by_id(db, app, me).await?;
+        let own = Reviewer::by_id(db, app, me, now).await?;
         let own: Vec<Reviewer> = own.into_iter().collect();
         let found = involvement::involved(db, &[row.account_id], &own, now).await?;
         !found.is_empty()
@@ -546,7 +546,7 @@ pub(crate) async fn tied_to(
 ) -> Result<BTreeSet<Uuid>> {
     let accounts: BTreeSet<Uuid> = accounts.collect();
     let accounts: Vec<Uuid> = accounts.into_iter().collect();
-    let own = Reviewer::by_id(rd.db(), rd.app(), reading(rd)?).await?;
+    let own = Reviewer::by_id(rd.db(), rd.app(), reading(rd)?, rd.now()).await?;
     let own: Vec<Reviewer> = own.into_iter().collect();
     let found = involvement::involved(rd.db(), &accounts, &own, rd.now()).await?;
     Ok(found.into_iter().map(|(account, _)| account).collect())

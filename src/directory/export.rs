@@ -15,8 +15,10 @@ use super::{
 };
 use crate::{
     access::{grants, principal::Principal, scope::CallerScope},
+    account,
     app::Read,
     call::{Batch, Then},
+    document,
     error::{Error, Result},
     names::Name,
     proto::directory::{
@@ -42,6 +44,8 @@ enum Kind {
     Tenants,
     Invitations,
     Mails,
+    Documents,
+    Accounts,
     AuditEvents,
 }
 
@@ -55,7 +59,9 @@ impl Kind {
             Self::Rights => Self::Tenants,
             Self::Tenants => Self::Invitations,
             Self::Invitations => Self::Mails,
-            Self::Mails => Self::AuditEvents,
+            Self::Mails => Self::Documents,
+            Self::Documents => Self::Accounts,
+            Self::Accounts => Self::AuditEvents,
             Self::AuditEvents => return None,
         })
     }
@@ -92,6 +98,8 @@ pub async fn export_identity(
         Kind::Tenants => tenants_of(rd, caller.id, state).await?,
         Kind::Invitations => invitations(rd, caller.id, state).await?,
         Kind::Mails => mails(rd, caller, state).await?,
+        Kind::Documents => documents(rd, caller.id, state).await?,
+        Kind::Accounts => (accounts(rd, caller.id).await?, true),
         Kind::AuditEvents => audit_events(rd, caller, state).await?,
     };
     let mut then = Then::More;
@@ -291,6 +299,27 @@ async fn mails(rd: &Read, caller: Principal, state: &mut Export) -> Result<Piece
         ..ExportIdentityResponse::default()
     };
     Ok((message, whole))
+}
+
+/// What the person and its guests uploaded.
+async fn documents(rd: &Read, id: Uuid, state: &mut Export) -> Result<Piece> {
+    let most = u64::from(MOST_ENTRIES);
+    let rows = document::of_person(rd.db(), id, state.id, most).await?;
+    state.id = rows.last().map_or(state.id, |row| row.id);
+    let message = ExportIdentityResponse {
+        documents: rows.iter().map(document::Model::receipt).collect(),
+        ..ExportIdentityResponse::default()
+    };
+    Ok((message, is_last(rows.len())))
+}
+
+/// What is kept of the person as one who joined the network, or was to own an account.
+async fn accounts(rd: &Read, id: Uuid) -> Result<ExportIdentityResponse> {
+    let names = account::names_of_person(rd.db(), id).await?;
+    Ok(ExportIdentityResponse {
+        account_resources: names.iter().map(Name::to_string).collect(),
+        ..ExportIdentityResponse::default()
+    })
 }
 
 async fn audit_events(rd: &Read, caller: Principal, state: &mut Export) -> Result<Piece> {

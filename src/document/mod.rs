@@ -292,6 +292,39 @@ pub async fn purge_loose(tx: &mut Tx) -> Result<u64> {
     Ok(keys.len() as u64)
 }
 
+/// Removes all documents of an account that is no more; their bytes go after.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_account(tx: &Tx, account: Uuid) -> Result<()> {
+    let sql = "DELETE FROM documents WHERE account_id = $1 RETURNING blob_key";
+    let mut keys = Vec::new();
+    for row in sql::rows_of(tx.db(), sql, [account.into()]).await? {
+        keys.push(row.try_get::<String>("", "blob_key")?);
+    }
+    blobs::doom(tx, &keys).await
+}
+
+/// The documents that a person uploaded, also as a guest, by their IDs from one on.
+///
+/// # Errors
+/// Those of the database.
+pub async fn of_person<C: ConnectionTrait>(
+    db: &C,
+    who: Uuid,
+    after: Uuid,
+    most: u64,
+) -> Result<Vec<Model>> {
+    let sql = "SELECT * FROM documents WHERE uploaded_by_id IN (SELECT id FROM users WHERE id = $1 OR home_id = $1) AND id > $2 \
+               ORDER BY id LIMIT $3";
+    let values: [Value; 3] = [
+        who.into(),
+        after.into(),
+        i64::try_from(most).unwrap_or(i64::MAX).into(),
+    ];
+    sql::all::<Model, _>(db, sql, values).await
+}
+
 /// A document by its name, if it is that one's.
 ///
 /// # Errors

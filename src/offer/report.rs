@@ -207,7 +207,7 @@ async fn add(tx: &Tx, sums: BTreeMap<Key, i64>) -> Result<()> {
     let sql = format!(
         "INSERT INTO offer_usage (id, account_id, offer_id, day, country_code, customer_id, units, create_time, update_time) \
          SELECT x.id, o.account_id, x.offer_id, x.day, x.country_code, x.customer_id, x.units, $1, $1 \
-         FROM ({}) x JOIN offers o ON o.id = x.offer_id WHERE 1 = 1 \
+         FROM ({}) x JOIN offers o ON o.id = x.offer_id WHERE 1 = 1 ORDER BY x.offer_id, x.day, x.country_code, x.customer_id \
          ON CONFLICT (offer_id, day, country_code, customer_id) \
          DO UPDATE SET units = offer_usage.units + excluded.units, update_time = excluded.update_time",
         sql::rows(tx.db(), 2, COLUMNS)

@@ -11,6 +11,7 @@ pub mod fault;
 pub mod filter;
 pub mod heads;
 pub mod idempotency;
+pub mod json;
 pub mod list;
 pub mod memory;
 pub mod outbox;

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use entente::proto::{
     access::AccountRole,
     account::{
-        ActivateBenefitRequest, AssignBenefitRequest, AssignBenefitResponse, Benefit, BenefitKind,
-        BuyPackageRequest, Competency, ConfirmBillingRequest, CreatePackageOfferRequest,
-        GetMembershipLevelRequest, Level, ListBenefitsRequest, ListPackageOffersRequest,
+        ActivateBenefitRequest, AssignBenefitRequest, AssignBenefitResponse, Benefit,
+        BenefitAssignment, BenefitKind, BillingOutcome, BuyPackageRequest, Competency,
+        ConfirmBillingRequest, CreatePackageOfferRequest, GetMembershipLevelRequest, Level,
+        ListBenefitAssignmentsRequest, ListBenefitsRequest, ListPackageOffersRequest,
         ListPackagesRequest, MembershipLevel, Package, PackageContent, PackageOffer, PackageState,
         RecordCompetencyRequest, ReleaseBenefitRequest, RenewPackageRequest,
         RevokeCompetencyRequest, UpdatePackageOfferRequest,
@@ -23,8 +24,8 @@ use crate::{
     agreements::now,
     claims::row_counts,
     harness::{Caller, Site, both, fields, refused, request_id},
-    members::add,
-    people::{Service, again, denied, events, mask, staff},
+    members::{add, remove},
+    people::{Service, again, denied, events, eventually, mask, staff},
     policies::{Value, set},
 };
 
@@ -141,8 +142,13 @@ async fn renew(caller: &Caller, name: &str) -> Result<Package, Status> {
 }
 
 async fn confirm(billing: &Caller, charge: &str) -> Result<Package, Status> {
+    say(billing, charge, BillingOutcome::Confirmed).await
+}
+
+async fn say(billing: &Caller, charge: &str, outcome: BillingOutcome) -> Result<Package, Status> {
     let request = ConfirmBillingRequest {
         charge_id: charge.to_owned(),
+        outcome: outcome as i32,
         request_id: request_id(),
         validate_only: false,
     };
@@ -195,6 +201,20 @@ async fn assign(
     };
     let done = caller.benefits().assign_benefit(request).await;
     done.map(Response::into_inner)
+}
+
+async fn assignments(
+    caller: &Caller,
+    benefit: &str,
+    filter: &str,
+) -> Result<Vec<BenefitAssignment>, Status> {
+    let request = ListBenefitAssignmentsRequest {
+        parent: benefit.to_owned(),
+        filter: filter.to_owned(),
+        ..ListBenefitAssignmentsRequest::default()
+    };
+    let done = caller.benefits().list_benefit_assignments(request).await;
+    done.map(|d| d.into_inner().assignments)
 }
 
 async fn release(caller: &Caller, name: &str) -> Result<Benefit, Status> {
@@ -529,17 +549,8 @@ async fn no_benefit_is_used_beyond_its_count_also_by_64_at_once() {
             "RESOURCE_NOT_FOUND",
         );
         let assigned = async |of: &Benefit| {
-            let id = of.name.rsplit('/').next().unwrap();
-            let sql = "SELECT id FROM benefit_assignments WHERE benefit_id = $1";
-            let statement = sea_orm::Statement::from_sql_and_values(
-                site.app.db.backend,
-                sql,
-                [id.parse::<uuid::Uuid>().unwrap().into()],
-            );
-            let db = &site.app.db.read;
-            let row = sea_orm::ConnectionTrait::query_one_raw(db, statement).await;
-            let id: uuid::Uuid = row.unwrap().unwrap().try_get("", "id").unwrap();
-            format!("{}/assignments/{id}", of.name)
+            let all = assignments(&ann.caller, &of.name, "").await.unwrap();
+            all[0].name.clone()
         };
         let seat = assigned(seats).await;
         let done = join_all((0..8).map(|_| release(&ann.caller, &seat))).await;
@@ -577,6 +588,118 @@ async fn no_benefit_is_used_beyond_its_count_also_by_64_at_once() {
             denied(assign(caller, &seats.name, &me, 1).await);
             denied(release(caller, &seat).await);
         }
+    })
+    .await;
+}
+
+// proves BEN-2
+#[tokio::test]
+async fn what_billing_refuses_never_begins_or_can_be_renewed_again() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let ann = &contoso.admin.caller;
+        let account = site.account(&contoso, "Contoso").await;
+        let pack = offer(&site.operator().await, action_pack()).await.unwrap();
+        let service = billing(&site).await.caller(&site).await;
+        let bought = buy(ann, &account, &pack.name).await.unwrap();
+        let charge = &bought.charge_id;
+        let (yes, no) = (BillingOutcome::Confirmed, BillingOutcome::Refused);
+        denied(say(ann, charge, no).await);
+        for _ in 0..2 {
+            let done = say(&service, charge, no).await.unwrap();
+            assert_eq!(
+                (done.state(), &*done.charge_id),
+                (PackageState::Refused, "")
+            );
+        }
+        let refusals = events(&site, "account.v1.PackageRefused", &bought.name).await;
+        assert_eq!(refusals, 1);
+        for tried in [
+            say(&service, charge, yes).await,
+            renew(ann, &bought.name).await,
+        ] {
+            let status = refused(tried, Code::FailedPrecondition, "WRONG_STATE");
+            assert_eq!(metadatum(&status, "state"), "REFUSED");
+        }
+        assert_eq!(benefits(ann, &account, "").await.unwrap(), []);
+
+        // A renewal that is refused leaves the term as it is, and can be tried again.
+        let bought = buy(ann, &account, &pack.name).await.unwrap();
+        let begun = confirm(&service, &bought.charge_id).await.unwrap();
+        let late = say(&service, &bought.charge_id, no).await;
+        let status = refused(late, Code::FailedPrecondition, "WRONG_STATE");
+        assert_eq!(metadatum(&status, "state"), "CONFIRMED");
+        site.advance(330 * DAY).await;
+        let ann = again(&site, &contoso.admin).await;
+        let service = billing(&site).await.caller(&site).await;
+        let renewal = renew(&ann, &bought.name).await.unwrap();
+        let kept = say(&service, &renewal.charge_id, no).await.unwrap();
+        assert_eq!(kept.state(), PackageState::Active);
+        assert_eq!(kept.expire_time, begun.expire_time);
+        let again = renew(&ann, &bought.name).await.unwrap();
+        let gone_on = confirm(&service, &again.charge_id).await.unwrap();
+        let end = begun.expire_time.unwrap().seconds + 365 * DAY;
+        assert_eq!(gone_on.expire_time.unwrap().seconds, end);
+    })
+    .await;
+}
+
+// proves BEN-3
+#[tokio::test]
+async fn seats_of_who_left_are_free_again_and_keys_stay_given() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let ann = &contoso.admin;
+        let account = site.account(&contoso, "Contoso").await;
+        let pack = offer(&site.operator().await, action_pack()).await.unwrap();
+        let bought = buy(&ann.caller, &account, &pack.name).await.unwrap();
+        let service = billing(&site).await.caller(&site).await;
+        confirm(&service, &bought.charge_id).await.unwrap();
+        let dee = site.person(&contoso, "dee").await;
+        add(&ann.caller, &account, &[&dee], &[AccountRole::Developer])
+            .await
+            .unwrap();
+        let all = benefits(&ann.caller, &account, "").await.unwrap();
+        let [keys, seats, _] = &all[..] else {
+            panic!("{all:?}")
+        };
+        for benefit in [keys, seats] {
+            activate(&ann.caller, &benefit.name).await.unwrap();
+            for who in [ann, &dee] {
+                let member = who.member_of(&account);
+                let done = assign(&ann.caller, &benefit.name, &member, 1).await;
+                done.unwrap();
+            }
+        }
+        // Members read who uses what; others don't.
+        let hers = format!("assignee = \"{}\"", dee.member_of(&account));
+        let found = assignments(&dee.caller, &seats.name, &hers).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].assignee, dee.member_of(&account));
+        let stranger = site.tenant("fabrikam").await;
+        let theirs = site.account(&stranger, "Fabrikam").await;
+        denied(assignments(&stranger.admin.caller, &seats.name, "").await);
+        let mixed = seats.name.replace(&account, &theirs);
+        refused(
+            assignments(&stranger.admin.caller, &mixed, "").await,
+            Code::NotFound,
+            "RESOURCE_NOT_FOUND",
+        );
+
+        let left = dee.member_of(&account);
+        remove(&ann.caller, &account, &[&left], false)
+            .await
+            .unwrap();
+        site.advance(DAY).await;
+        let ann = again(&site, ann).await;
+        eventually(async || assignments(&ann, &seats.name, "").await.unwrap().len() == 1).await;
+        let used: Vec<i64> = {
+            let all = benefits(&ann, &account, "").await.unwrap();
+            all.iter().map(|b| b.used_count).collect()
+        };
+        assert_eq!(used, [2, 1, 0]);
+        let kept = assignments(&ann, &keys.name, "").await.unwrap();
+        assert_eq!(kept.len(), 2);
     })
     .await;
 }

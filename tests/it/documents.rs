@@ -42,7 +42,7 @@ pub fn png(size: usize) -> Vec<u8> {
     bytes
 }
 
-fn pdf() -> Vec<u8> {
+pub fn pdf() -> Vec<u8> {
     b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\nstartxref\n9\n%%EOF\n".to_vec()
 }
 

@@ -90,6 +90,8 @@ pub(super) async fn export(caller: &Caller, name: &str) -> Result<ExportIdentity
         all.tenants.extend(piece.tenants);
         all.invitations.extend(piece.invitations);
         all.mails.extend(piece.mails);
+        all.documents.extend(piece.documents);
+        all.account_resources.extend(piece.account_resources);
         all.audit_events.extend(piece.audit_events);
     }
     Ok(all)

@@ -392,6 +392,16 @@ async fn every_way_of_being_tied_counts_and_its_end_is_remembered() {
             Code::PermissionDenied,
             "NO_OTHER_REVIEWER",
         );
+        // A reviewer with a new address is still the one with the old one, for 12 months.
+        let me = literal(&site, &rita.name);
+        run(format!("UPDATE users SET recovery_email = 'rita@new.example' WHERE id = {me}")).await;
+        refused(
+            claim(&rita.caller, &name).await,
+            Code::PermissionDenied,
+            "NO_OTHER_REVIEWER",
+        );
+        run("DELETE FROM former_addresses".to_owned()).await;
+        claim(&rita.caller, &name).await.unwrap();
     })
     .await;
 }

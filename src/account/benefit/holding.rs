@@ -1,6 +1,6 @@
 //! BenefitService, what packages and levels hold (BEN-3): activated, assigned, given back, and never used beyond its count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
@@ -24,11 +24,12 @@ use crate::{
     proto::{
         account::{
             ActivateBenefitRequest, AssignBenefitRequest, AssignBenefitResponse, Benefit,
-            BenefitKind, Level, ListBenefitsRequest, ListBenefitsResponse, PackageState,
-            ReleaseBenefitRequest, ReleaseBenefitResponse,
+            BenefitAssignment, BenefitKind, Level, ListBenefitsRequest, ListBenefitsResponse,
+            PackageState, ReleaseBenefitRequest, ReleaseBenefitResponse,
         },
         operator::PolicyKey,
     },
+    schedule::CHUNK,
     store::{
         filter::{Field, Kind, OrderField},
         list::{Listing, fold},
@@ -248,7 +249,7 @@ pub async fn list_benefits(
 
 // ---- using it
 
-async fn find<C: ConnectionTrait>(
+pub(super) async fn find<C: ConnectionTrait>(
     db: &C,
     scope: AccountScope,
     id: Uuid,
@@ -393,23 +394,70 @@ pub async fn release_benefit(
     if row.kind == BenefitKind::Cases as i64 {
         return Err(Error::precondition(Reason::WrongState).with("state", "USED"));
     }
-    let sql = "DELETE FROM benefit_assignments WHERE id = $1";
-    sql::execute(tx.db(), sql, [id.into()]).await?;
-    let sql = "UPDATE benefits SET used = used - $2, version = version + 1 WHERE id = $1";
-    sql::execute(tx.db(), sql, [benefit.into(), gone.count.into()]).await?;
+    let shown = give_back(tx, &gone).await?;
     let row = find(tx.db(), scope, benefit, &req.name).await?;
     let given = given(tx.db(), &row, tx.now()).await?;
-    let shown = wire::assignment(&gone);
-    tx.emit(
-        Event::new(
-            "entente.account.v1.BenefitReleased",
-            Name::BenefitAssignment(scope.id(), benefit, id),
-        )
-        .with("assignee", shown.assignee.clone())
-        .with("count", gone.count.to_string()),
-    );
     Ok(ReleaseBenefitResponse {
         resources: vec![shown],
         benefit: Some(wire::benefit(&row, given)),
     })
+}
+
+/// Takes an assignment away, and what it used is there again.
+async fn give_back(tx: &mut Tx, gone: &assignment::Model) -> Result<BenefitAssignment> {
+    let sql = "DELETE FROM benefit_assignments WHERE id = $1";
+    sql::execute(tx.db(), sql, [gone.id.into()]).await?;
+    let sql = "UPDATE benefits SET used = used - $2, version = version + 1 WHERE id = $1";
+    sql::execute(tx.db(), sql, [gone.benefit_id.into(), gone.count.into()]).await?;
+    let shown = wire::assignment(gone);
+    tx.emit(
+        Event::new(
+            "entente.account.v1.BenefitReleased",
+            Name::BenefitAssignment(gone.account_id, gone.benefit_id, gone.id),
+        )
+        .with("assignee", shown.assignee.clone())
+        .with("count", gone.count.to_string()),
+    );
+    Ok(shown)
+}
+
+/// Seats of those who are no members any more; 1 is `BENEFIT_KIND_SEATS`.
+macro_rules! seats_of_nobody {
+    ($what:literal) => {
+        concat!(
+            "SELECT ",
+            $what,
+            " FROM benefit_assignments a JOIN benefits b ON b.id = a.benefit_id \
+             WHERE b.kind = 1 AND NOT EXISTS (SELECT 1 FROM grants g \
+              WHERE g.scope_kind = 2 AND g.scope_id = a.account_id AND g.principal_id = a.member_id)"
+        )
+    };
+}
+
+/// Says whether there are any.
+pub(crate) const SEATS_OF_NOBODY: &str = concat!(seats_of_nobody!("1 AS one"), " LIMIT 1");
+
+/// Gives back the seats of those who are no members any more, whatever ended that. Keys stay given: whoever left still knows them.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn release_seats(tx: &mut Tx) -> Result<u64> {
+    let sql = format!("{} ORDER BY a.id LIMIT {CHUNK}", seats_of_nobody!("a.*"));
+    let gone = sql::all::<assignment::Model, _>(tx.db(), sql, []).await?;
+    let accounts: BTreeSet<Uuid> = gone.iter().map(|one| one.account_id).collect();
+    tx.lock(accounts.into_iter().map(ScopeKey::Account)).await?;
+    let found = gone.len() as u64;
+    for one in gone {
+        // Again, under the lock: who came back keeps it, and what was given back meanwhile is.
+        let scope = ScopeKey::Account(one.account_id);
+        let is_back = match one.member_id {
+            Some(id) => grants::find(tx.db(), scope, id).await?.is_some(),
+            None => true,
+        };
+        let row = assignment::Entity::find_by_id(one.id).one(tx.db()).await?;
+        if let Some(row) = row.filter(|_| !is_back) {
+            give_back(tx, &row).await?;
+        }
+    }
+    Ok(found)
 }

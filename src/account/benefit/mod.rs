@@ -2,24 +2,28 @@
 //!
 //! Nouns and states. A competency counts until it expires; the level follows from how many count now, by policy, and is stored nowhere. A
 //! package offer is there, or withdrawn. A package is bought, `PENDING` until billing confirms its first charge, `ACTIVE` in its term, `EXPIRED`
-//! for 30 days after, `LAPSED` then; time says which. A charge is open or confirmed, once. A benefit is activated or not; an assignment has no states.
+//! for 30 days after, `LAPSED` then; time says which; it is `REFUSED` where billing refused that charge. A charge is open, confirmed or refused, once.
+//! A benefit is activated or not; an assignment has no states, and goes when its member is gone, if it is of seats.
 //!
 //! Invariants. No more of a benefit is used than there is: one statement counts and compares. A package has one open charge at most. What was
 //! bought keeps its contents, whatever becomes of the offer, until it is renewed.
 
 mod holding;
+mod listing;
 mod package;
 mod purchase;
 mod wire;
 
 pub(crate) use self::{
-    holding::check_list_benefits,
+    holding::{SEATS_OF_NOBODY, check_list_benefits, release_seats},
+    listing::check_list_benefit_assignments,
     package::{check_create_package_offer, check_list_package_offers, check_update_package_offer},
     purchase::check_list_packages,
 };
 pub use self::{
     holding::{activate_benefit, assign_benefit, list_benefits, release_benefit},
-    package::{create_package_offer, list_package_offers, update_package_offer},
+    listing::list_benefit_assignments,
+    package::{Content, create_package_offer, list_package_offers, update_package_offer},
     purchase::{buy_package, confirm_billing, list_packages, renew_package},
 };
 

@@ -17,6 +17,7 @@ use crate::{
     },
     store::{
         filter::{Field, Kind, OrderField},
+        json::Json,
         list::{Listing, fold},
         outbox::Event,
         update,
@@ -37,26 +38,23 @@ const LISTING: Listing = Listing {
 
 /// Some of a package's contents, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Content {
+pub struct Content {
+    /// A number of `BenefitKind`.
     pub kind: i32,
+    /// What people call it.
     pub display_name: String,
+    /// How many there are.
     pub count: i64,
 }
 
-/// Contents as they are stored, in JSON.
-fn to_stored(contents: &[PackageContent]) -> String {
+/// Contents as they are stored.
+fn to_stored(contents: &[PackageContent]) -> Json<Vec<Content>> {
     let stored = contents.iter().map(|c| Content {
         kind: c.kind,
         display_name: c.display_name.clone(),
         count: c.count,
     });
-    let stored: Vec<Content> = stored.collect();
-    serde_json::json!(stored).to_string()
-}
-
-/// Contents that were stored.
-pub(super) fn from_stored(text: &str) -> Vec<Content> {
-    serde_json::from_str(text).unwrap_or_default()
+    Json(stored.collect())
 }
 
 fn check(offer: &PackageOffer, v: &mut Violations) {

@@ -1,5 +1,5 @@
 //! BenefitService, buying (BEN-2): a purchase or renewal makes a charge, which goes to billing by an event; when billing confirms it, the
-//! package begins or goes on.
+//! package begins or goes on. What billing refuses ends a package that never began, and changes nothing of one that did.
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
@@ -20,8 +20,8 @@ use crate::{
     error::{Error, Reason, Result},
     names::Name,
     proto::account::{
-        BuyPackageRequest, ConfirmBillingRequest, ConfirmBillingResponse, ListPackagesRequest,
-        ListPackagesResponse, Package, PackageState, RenewPackageRequest,
+        BillingOutcome, BuyPackageRequest, ConfirmBillingRequest, ConfirmBillingResponse,
+        ListPackagesRequest, ListPackagesResponse, Package, PackageState, RenewPackageRequest,
     },
     store::{
         filter::{Field, Kind, OrderField},
@@ -68,6 +68,7 @@ pub(super) fn state_of(row: &Model, now: Micros) -> PackageState {
         (Some(_), Some(end)) if now < end => PackageState::Active,
         (Some(_), Some(end)) if now < end + RENEWED_AFTER_US => PackageState::Expired,
         (Some(_), Some(_)) => PackageState::Lapsed,
+        _ if row.charge_id.is_none() => PackageState::Refused,
         _ => PackageState::Pending,
     }
 }
@@ -125,8 +126,10 @@ pub async fn renew_package(
         .await?
         .ok_or_else(missing)?;
     update::check_etag(&req.etag, row.version)?;
-    let (None, Some(end)) = (row.charge_id, row.expire_time) else {
-        return Err(Error::precondition(Reason::WrongState).with("state", "CHARGE_OPEN"));
+    let end = match (row.charge_id, row.expire_time) {
+        (None, Some(end)) => end,
+        (Some(_), _) => return Err(wrong_state("CHARGE_OPEN")),
+        (None, None) => return Err(wrong_state("REFUSED")),
     };
     let (from, until) = (end - RENEWED_BEFORE_US, end + RENEWED_AFTER_US);
     if tx.now() < from || tx.now() >= until {
@@ -155,6 +158,7 @@ async fn charge(tx: &mut Tx, row: Model, offer: &package_offer::Model) -> Result
         contents: offer.contents.clone(),
         create_time: tx.now(),
         confirm_time: None,
+        refuse_time: None,
     };
     tx.insert(charge.clone()).await?;
     let row = Model {
@@ -183,10 +187,14 @@ async fn charge(tx: &mut Tx, row: Model, offer: &package_offer::Model) -> Result
     Ok(wire::package(&row, tx.now()))
 }
 
-/// Billing confirms a charge.
+fn wrong_state(state: &str) -> Error {
+    Error::precondition(Reason::WrongState).with("state", state)
+}
+
+/// Billing confirms a charge, or refuses it.
 ///
 /// # Errors
-/// `NOT_FOUND`.
+/// `NOT_FOUND`; `WRONG_STATE` if it said the other before.
 pub async fn confirm_billing(
     tx: &mut Tx,
     _scope: OperatorScope,
@@ -196,21 +204,51 @@ pub async fn confirm_billing(
     let id = Uuid::try_parse(&req.charge_id).map_err(|_| missing())?;
     let charge = find_charge(tx.db(), id).await?.ok_or_else(missing)?;
     tx.lock([ScopeKey::Account(charge.account_id)]).await?;
-    // Again, under the lock: of two at once one confirms.
+    // Again, under the lock: of two at once one says it.
     let charge = find_charge(tx.db(), id).await?.ok_or_else(missing)?;
     let row = Entity::find_by_id(charge.package_id);
     let row = row.one(tx.db()).await?.ok_or_else(missing)?;
     tx.touch(ScopeKey::Operator);
-    if charge.confirm_time.is_some() {
-        return Ok(ConfirmBillingResponse {
-            package: Some(wire::package(&row, tx.now())),
-        });
-    }
-    let row = go_on(tx, row, &charge).await?;
-    holding::add(tx, &row, &package::from_stored(&charge.contents)).await?;
+    let is_refused = req.outcome() == BillingOutcome::Refused;
+    let row = match (charge.confirm_time, charge.refuse_time) {
+        (None, None) if is_refused => refuse(tx, row, &charge).await?,
+        (None, None) => {
+            let row = go_on(tx, row, &charge).await?;
+            holding::add(tx, &row, &charge.contents.0).await?;
+            row
+        }
+        (Some(_), _) if is_refused => return Err(wrong_state("CONFIRMED")),
+        (_, Some(_)) if !is_refused => return Err(wrong_state("REFUSED")),
+        _ => row,
+    };
     Ok(ConfirmBillingResponse {
         package: Some(wire::package(&row, tx.now())),
     })
+}
+
+/// Nothing comes of a charge.
+async fn refuse(tx: &mut Tx, old: Model, charge: &charge::Model) -> Result<Model> {
+    let sql = "UPDATE package_charges SET refuse_time = $2 WHERE id = $1";
+    sql::execute(tx.db(), sql, [charge.id.into(), tx.now().into()]).await?;
+    let row = Model {
+        charge_id: None,
+        version: old.version + 1,
+        ..old
+    };
+    row.clone()
+        .into_active_model()
+        .reset_all()
+        .update(tx.db())
+        .await?;
+    tx.emit(
+        Event::new(
+            "entente.account.v1.PackageRefused",
+            Name::Package(row.account_id, row.id),
+        )
+        .with("charge_id", charge.id.to_string())
+        .with("renewal", row.begin_time.is_some()),
+    );
+    Ok(row)
 }
 
 async fn find_charge<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<charge::Model>> {
@@ -284,20 +322,22 @@ mod tests {
     // proves BEN-2
     #[test]
     fn time_says_the_state_of_a_package() {
-        let row = |begin_time, expire_time| Model {
+        let row = |charge_id, begin_time, expire_time| Model {
             id: Uuid::nil(),
             account_id: Uuid::nil(),
             package_offer_id: Uuid::nil(),
             display_name: String::new(),
             currency_code: String::new(),
             amount_minor: 1,
-            charge_id: None,
+            charge_id,
             begin_time,
             expire_time,
             create_time: 0,
             version: 1,
         };
-        assert_eq!(state_of(&row(None, None), 5), PackageState::Pending);
+        let charged = row(Some(Uuid::nil()), None, None);
+        assert_eq!(state_of(&charged, 5), PackageState::Pending);
+        assert_eq!(state_of(&row(None, None, None), 5), PackageState::Refused);
         let end = 100 * DAY_US;
         for (now, state) in [
             (end - 1, PackageState::Active),
@@ -305,7 +345,7 @@ mod tests {
             (end + RENEWED_AFTER_US - 1, PackageState::Expired),
             (end + RENEWED_AFTER_US, PackageState::Lapsed),
         ] {
-            assert_eq!(state_of(&row(Some(0), Some(end)), now), state);
+            assert_eq!(state_of(&row(None, Some(0), Some(end)), now), state);
         }
     }
 }

@@ -1,10 +1,6 @@
 //! Proto ⇄ rows of benefits; nothing else of these converts.
 
-use super::{
-    holding::Given,
-    package::{Content, from_stored},
-    purchase::state_of,
-};
+use super::{holding::Given, package::Content, purchase::state_of};
 use crate::{
     account::entity::{benefit, benefit_assignment, competency, package, package_offer},
     env::Micros,
@@ -47,9 +43,9 @@ pub fn package_offer(row: &package_offer::Model) -> PackageOffer {
         update_time,
         version,
     } = row;
-    let content = |c: Content| PackageContent {
+    let content = |c: &Content| PackageContent {
         kind: c.kind,
-        display_name: c.display_name,
+        display_name: c.display_name.clone(),
         count: c.count,
     };
     PackageOffer {
@@ -58,7 +54,7 @@ pub fn package_offer(row: &package_offer::Model) -> PackageOffer {
         currency_code: currency_code.clone(),
         amount_minor: *amount_minor,
         term_days: i32::try_from(*term_days).unwrap_or(0),
-        contents: from_stored(contents).into_iter().map(content).collect(),
+        contents: contents.0.iter().map(content).collect(),
         withdrawn: *withdrawn,
         create_time: timestamp(*create_time),
         update_time: timestamp(*update_time),

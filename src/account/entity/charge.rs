@@ -2,6 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::{account::benefit::Content, store::json::Json};
+
 /// A charge.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "package_charges")]
@@ -14,9 +16,10 @@ pub struct Model {
     pub currency_code: String,
     pub amount_minor: i64,
     pub term_days: i64,
-    pub contents: String,
+    pub contents: Json<Vec<Content>>,
     pub create_time: i64,
     pub confirm_time: Option<i64>,
+    pub refuse_time: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -2,6 +2,8 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::{account::benefit::Content, store::json::Json};
+
 /// A package offer.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "package_offers")]
@@ -14,8 +16,7 @@ pub struct Model {
     /// The price of a term, in minor units.
     pub amount_minor: i64,
     pub term_days: i64,
-    /// In JSON (`benefit/package.rs`).
-    pub contents: String,
+    pub contents: Json<Vec<Content>>,
     pub withdrawn: bool,
     pub create_time: i64,
     pub update_time: i64,

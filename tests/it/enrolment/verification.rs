@@ -20,6 +20,7 @@ use super::{
 use crate::{
     agreements::accept,
     claims::count,
+    documents::evidence,
     harness::{Caller, Site, TenantSite, both, fields, refused},
     network::{contact, join, new_membership},
     people::{again, denied, events, identity, letters, link_invalid, mailed_token, staff},
@@ -334,6 +335,7 @@ async fn a_draft_that_nobody_touches_is_told_of_then_removed_and_its_name_is_fre
         assert!(get(&again(&site, ann).await, &name).await.is_ok());
         site.advance(61 * 86_400).await;
         assert_eq!(mails().await, 2);
+        evidence(&site, &again(&site, ann).await, &name).await;
         site.advance(13 * 86_400).await;
         site.settle().await;
         assert!(get(&again(&site, ann).await, &name).await.is_ok());
@@ -342,6 +344,9 @@ async fn a_draft_that_nobody_touches_is_told_of_then_removed_and_its_name_is_fre
         let caller = again(&site, ann).await;
         denied(get(&caller, &name).await);
         assert_eq!(events(&site, "account.v1.DraftRemoved", &name).await, 1);
+        // Its documents go, also those that were attached to something.
+        let documents = "SELECT COUNT(*) AS n FROM documents";
+        assert_eq!(count(&site.app, documents).await, 0);
         // Name and membership are free; what was accepted is kept.
         let made = open(&caller, draft_of(whole("Contoso"))).await.unwrap();
         assert_ne!(made.account.unwrap().name, name);

@@ -12,8 +12,10 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::{
+    documents::{first, pdf, upload},
     harness::{PASSWORD, both, new_tenant, refused, request_id, rights},
     invitations::{addresses, invited},
+    network::{join, new_membership},
     people::{
         People as _, again, ask_recovery, audited, change, denied, events, guest, id, identity,
         letters, link_invalid, mailed_token, number, recover, refresh,
@@ -70,6 +72,9 @@ async fn export_tells_all_that_is_kept_of_the_person() {
         let northwind = site.tenant("northwind").await;
         let request = addresses(&northwind.name, &[ADDRESS]);
         let (invitation, _) = invited(&site, &northwind.admin.caller, request).await;
+        let joined = join(&ida.caller, new_membership("Noors")).await.unwrap();
+        let receipt = upload(&ida.caller, first(&ida.name, "evidence.pdf"), pdf(), 1_024).await;
+        let receipt = receipt.unwrap();
         let told = export(&ida.caller, &ida.name).await.unwrap();
         assert_eq!(
             told.identity,
@@ -92,6 +97,8 @@ async fn export_tells_all_that_is_kept_of_the_person() {
         assert_eq!(mails, ["identity_confirmation", "invitation"]);
         assert_eq!(told.invitations.len(), 1);
         assert_eq!(told.invitations[0].name, invitation.name);
+        assert_eq!(told.documents, [receipt]);
+        assert_eq!(told.account_resources, [joined.name]);
         let listed = audited(&ida.caller, &ida.name, "").await.unwrap();
         assert!(listed.len() > 60);
         assert_eq!(told.audit_events, listed, "all of them, in their order");
