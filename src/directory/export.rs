@@ -22,7 +22,8 @@ use crate::{
     error::{Error, Result},
     names::Name,
     proto::directory::{
-        ExportIdentityRequest, ExportIdentityResponse, HeldRights, IdentityMail, SignInNetwork,
+        ExportIdentityRequest, ExportIdentityResponse, HeldRights, IdentityDocument, IdentityMail,
+        SignInNetwork,
     },
     store::{audit, scope_key::ScopeKey, sql, time::timestamp},
 };
@@ -306,8 +307,15 @@ async fn documents(rd: &Read, id: Uuid, state: &mut Export) -> Result<Piece> {
     let most = u64::from(MOST_ENTRIES);
     let rows = document::of_person(rd.db(), id, state.id, most).await?;
     state.id = rows.last().map_or(state.id, |row| row.id);
+    let documents = rows.iter().map(|row| IdentityDocument {
+        name: row.name().to_string(),
+        display_name: row.display_name.clone(),
+        size_bytes: row.size_bytes,
+        sha256: hex::encode(&row.sha256),
+        create_time: timestamp(row.create_time),
+    });
     let message = ExportIdentityResponse {
-        documents: rows.iter().map(document::Model::receipt).collect(),
+        documents: documents.collect(),
         ..ExportIdentityResponse::default()
     };
     Ok((message, is_last(rows.len())))
