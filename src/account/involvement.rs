@@ -234,8 +234,8 @@ fn ties<C: ConnectionTrait>(db: &C) -> String {
          WHERE g.user_id = c.id AND g.scope_kind = 2 AND g.scope_id IN ({accounts}) \
          UNION SELECT s.account_id, c.r FROM ({users}) c CROSS JOIN users u JOIN ({tenants}) s ON s.tenant_id = u.tenant_id \
          WHERE u.id = c.id AND u.kind = 2 AND u.state <> 3 \
-         UNION SELECT s.account_id, y.r FROM ({tenants}) s CROSS JOIN ({y}) y \
-         JOIN users u ON u.tenant_id = s.tenant_id AND u.user_name_fold = y.e AND u.state <> 3 \
+         UNION SELECT s.account_id, y.r FROM ({tenants}) s CROSS JOIN ({y}) y CROSS JOIN users u \
+         WHERE u.tenant_id = s.tenant_id AND u.user_name_fold = y.e AND u.state <> 3 \
          UNION SELECT s.account_id, f.r FROM ({former}) f JOIN ({places}) s ON f.scope_kind = s.k AND f.scope_id = s.i \
          UNION SELECT c.account_id, y.r FROM former_contacts c JOIN ({y}) y ON y.e = c.email \
          WHERE c.account_id IN ({accounts}) AND c.end_time > $4 \

@@ -379,27 +379,53 @@ fn excluded(row: &Model) -> BTreeSet<Uuid> {
         .collect()
 }
 
-/// Whether no active reviewer may handle each of these reviews.
+/// Who of the reviewers is tied to the companies of some reviews.
+struct Ties {
+    reviewers: Vec<Uuid>,
+    tied: BTreeSet<(Uuid, Uuid)>,
+}
+
+impl Ties {
+    /// Of all active reviewers, and of somebody else.
+    async fn of<C: ConnectionTrait>(
+        db: &C,
+        app: &App,
+        rows: &[&Model],
+        also: Option<Uuid>,
+        now: Micros,
+    ) -> Result<Self> {
+        let mut asked = Reviewer::all(db, app, now).await?;
+        let reviewers: Vec<Uuid> = asked.iter().map(|r| r.id).collect();
+        if let Some(also) = also.filter(|id| !reviewers.contains(id)) {
+            asked.extend(Reviewer::by_id(db, app, also, now).await?);
+        }
+        let accounts: BTreeSet<Uuid> = rows.iter().map(|row| row.account_id).collect();
+        let accounts: Vec<Uuid> = accounts.into_iter().collect();
+        let tied = involvement::involved(db, &accounts, &asked, now).await?;
+        Ok(Self { reviewers, tied })
+    }
+
+    /// Whether no active reviewer may handle an open review.
+    fn leave_nobody(&self, row: &Model) -> bool {
+        let excluded = excluded(row);
+        let may = |id: &Uuid| !excluded.contains(id) && !self.tied.contains(&(row.account_id, *id));
+        !row.decided && !self.reviewers.iter().any(may)
+    }
+}
+
+/// Those of these reviews that no active reviewer may handle.
 async fn unhandled<C: ConnectionTrait>(
     db: &C,
     app: &App,
     rows: &[&Model],
     now: Micros,
 ) -> Result<BTreeSet<Uuid>> {
-    let open: Vec<&&Model> = rows.iter().filter(|row| !row.decided).collect();
+    let open: Vec<&Model> = rows.iter().copied().filter(|row| !row.decided).collect();
     if open.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let all = Reviewer::all(db, app, now).await?;
-    let accounts: BTreeSet<Uuid> = open.iter().map(|row| row.account_id).collect();
-    let accounts: Vec<Uuid> = accounts.into_iter().collect();
-    let involved = involvement::involved(db, &accounts, &all, now).await?;
-    let may = |row: &Model| {
-        let excluded = excluded(row);
-        all.iter()
-            .any(|r| !excluded.contains(&r.id) && !involved.contains(&(row.account_id, r.id)))
-    };
-    let left = open.into_iter().filter(|row| !may(row));
+    let ties = Ties::of(db, app, &open, None, now).await?;
+    let left = open.into_iter().filter(|row| ties.leave_nobody(row));
     Ok(left.map(|row| row.id).collect())
 }
 
@@ -457,6 +483,18 @@ pub(super) async fn shown<C: ConnectionTrait>(
     rows: &[Model],
     now: Micros,
 ) -> Result<Vec<Review>> {
+    let refs: Vec<&Model> = rows.iter().collect();
+    let unhandled = unhandled(db, app, &refs, now).await?;
+    with_companies(db, app, rows, &unhandled, now).await
+}
+
+async fn with_companies<C: ConnectionTrait>(
+    db: &C,
+    app: &App,
+    rows: &[Model],
+    unhandled: &BTreeSet<Uuid>,
+    now: Micros,
+) -> Result<Vec<Review>> {
     let accounts: BTreeSet<Uuid> = rows.iter().map(|row| row.account_id).collect();
     let companies = account::Entity::find()
         .filter(account::Column::Id.is_in(accounts))
@@ -464,8 +502,6 @@ pub(super) async fn shown<C: ConnectionTrait>(
         .await?;
     let companies: BTreeMap<Uuid, account::Model> =
         companies.into_iter().map(|c| (c.id, c)).collect();
-    let refs: Vec<&Model> = rows.iter().collect();
-    let unhandled = unhandled(db, app, &refs, now).await?;
     Ok(rows
         .iter()
         .map(|row| {
@@ -521,10 +557,14 @@ pub async fn list_reviews(
     );
     let mut found = rd.rows(&req, &LISTING, select).await?;
     let rows: Vec<Model> = std::mem::take(&mut found.rows);
-    let mut reviews = shown(rd.db(), rd.app(), &rows, rd.now()).await?;
-    let tied = tied_to(rd, rows.iter().map(|row| row.account_id)).await?;
+    // One look for all reviewers and the caller: it is what a page costs most.
+    let (me, refs) = (reading(rd)?, rows.iter().collect::<Vec<_>>());
+    let ties = Ties::of(rd.db(), rd.app(), &refs, Some(me), rd.now()).await?;
+    let unhandled = rows.iter().filter(|row| ties.leave_nobody(row));
+    let unhandled = unhandled.map(|row| row.id).collect();
+    let mut reviews = with_companies(rd.db(), rd.app(), &rows, &unhandled, rd.now()).await?;
     for (review, row) in reviews.iter_mut().zip(&rows) {
-        if tied.contains(&row.account_id) {
+        if ties.tied.contains(&(row.account_id, me)) {
             withhold(review);
         }
     }

@@ -3,6 +3,7 @@
 pub mod far;
 mod lists;
 mod names;
+mod rows;
 
 use std::collections::BTreeSet;
 

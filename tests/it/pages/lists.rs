@@ -2,24 +2,32 @@
 
 use entente::proto::{
     account::{
-        ListAccountsRequest, ListAssociatedTenantsRequest, ListMembersRequest,
-        SearchCandidatesRequest,
+        ListAcceptancesRequest, ListAccountsRequest, ListAgreementsRequest,
+        ListAssociatedTenantsRequest, ListBenefitsRequest, ListMembersRequest,
+        ListPackageOffersRequest, ListPackagesRequest, ListReviewsRequest, ReviewKind,
+        SearchAccountsRequest, SearchCandidatesRequest,
     },
     audit::ListAuditEventsRequest,
     directory::{
-        ListApplicationsRequest, ListGroupMembersRequest, ListGroupsRequest, ListKeysRequest,
-        ListSessionsRequest, ListTenantsRequest, ListUserGroupsRequest, ListUsersRequest,
+        ListApplicationsRequest, ListDomainsRequest, ListGroupMembersRequest, ListGroupsRequest,
+        ListInvitationsRequest, ListKeysRequest, ListRecoveryCasesRequest, ListSessionsRequest,
+        ListTenantsRequest, ListUserGroupsRequest, ListUsersRequest,
     },
-    operator::{ListMailsRequest, ListStaffRequest},
+    offer::{ListOfferReviewsRequest, ListOffersRequest, ListReportRequest},
+    operator::{
+        ListMailsRequest, ListPoliciesRequest, ListReservedNamesRequest, ListStaffRequest,
+        OperatorRole,
+    },
 };
 use prost::Message as _;
 use tonic::Status;
 use uuid::Uuid;
 
+use super::rows::MANY;
 use crate::{
     claims::execute,
-    harness::{Caller, Database, Site, TenantSite},
-    people::{application, id},
+    harness::{Caller, Database, Person, Site, TenantSite},
+    people::{application, id, staff},
 };
 
 /// Rows of each list, beside the few that were there before: more than a page may read.
@@ -52,10 +60,27 @@ pub enum List {
     Staff,
     Mails,
     AuditEvents,
+    Invitations,
+    Domains,
+    RecoveryCases,
+    SearchedAccounts,
+    Reviews,
+    ReviewsOfKind,
+    DecidedReviews,
+    Agreements,
+    Acceptances,
+    PackageOffers,
+    Packages,
+    Benefits,
+    Offers,
+    OfferReviews,
+    Usage,
+    Policies,
+    ReservedNames,
 }
 
 impl List {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 32] = [
         Self::Tenants,
         Self::Users,
         Self::Groups,
@@ -71,6 +96,23 @@ impl List {
         Self::Staff,
         Self::Mails,
         Self::AuditEvents,
+        Self::Invitations,
+        Self::Domains,
+        Self::RecoveryCases,
+        Self::SearchedAccounts,
+        Self::Reviews,
+        Self::ReviewsOfKind,
+        Self::DecidedReviews,
+        Self::Agreements,
+        Self::Acceptances,
+        Self::PackageOffers,
+        Self::Packages,
+        Self::Benefits,
+        Self::Offers,
+        Self::OfferReviews,
+        Self::Usage,
+        Self::Policies,
+        Self::ReservedNames,
     ];
 
     /// Whether it shows what is the caller's own, which is put in order as a whole: it is as much as the caller's memberships.
@@ -81,23 +123,66 @@ impl List {
     /// What it can be ordered by.
     pub fn orders(self) -> &'static [&'static str] {
         match self {
-            Self::Keys | Self::Sessions | Self::Mails | Self::AuditEvents => &["create_time"],
-            Self::Accounts => &["create_time", "publisher_display_name"],
+            Self::Keys
+            | Self::Sessions
+            | Self::Mails
+            | Self::AuditEvents
+            | Self::RecoveryCases
+            | Self::Reviews
+            | Self::ReviewsOfKind
+            | Self::DecidedReviews
+            | Self::Agreements
+            | Self::Acceptances
+            | Self::Packages => &["create_time"],
+            Self::Accounts | Self::SearchedAccounts => &["create_time", "publisher_display_name"],
+            Self::Invitations => &["create_time", "email"],
+            Self::Domains => &["create_time", "domain_name"],
+            Self::OfferReviews => &["submit_time"],
+            Self::Usage => &["create_time", "day"],
+            Self::Policies => &["create_time", "effective_time"],
             Self::Associations => &["create_time", "tenant_display_name"],
             _ => &["create_time", "display_name"],
+        }
+    }
+
+    /// A time that it can be filtered by.
+    pub fn time(self) -> &'static str {
+        match self {
+            Self::OfferReviews => "submit_time",
+            _ => "create_time",
         }
     }
 
     /// The texts that can be searched in it.
     pub fn texts(self) -> &'static [&'static str] {
         match self {
-            Self::Keys | Self::Sessions | Self::Mails | Self::AuditEvents => &[],
+            Self::Keys
+            | Self::Sessions
+            | Self::Mails
+            | Self::AuditEvents
+            | Self::RecoveryCases
+            | Self::Reviews
+            | Self::ReviewsOfKind
+            | Self::DecidedReviews
+            | Self::Agreements
+            | Self::Acceptances
+            | Self::PackageOffers
+            | Self::Packages
+            | Self::Benefits
+            | Self::OfferReviews
+            | Self::Usage
+            | Self::Policies
+            | Self::ReservedNames => &[],
+            // A tenant has few domains; no index finds texts in them.
+            Self::Domains => &[],
+            Self::Invitations => &["email"],
+            Self::Offers => &["display_name"],
             Self::Tenants => &["display_name", "domain_prefix"],
             Self::Users | Self::GroupMembers | Self::Candidates | Self::Members => {
                 &["display_name", "user_name"]
             }
             Self::Groups | Self::UserGroups | Self::Applications | Self::Staff => &["display_name"],
-            Self::Accounts => &["publisher_display_name", "legal_name"],
+            Self::Accounts | Self::SearchedAccounts => &["publisher_display_name", "legal_name"],
             Self::Associations => &["tenant_display_name"],
         }
     }
@@ -129,6 +214,8 @@ pub struct World {
     pub account: String,
     application: String,
     operator: Caller,
+    reviewer: Person,
+    support: Person,
 }
 
 impl World {
@@ -142,6 +229,8 @@ impl World {
             account,
             application: application.name,
             operator: site.operator().await,
+            reviewer: staff(site, "rita", OperatorRole::OperatorReviewer).await,
+            support: staff(site, "sue", OperatorRole::OperatorSupport).await,
         }
     }
 
@@ -198,12 +287,15 @@ impl World {
             page_token,
         } = asked.clone();
         macro_rules! page {
-            ($client:expr, $method:ident, $request:ident { $($field:ident: $value:expr),* }, $items:ident, $name:ident) => {{
+            ($client:expr, $method:ident, $request:ident { $($field:ident: $value:expr),* }, $items:ident, $name:ident) => {
+                page!($client, $method, $request { $($field: $value),* }, $items, |item| &item.$name)
+            };
+            ($client:expr, $method:ident, $request:ident { $($field:ident: $value:expr),* }, $items:ident, |$item:ident| $name:expr) => {{
                 let request = $request { $($field: $value,)* page_size, page_token, filter, order_by };
                 let answer = $client.$method(request).await?.into_inner();
                 Told {
                     bytes: answer.encoded_len(),
-                    ids: answer.$items.iter().map(|item| last(&item.$name)).collect(),
+                    ids: answer.$items.iter().map(|$item| last($name)).collect(),
                     next: answer.next_page_token,
                 }
             }};
@@ -213,7 +305,10 @@ impl World {
             account,
             application,
             operator,
+            reviewer,
+            support,
         } = self;
+        let (reviewer, support) = (&reviewer.caller, &support.caller);
         let (ann, tenant) = (&contoso.admin.caller, contoso.name.clone());
         let (account, application) = (account.clone(), application.clone());
         Ok(match list {
@@ -337,6 +432,120 @@ impl World {
                 audit_events,
                 name
             ),
+            List::Invitations => page!(
+                ann.invitations(),
+                list_invitations,
+                ListInvitationsRequest { parent: tenant },
+                invitations,
+                name
+            ),
+            List::Domains => page!(
+                ann.domains(),
+                list_domains,
+                ListDomainsRequest { parent: tenant },
+                domains,
+                name
+            ),
+            List::RecoveryCases => page!(
+                support.recoveries(),
+                list_recovery_cases,
+                ListRecoveryCasesRequest {},
+                recovery_cases,
+                name
+            ),
+            List::SearchedAccounts => page!(
+                operator.accounts(),
+                search_accounts,
+                SearchAccountsRequest {},
+                accounts,
+                name
+            ),
+            List::Reviews | List::ReviewsOfKind | List::DecidedReviews => {
+                let kind = match list {
+                    List::ReviewsOfKind => ReviewKind::Business as i32,
+                    _ => 0,
+                };
+                page!(
+                    reviewer.verification(),
+                    list_reviews,
+                    ListReviewsRequest {
+                        kind: kind,
+                        decided: list == List::DecidedReviews
+                    },
+                    reviews,
+                    name
+                )
+            }
+            List::Agreements => page!(
+                operator.agreements(),
+                list_agreements,
+                ListAgreementsRequest {},
+                agreements,
+                name
+            ),
+            List::Acceptances => page!(
+                ann.agreements(),
+                list_acceptances,
+                ListAcceptancesRequest { parent: account },
+                acceptances,
+                name
+            ),
+            List::PackageOffers => page!(
+                ann.benefits(),
+                list_package_offers,
+                ListPackageOffersRequest { parent: account },
+                package_offers,
+                name
+            ),
+            List::Packages => page!(
+                ann.benefits(),
+                list_packages,
+                ListPackagesRequest { parent: account },
+                packages,
+                name
+            ),
+            List::Benefits => page!(
+                ann.benefits(),
+                list_benefits,
+                ListBenefitsRequest { parent: account },
+                benefits,
+                name
+            ),
+            List::Offers => page!(
+                ann.offers(),
+                list_offers,
+                ListOffersRequest { parent: account },
+                offers,
+                name
+            ),
+            List::OfferReviews => page!(
+                reviewer.offers(),
+                list_offer_reviews,
+                ListOfferReviewsRequest {},
+                offer_reviews,
+                |item| &item.offer.as_ref().unwrap().name
+            ),
+            List::Usage => page!(
+                ann.reports(),
+                list_report,
+                ListReportRequest { parent: account },
+                usage,
+                customer
+            ),
+            List::Policies => page!(
+                operator.policies(),
+                list_policies,
+                ListPoliciesRequest {},
+                policies,
+                name
+            ),
+            List::ReservedNames => page!(
+                operator.reserved_names(),
+                list_reserved_names,
+                ListReservedNamesRequest {},
+                reserved_names,
+                name
+            ),
         })
     }
 
@@ -358,67 +567,3 @@ impl World {
 fn last(name: &str) -> String {
     name.rsplit('/').next().unwrap().to_owned()
 }
-
-/// Fills the lists. Times are those of 2030 and later, so that the rows which were there before come first.
-const MANY: &[&str] = &[
-    "INSERT INTO users (id, tenant_id, user_name, user_name_fold, given_name, family_name, display_name, display_name_fold, recovery_email, \
-        kind, state, create_time, update_time, version) \
-     SELECT {random}, {tenant}, 'bulk' || n, 'bulk' || n, 'Bulk', 'User', 'Bulk ' || (n % 7), 'bulk ' || (n % 7), '', \
-        1, 1, 1900000000000000 + n / 3 * 1000000, 0, 1 FROM s",
-    "INSERT INTO users (id, tenant_id, user_name, user_name_fold, given_name, family_name, display_name, display_name_fold, recovery_email, \
-        kind, state, create_time, update_time, version) \
-     VALUES ({far}, {tenant}, 'Graf.Zeppelin', 'graf.zeppelin', 'Wärme', 'Zeppelin', 'Wärme Zeppelin', 'wärme zeppelin', '', \
-        1, 1, 2000000000000000, 0, 1)",
-    "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
-        display_name_fold, create_time, update_time, version) \
-     SELECT 2, {account}, u.id, 1, u.tenant_id, 4, '', '', u.display_name_fold, u.create_time, 0, 1 FROM users u WHERE u.create_time > 1800000000000000",
-    "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
-        display_name_fold, create_time, update_time, version) \
-     SELECT 0, {nil}, u.id, 1, u.tenant_id, 16, '', '', u.display_name_fold, u.create_time, 0, 1 FROM users u WHERE u.create_time > 1800000000000000",
-    "INSERT INTO applications (id, tenant_id, display_name, display_name_fold, reply_url, application_id_uri, state, create_time, update_time, version) \
-     SELECT {random}, {tenant}, 'Bulk ' || (n % 7), 'bulk ' || (n % 7), '', '', 1, 1900000000000000 + n / 3 * 1000000, 0, 1 FROM s",
-    "INSERT INTO applications (id, tenant_id, display_name, display_name_fold, reply_url, application_id_uri, state, create_time, update_time, version) \
-     VALUES ({far_application}, {tenant}, 'Wärme Zeppelin', 'wärme zeppelin', '', '', 1, 2000000000000000, 0, 1)",
-    "INSERT INTO user_groups (id, tenant_id, display_name, display_name_fold, external_id, create_time, update_time, version) \
-     VALUES ({far_group}, {tenant}, 'Wärme Zeppelin', 'wärme zeppelin', '', 2000000000000000, 0, 1), \
-        ({strange_group}, {tenant}, 'Others', 'others', '', 0, 0, 1), ({crowd}, {tenant}, 'Crowd', 'crowd', '', 0, 0, 1)",
-    "INSERT INTO user_groups (id, tenant_id, display_name, display_name_fold, external_id, create_time, update_time, version) \
-     SELECT {random}, {tenant}, 'Bulk ' || (n % 7), 'bulk ' || (n % 7), '', 1900000000000000 + n / 3 * 1000000, 0, 1 FROM s",
-    "INSERT INTO group_members (group_id, user_id, display_name_fold, create_time) \
-     SELECT {crowd}, u.id, u.display_name_fold, u.create_time FROM users u WHERE u.create_time > 1800000000000000",
-    "INSERT INTO group_members (group_id, user_id, display_name_fold, create_time) \
-     SELECT g.id, {ann}, 'ann smith', 0 FROM user_groups g WHERE g.display_name_fold IN ('bulk 3', 'wärme zeppelin')",
-    "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
-        display_name_fold, create_time, update_time, version) \
-     VALUES (2, {account}, {far_application}, 2, {tenant}, 0, '', '', 'wärme zeppelin', 2000000000000000, 0, 1), \
-        (2, {account}, {far_group}, 4, {tenant}, 0, '', '', 'wärme zeppelin', 2000000000000000, 0, 1)",
-    "INSERT INTO group_members (group_id, user_id, display_name_fold, create_time) \
-     VALUES ({far_group}, {far}, 'wärme zeppelin', 0), ({strange_group}, {far}, 'wärme zeppelin', 0)",
-    "INSERT INTO application_keys (id, application_id, hash, hint, create_time, expire_time, version) \
-     SELECT {random}, {application}, {bytes}, 'hint', 1900000000000000 + n / 3 * 1000000, 2000000000000000, 1 FROM s",
-    "INSERT INTO sessions (id, user_id, tenant_id, client_address, create_time, sign_in_time, last_refresh_time, expire_time, \
-        refresh_hash, previous_hash, previous_until, version) \
-     SELECT {random}, {ann}, {tenant}, '', 1900000000000000 + n / 3 * 1000000, 0, 0, 2000000000000000, {bytes}, {bytes}, 0, 1 FROM s",
-    "INSERT INTO tenants (id, domain_prefix, display_name, display_name_fold, contact_email, is_operator, state, create_time, update_time, version) \
-     SELECT {random}, 'bulk' || n, 'Bulk ' || (n % 7), 'bulk ' || (n % 7), '', false, 1, 1900000000000000 + n / 3 * 1000000, 0, 1 FROM s",
-    "INSERT INTO tenants (id, domain_prefix, display_name, display_name_fold, contact_email, is_operator, state, create_time, update_time, version) \
-     VALUES ({far}, 'graf-zeppelin', 'Wärme Zeppelin', 'wärme zeppelin', '', false, 1, 2000000000000000, 0, 1)",
-    "INSERT INTO associations (account_id, tenant_id, display_name_fold, create_time, version) \
-     SELECT {account}, t.id, t.display_name_fold, t.create_time, 1 FROM tenants t WHERE t.create_time > 1800000000000000",
-    "INSERT INTO accounts (id, publisher_display_name, publisher_display_name_fold, legal_name, legal_name_fold, country_code, type, seller_id, \
-        state, create_time, update_time, version) \
-     SELECT {random}, 'Bulk ' || n, 'bulk ' || n, 'Bulk Ltd', 'bulk ltd', 'FR', 1, 'B' || n, 1, 1900000000000000 + n / 3 * 1000000, 0, 1 FROM s",
-    "INSERT INTO accounts (id, publisher_display_name, publisher_display_name_fold, legal_name, legal_name_fold, country_code, type, seller_id, \
-        state, create_time, update_time, version) \
-     VALUES ({far}, 'Wärme Zeppelin', 'wärme zeppelin', 'Zeppelin GmbH', 'zeppelin gmbh', 'FR', 1, 'Z', 1, 2000000000000000, 0, 1)",
-    "INSERT INTO associations (account_id, tenant_id, display_name_fold, create_time, version) \
-     SELECT a.id, {tenant}, 'contoso company', a.create_time, 1 FROM accounts a WHERE a.create_time > 1800000000000000",
-    "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
-        display_name_fold, create_time, update_time, version) \
-     SELECT 2, a.id, {ann}, 1, {tenant}, 2, '', '', 'ann smith', a.create_time, 0, 1 FROM accounts a WHERE a.create_time > 1800000000000000",
-    "INSERT INTO mails (id, recipient, template, language, object, sealed_values, state, attempt_count, last_error, create_time, send_time, \
-        next_attempt_time, version) \
-     SELECT {random}, 'a@example.com', 'password_reset', 'en', '', {bytes}, 2, 1, '', 1900000000000000 + n / 3 * 1000000, 0, 0, 1 FROM s",
-    "INSERT INTO audit_events (scope_kind, scope_id, seq, event_id, create_time, action, actor, outcome, body, hash) \
-     SELECT 2, {account}, 1000000 + n, {random}, 1900000000000000 + n / 3 * 1000000, 'bulk', '', 'OK', {bytes}, {bytes} FROM s",
-];
