@@ -30,7 +30,7 @@ BENCH ?=
 bench = cargo run --release --locked -q -p entente-benches -- run
 
 .PHONY: bench
-bench: build ## Measures on a quiet machine, about an hour, and writes docs/performance.md.
+bench: build ## Measures on a quiet machine, about 35 minutes, and writes docs/performance.md.
 	scripts/tools.sh test
 	$(bench) --page docs/performance.md $(BENCH)
 

@@ -8,6 +8,7 @@ fn main() -> Anyhow<()> {
     let service = [
         "entente/access/v1/access.proto",
         "entente/account/v1/account.proto",
+        "entente/account/v1/verification.proto",
         "entente/directory/v1/application.proto",
         "entente/directory/v1/session.proto",
         "entente/directory/v1/tenant.proto",

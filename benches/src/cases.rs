@@ -52,6 +52,14 @@ pub enum What {
     CreateHot,
     /// On one tenant by two replicas.
     CreateReplicas,
+    /// CreateAccount, all in one, on a hundred tenants.
+    OpenAccount,
+    /// ListReviews: page 1 of a queue of 1,000.
+    ReviewsFew,
+    /// Page 1 of 100,000.
+    ReviewsMany,
+    /// A page in the middle of them.
+    ReviewsLate,
     /// SignIn by password.
     SignIn,
     /// Reads at a fixed rate.
@@ -68,19 +76,32 @@ pub enum What {
     Hashes,
 }
 
-/// A case: what, its name, whether it is run for 1, 8, 32 and 128 callers, and the callers of `bench-quick`.
+/// For how many callers a case is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Levels {
+    /// For each number: 1, 8, 32 and 128.
+    All,
+    /// For the middle one: it is compared with its like there, and no further ratio needs the others.
+    Middle,
+    /// It has none.
+    No,
+}
+
+use Levels::{All, Middle, No};
+
+/// A case: what, its name, for how many callers it is run, and the callers of `bench-quick`.
 pub struct Case {
     /// What it does.
     pub what: What,
     /// Its name.
     pub name: &'static str,
-    /// Run for each number of callers; else for one.
-    pub levels: bool,
+    /// For how many callers it is run.
+    pub levels: Levels,
     /// Callers in a quick run; none if it is left out.
     pub quick: &'static [usize],
 }
 
-const fn case(what: What, name: &'static str, levels: bool, quick: &'static [usize]) -> Case {
+const fn case(what: What, name: &'static str, levels: Levels, quick: &'static [usize]) -> Case {
     Case {
         what,
         name,
@@ -91,42 +112,56 @@ const fn case(what: What, name: &'static str, levels: bool, quick: &'static [usi
 
 /// All cases, those beside each other that are compared.
 pub const CASES: &[Case] = &[
-    case(What::Echo, "echo", true, &[MIDDLE]),
-    case(What::GetUser, "get-user", true, &[MIDDLE]),
-    case(What::GetUserLarge, "get-user-1m", true, &[]),
-    case(What::ListSmall, "list-users", true, &[MIDDLE]),
-    case(What::ListLarge, "list-users-1m", true, &[MIDDLE]),
-    case(What::ListLate, "list-users-1m-late", true, &[MIDDLE]),
-    case(What::CheckFew(false), "check-10-groups", true, &[MIDDLE]),
-    case(What::CheckMany(false), "check-2000-groups", true, &[MIDDLE]),
-    case(What::CheckNarrow(false), "check-10-grants", true, &[]),
-    case(What::CheckWide(false), "check-110000-grants", true, &[]),
-    case(What::CheckFew(true), "check-10-groups-batch", true, &[]),
-    case(What::CheckMany(true), "check-2000-groups-batch", true, &[]),
-    case(What::CheckNarrow(true), "check-10-grants-batch", true, &[]),
+    case(What::Echo, "echo", All, &[MIDDLE]),
+    case(What::GetUser, "get-user", All, &[MIDDLE]),
+    case(What::GetUserLarge, "get-user-1m", All, &[]),
+    case(What::ListSmall, "list-users", All, &[MIDDLE]),
+    case(What::ListLarge, "list-users-1m", Middle, &[MIDDLE]),
+    case(What::ListLate, "list-users-1m-late", Middle, &[MIDDLE]),
+    case(What::CheckFew(false), "check-10-groups", All, &[MIDDLE]),
+    case(What::CheckMany(false), "check-2000-groups", All, &[MIDDLE]),
+    case(What::CheckNarrow(false), "check-10-grants", Middle, &[]),
+    case(What::CheckWide(false), "check-110000-grants", Middle, &[]),
+    case(What::CheckFew(true), "check-10-groups-batch", Middle, &[]),
+    case(
+        What::CheckMany(true),
+        "check-2000-groups-batch",
+        Middle,
+        &[],
+    ),
+    case(
+        What::CheckNarrow(true),
+        "check-10-grants-batch",
+        Middle,
+        &[],
+    ),
     case(
         What::CheckWide(true),
         "check-110000-grants-batch",
-        true,
+        Middle,
         &[],
     ),
-    case(What::Create, "create-user", true, &[1, MIDDLE]),
-    case(What::CreateHot, "create-user-hot", true, &[MIDDLE]),
-    case(What::SignIn, "sign-in", true, &[MIDDLE]),
+    case(What::Create, "create-user", All, &[1, MIDDLE]),
+    case(What::CreateHot, "create-user-hot", All, &[MIDDLE]),
+    case(What::OpenAccount, "create-account", All, &[MIDDLE]),
+    case(What::SignIn, "sign-in", All, &[MIDDLE]),
+    case(What::ReviewsFew, "list-reviews", Middle, &[MIDDLE]),
+    case(What::ReviewsMany, "list-reviews-100k", Middle, &[MIDDLE]),
+    case(What::ReviewsLate, "list-reviews-100k-late", Middle, &[]),
     case(
         What::CreateReplicas,
         "create-user-hot-2-replicas",
-        false,
+        Middle,
         &[],
     ),
-    case(What::OneCommit, "sqlite-one-commit", false, &[0]),
-    case(What::Pgbench(0), "pgbench", false, &[0]),
-    case(What::Pgbench(1), "pgbench-one-client", false, &[0]),
-    case(What::Pgbench(2), "pgbench-hot", false, &[0]),
-    case(What::Hashes, "hash-loop", false, &[0]),
-    case(What::Calm, "reads-calm", false, &[]),
-    case(What::Storm, "reads-in-sign-in-storm", false, &[]),
-    case(What::Start, "start", false, &[]),
+    case(What::OneCommit, "sqlite-one-commit", No, &[0]),
+    case(What::Pgbench(0), "pgbench", No, &[0]),
+    case(What::Pgbench(1), "pgbench-one-client", No, &[0]),
+    case(What::Pgbench(2), "pgbench-hot", No, &[0]),
+    case(What::Hashes, "hash-loop", No, &[0]),
+    case(What::Calm, "reads-calm", No, &[]),
+    case(What::Storm, "reads-in-sign-in-storm", No, &[]),
+    case(What::Start, "start", No, &[]),
 ];
 
 /// A case with its number of callers; 0 where it has none.
@@ -173,21 +208,16 @@ pub fn plan(database: Database, only: &[String], levels: &[usize], quick: bool) 
         return runs;
     }
     for level in levels {
-        runs.extend(
-            cases
-                .iter()
-                .filter(|c| c.levels)
-                .map(|case| run(case, *level)),
-        );
+        let at_level =
+            |case: &&&Case| case.levels == All || (case.levels == Middle && *level == MIDDLE);
+        runs.extend(cases.iter().filter(at_level).map(|case| run(case, *level)));
     }
-    for case in cases.iter().filter(|c| !c.levels) {
-        let callers = if case.what == What::CreateReplicas {
-            MIDDLE
-        } else {
-            0
-        };
-        runs.push(run(case, callers));
+    if !levels.contains(&MIDDLE) {
+        let middle = cases.iter().filter(|c| c.levels == Middle);
+        runs.extend(middle.map(|case| run(case, MIDDLE)));
     }
+    let without = cases.iter().filter(|c| c.levels == No);
+    runs.extend(without.map(|case| run(case, 0)));
     runs
 }
 
@@ -197,7 +227,7 @@ pub fn needs(runs: &[Run]) -> Needs {
     for run in runs {
         match run.what {
             What::Echo | What::Hashes => {}
-            What::GetUser | What::ListSmall => needs.small = true,
+            What::GetUser | What::ListSmall | What::ReviewsFew => needs.small = true,
             What::Start => needs.first = true,
             What::Pgbench(which) => {
                 needs.shared = true;
@@ -206,6 +236,7 @@ pub fn needs(runs: &[Run]) -> Needs {
             What::Create
             | What::CreateHot
             | What::CreateReplicas
+            | What::OpenAccount
             | What::SignIn
             | What::Calm
             | What::Storm
@@ -284,6 +315,24 @@ fn load_of(world: &World, what: What) -> Result<Option<(Op, Meter)>> {
                 meter(open),
             )
         }
+        What::OpenAccount => {
+            let shared = shared(world)?;
+            let op = ops::open_account(&shared.open, &shared.memberships);
+            (op, meter(&shared.open))
+        }
+        What::ReviewsFew => {
+            let (open, _) = small()?;
+            (ops::list_reviews(open, ""), meter(open))
+        }
+        What::ReviewsMany | What::ReviewsLate => {
+            let large = large()?;
+            let page = if what == What::ReviewsLate {
+                &large.late_reviews.0
+            } else {
+                ""
+            };
+            (ops::list_reviews(&large.open, page), meter(&large.open))
+        }
         What::SignIn => {
             let open = &shared(world)?.open;
             (ops::sign_in(open), meter(open))
@@ -355,7 +404,10 @@ async fn here(work: impl FnOnce() -> Result<Sample> + Send + 'static) -> Result<
 }
 
 fn writes(what: What) -> bool {
-    matches!(what, What::Create | What::CreateHot | What::SignIn)
+    matches!(
+        what,
+        What::Create | What::CreateHot | What::OpenAccount | What::SignIn
+    )
 }
 
 async fn pgbench(world: &World, which: usize, seconds: f64) -> Result<Sample> {

@@ -8,6 +8,7 @@
 //! over the rounds and both ends. Client, server and database share the machine's cores.
 
 mod cases;
+mod companies;
 mod hashes;
 mod load;
 mod machine;
@@ -67,10 +68,10 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Seconds of a case in a round.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.6)]
     seconds: f64,
     /// Seconds of warm-up before.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.4)]
     warm_up: f64,
     /// Databases, instead of both.
     #[arg(long, value_delimiter = ',')]
@@ -154,7 +155,7 @@ async fn run(options: &Options) -> Result<bool> {
         "no rounds, or no time"
     );
     let binary = world::binary(options.binary.clone())?;
-    // Rather now than after an hour.
+    // Rather now than after the run.
     report::check(options.page.as_deref(), options.baseline.as_deref())?;
     let under = options.folder.clone().unwrap_or_else(std::env::temp_dir);
     let folder = tempfile::Builder::new()

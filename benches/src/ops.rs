@@ -1,6 +1,9 @@
 //! The calls that are measured.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use tonic::{Status, transport::Channel};
 
@@ -11,6 +14,12 @@ use crate::{
     wire::{
         EchoRequest, EchoServiceClient, Token, Wire,
         access::{AccessCheck, CheckAccessRequest, access_service_client::AccessServiceClient},
+        account::{
+            Account, AccountState, AgreementConsent, Contact, CreateAccountRequest,
+            ListReviewsRequest, PostalAddress, SellerContact,
+            account_service_client::AccountServiceClient,
+            verification_service_client::VerificationServiceClient,
+        },
         by,
         directory::{
             CreateUserRequest, GetUserRequest, ListUsersRequest, PasswordCredential, SignInRequest,
@@ -158,6 +167,110 @@ pub async fn create_user(
     let mut client = UserServiceClient::new(channel);
     let made = client.create_user(by(token, request)).await?;
     Ok(made.into_inner().user.unwrap_or_default())
+}
+
+/// Opens an account all in one, as a tenant's admin: each with a membership of the network that nobody used yet.
+pub fn open_account(open: &Open, memberships: &Arc<Memberships>) -> Op {
+    let (wire, tokens) = (open.wire.clone(), open.tokens.clone());
+    let memberships = memberships.clone();
+    Arc::new(move |caller, random| {
+        let mut client = AccountServiceClient::new(wire.of(caller));
+        let (tenant, membership) = memberships.next();
+        let word = format!("c{:012x}", random.u64(..) >> 16);
+        let request = CreateAccountRequest {
+            account: Some(company(&word)),
+            network_membership: membership,
+            submit: true,
+            signatory_confirmed: true,
+            agreement: Some(AgreementConsent {
+                version: 0,
+                language_code: "en".to_owned(),
+            }),
+            request_id: request_id(random),
+            ..CreateAccountRequest::default()
+        };
+        let request = by(&tokens[tenant], request);
+        Box::pin(async move {
+            let made = client.create_account(request).await?.into_inner();
+            let state = made.account.map(|a| a.state());
+            wrong(state == Some(AccountState::Pending))
+        })
+    })
+}
+
+/// Memberships of the network, each good for one account: those of each tenant in turn.
+pub struct Memberships {
+    names: Vec<String>,
+    tenants: usize,
+    used: AtomicUsize,
+}
+
+impl Memberships {
+    /// The first is the first tenant's, the next the next one's, and so on.
+    pub fn of(names: Vec<String>, tenants: usize) -> Arc<Self> {
+        Arc::new(Self {
+            names,
+            tenants,
+            used: AtomicUsize::new(0),
+        })
+    }
+
+    /// The tenant's number and the membership; none is left when they are used up, which the service refuses and the page tells.
+    fn next(&self) -> (usize, String) {
+        let number = self.used.fetch_add(1, Ordering::Relaxed);
+        let name = self.names.get(number).cloned().unwrap_or_default();
+        (number % self.tenants, name)
+    }
+}
+
+/// A company that lacks nothing; the word is in its names.
+fn company(word: &str) -> Account {
+    let contact = |name: &str| Contact {
+        display_name: format!("{name} Company"),
+        email: format!("{name}@{word}.example"),
+        phone_number: "+33142685300".to_owned(),
+    };
+    let address = PostalAddress {
+        region_code: "FR".to_owned(),
+        postal_code: "75008".to_owned(),
+        locality: "Paris".to_owned(),
+        address_lines: vec!["1 rue Royale".to_owned()],
+        ..PostalAddress::default()
+    };
+    Account {
+        publisher_display_name: word.to_owned(),
+        legal_name: format!("{word} SA"),
+        country_code: "FR".to_owned(),
+        address: Some(address.clone()),
+        primary_contact: Some(contact("paula")),
+        seller_contact: Some(SellerContact {
+            contact: Some(contact("sam")),
+            address: Some(address),
+        }),
+        company_approver: Some(contact("ada")),
+        ..Account::default()
+    }
+}
+
+/// Reads a page of 50 reviews of the queue.
+pub fn list_reviews(open: &Open, page_token: &str) -> Op {
+    let (wire, page_token) = (open.wire.clone(), page_token.to_owned());
+    let token = open.reviewer.as_ref().map(|(_, token)| token.clone());
+    Arc::new(move |caller, _| {
+        let mut client = VerificationServiceClient::new(wire.of(caller));
+        let request = ListReviewsRequest {
+            page_token: page_token.clone(),
+            ..ListReviewsRequest::default()
+        };
+        let request = token.as_ref().map(|token| by(token, request));
+        Box::pin(async move {
+            let Some(request) = request else {
+                return wrong(false);
+            };
+            let page = client.list_reviews(request).await?.into_inner();
+            wrong(page.reviews.len() == 50)
+        })
+    })
 }
 
 /// Signs one of these people in.

@@ -1,14 +1,16 @@
 //! What the cases read and write: tenants, accounts and a service made by calls; masses of users, groups and grants by SQL, while the server is
 //! stopped, so that it reads them as its own.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
+    companies::{REVIEWS, import, late_reviews, memberships, queue, reviewer},
+    ops::Memberships,
     site::{ADMINISTRATOR, PASSWORD, Rows, Server, Site, sign_in, sign_in_by_key},
     wire::{
-        Token, Wire,
-        account::{Account, ImportAccountRequest, account_service_client::AccountServiceClient},
-        by,
+        Token, Wire, by,
         directory::{
             Application, CreateApplicationRequest, CreateKeyRequest, CreateTenantRequest,
             CreateUserRequest, DirectoryRole, FirstAdmin, ListUsersRequest, Tenant, User,
@@ -63,6 +65,8 @@ pub struct Open {
     pub people: Vec<Person>,
     /// Their tokens.
     pub tokens: Vec<Token>,
+    /// Who handles reviews, where there are any.
+    pub reviewer: Option<(Person, Token)>,
 }
 
 impl Open {
@@ -73,10 +77,13 @@ impl Open {
             self.tokens
                 .push(sign_in(&self.wire, &person.sign_in_name, PASSWORD).await?);
         }
+        if let Some((person, token)) = &mut self.reviewer {
+            *token = sign_in(&self.wire, &person.sign_in_name, PASSWORD).await?;
+        }
         Ok(())
     }
 
-    async fn over(site: Site, people: Vec<Person>) -> Result<Self> {
+    async fn over(site: Site, people: Vec<Person>, reviewer: Option<Person>) -> Result<Self> {
         let (server, wire) = site.serve("data").await?;
         let mut open = Self {
             site,
@@ -84,7 +91,12 @@ impl Open {
             wire,
             people,
             tokens: Vec::new(),
+            reviewer: None,
         };
+        if let Some(person) = reviewer {
+            let token = sign_in(&open.wire, &person.sign_in_name, PASSWORD).await?;
+            open.reviewer = Some((person, token));
+        }
         open.renew().await?;
         Ok(open)
     }
@@ -165,7 +177,7 @@ pub fn columns(rows: &Rows, table: &str) -> Result<Vec<String>> {
     rows.column(&sql)
 }
 
-fn numbers(many: usize) -> String {
+pub fn numbers(many: usize) -> String {
     format!(
         "WITH RECURSIVE s(n) AS (SELECT CAST(1 AS bigint) UNION ALL SELECT n + 1 FROM s WHERE n < {many})"
     )
@@ -185,6 +197,8 @@ pub async fn small(site: Site) -> Result<(Open, Vec<String>)> {
     let operator = site.settle_in(&wire).await?;
     let ann = tenant(&wire, &operator, "contoso").await?;
     let one = ann.clone();
+    let rita = reviewer(&wire, &operator).await?;
+    let account = import(&wire, &operator, &ann, "Queued").await?;
     server.stop().await?;
     wake_all(&site.rows)?;
     let (server, wire) = site.serve("data").await?;
@@ -214,9 +228,10 @@ pub async fn small(site: Site) -> Result<(Open, Vec<String>)> {
     server.stop().await?;
     wake_all(&site.rows)?;
     users(&site.rows, &one.name, FEW_USERS - PEOPLE)?;
+    queue(&site.rows, &account, &one.tenant(), REVIEWS.1)?;
     settle(&site.rows)?;
     let names = names_of(&site.rows, &one.tenant(), FEW_USERS)?;
-    Ok((Open::over(site, people).await?, names))
+    Ok((Open::over(site, people, Some(rita)).await?, names))
 }
 
 /// Names of users of a tenant, in the order of their creation.
@@ -241,7 +256,7 @@ pub async fn shared<T>(
     site: Site,
     copied: impl AsyncFnOnce(&Site, &Wire, &Token, &Person) -> Result<()>,
     kept: impl FnOnce(&Site) -> Result<T>,
-) -> Result<(Open, T)> {
+) -> Result<(Open, Arc<Memberships>, T)> {
     let (server, wire) = site.serve("data").await?;
     let operator = site.settle_in(&wire).await?;
     let mut people = Vec::with_capacity(TENANTS);
@@ -256,7 +271,9 @@ pub async fn shared<T>(
     server.stop().await?;
     settle(&site.rows)?;
     let kept = kept(&site)?;
-    Ok((Open::over(site, people).await?, kept))
+    let memberships = memberships(&site.rows, &people)?;
+    settle(&site.rows)?;
+    Ok((Open::over(site, people, None).await?, memberships, kept))
 }
 
 /// What there is to ask about the large site.
@@ -279,6 +296,10 @@ pub struct Large {
     pub members_of_both: Vec<String>,
     /// How many members the account of many has.
     pub members: usize,
+    /// How many reviews wait; the token of a page in their middle, and which page it is.
+    pub reviews: usize,
+    /// See above.
+    pub late_reviews: (String, usize),
     /// The service that asks.
     pub service: Token,
     key: (String, String),
@@ -300,21 +321,9 @@ pub async fn large(site: Site, many: usize) -> Result<Large> {
     let ann = tenant(&wire, &operator, "large").await?;
     let mut accounts = Vec::new();
     for publisher in ["Grouped", "Wide", "Narrow"] {
-        let request = ImportAccountRequest {
-            account: Some(Account {
-                publisher_display_name: publisher.to_owned(),
-                legal_name: format!("{publisher} Ltd"),
-                country_code: "FR".to_owned(),
-                ..Account::default()
-            }),
-            tenant: ann.tenant(),
-            first_manager: ann.name.clone(),
-            ..ImportAccountRequest::default()
-        };
-        let mut client = AccountServiceClient::new(wire.of(0));
-        let made = client.import_account(by(&operator, request)).await?;
-        accounts.push(made.into_inner().name);
+        accounts.push(import(&wire, &operator, &ann, publisher).await?);
     }
+    let rita = reviewer(&wire, &operator).await?;
     let key = service(&wire, &operator).await?;
     server.stop().await?;
 
@@ -330,6 +339,8 @@ pub async fn large(site: Site, many: usize) -> Result<Large> {
     ] {
         grants(rows, &tenant, account, first, count)?;
     }
+    let reviews = REVIEWS.0.min(many);
+    queue(rows, &accounts[2], &tenant, reviews)?;
     settle(rows)?;
     let of = |first: usize, count: usize| people(rows, &tenant, first, count, 1);
     let (held, few) = (of(1, ASKED)?, of(ASKED + 1, ASKED)?);
@@ -342,9 +353,10 @@ pub async fn large(site: Site, many: usize) -> Result<Large> {
         FEW_USERS.min(many),
         (many / FEW_USERS).max(1),
     )?;
-    let open = Open::over(site, vec![ann]).await?;
+    let open = Open::over(site, vec![ann], Some(rita)).await?;
     let service = sign_in_by_key(&open.wire, &key.0, &key.1).await?;
     let late = late_page(&open, &tenant, many).await?;
+    let late_reviews = late_reviews(&open, reviews).await?;
     let [grouped, wide_account, narrow_account] =
         <[String; 3]>::try_from(accounts).map_err(|_| anyhow::anyhow!("not three accounts"))?;
     Ok(Large {
@@ -357,23 +369,26 @@ pub async fn large(site: Site, many: usize) -> Result<Large> {
         narrow: narrow_account,
         members_of_both,
         members,
+        reviews,
+        late_reviews,
         service,
         key,
     })
 }
 
+/// The operator's own tenant.
+pub async fn home(wire: &Wire, operator: &Token) -> Result<String> {
+    let mut sessions = SessionServiceClient::new(wire.of(0));
+    let me = sessions.who_am_i(by(operator, WhoAmIRequest {})).await?;
+    let home = me.into_inner().tenant;
+    let home = home.with_context(|| format!("{ADMINISTRATOR} has no tenant"))?;
+    Ok(home.name)
+}
+
 /// An internal service of the operator; gives its client ID and secret.
 async fn service(wire: &Wire, operator: &Token) -> Result<(String, String)> {
-    let mut sessions = SessionServiceClient::new(wire.of(0));
-    let me = sessions
-        .who_am_i(by(operator, WhoAmIRequest {}))
-        .await?
-        .into_inner();
-    let home = me
-        .tenant
-        .with_context(|| format!("{ADMINISTRATOR} has no tenant"))?;
     let request = CreateApplicationRequest {
-        parent: home.name,
+        parent: home(wire, operator).await?,
         application: Some(Application {
             display_name: "Portal".to_owned(),
             ..Application::default()

@@ -80,6 +80,8 @@ pub struct Best {
 pub struct Shared {
     /// The site; its people are the tenants' admins.
     pub open: Open,
+    /// What accounts are opened with.
+    pub memberships: Arc<ops::Memberships>,
     /// A copy of its rows, for the yardsticks.
     pub rows: crate::site::Rows,
     /// What the yardsticks copy.
@@ -177,8 +179,9 @@ impl World {
                 .await
                 .context("the large site")?;
             world.notes.push(format!(
-                "the large tenant has {users} users; the late page is page {}; the account of many has {} members",
-                large.late.1, large.members
+                "the large tenant has {users} users; the late page is page {}; the account of many has {} members; the large queue has {} reviews, its \
+                 late page is page {}",
+                large.late.1, large.members, large.reviews, large.late_reviews.1
             ));
             world.large = Some(large);
         }
@@ -197,7 +200,7 @@ impl World {
         let request = request_id(&mut random);
         let mut made = None;
         let mut told = String::new();
-        let (open, rows) = seed::shared(
+        let (open, memberships, rows) = seed::shared(
             site,
             async |site, wire, token, admin| {
                 let before = yard::counts(&site.rows)?;
@@ -221,6 +224,7 @@ impl World {
         let model = made.context("no model")?;
         let mut shared = Shared {
             open,
+            memberships,
             rows,
             model,
             scripts: None,
