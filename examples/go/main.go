@@ -46,6 +46,13 @@ var steps = []struct {
 	{"A local directory", localDirectory},
 	{"The second tenant goes", secondTenantGoes},
 	{"It is deleted and brought back", deletedAndBroughtBack},
+	{"A company joins the network", companyJoins},
+	{"An account with a new tenant", accountWithTenant},
+	{"What is missing is mended", whatIsMissing},
+	{"The agreement is accepted", agreementIsAccepted},
+	{"Contact and approver confirm", contactConfirms},
+	{"A document is brought", documentIsBrought},
+	{"How far it has come", howFar},
 }
 
 // What the steps have made so far.
@@ -54,14 +61,14 @@ type tour struct {
 	oneTime string
 	mails   *mails
 
-	operator, ann, fay, dee, eve, ida, portal *entente.Caller
-	annToken, fayToken                        string
+	operator, ann, fay, dee, eve, ida, portal, olga, lea *entente.Caller
+	annToken, fayToken                                   string
 
 	contoso, fabrikam                           string // tenants/…
 	annUser, fayUser, deeUser, eveUser, zoeUser string // tenants/…/users/…
 	deePassword, evePassword                    string // Temporary, until they change them.
 	idaIdentity                                 string // identities/…
-	account, association, member                string // accounts/…
+	account, association, member, litware       string // accounts/…
 	portalApplication                           string // tenants/…/applications/…
 	clientID, secret, key                       string
 }

@@ -5,9 +5,10 @@ import os
 import pathlib
 import types
 
-# These two are the steps, in this order.
+# These three are the steps, in this order.
 import accounts  # noqa: F401
 import directory  # noqa: F401
+import enrolment  # noqa: F401
 from client import Caller
 from mails import Mails
 from steps import STEPS

@@ -1,4 +1,4 @@
-//! The clients of `examples/` do the README's tour against the real program, with stubs generated from the protos as they are.
+//! The clients of `examples/` do the README's tour, and enrol a company, against the real program, with stubs generated from the protos as they are.
 
 use std::{
     fs,
@@ -35,7 +35,12 @@ fn titles(sources: &[&str], begin: &str) -> Vec<String> {
 }
 
 fn titles_in_python() -> Vec<String> {
-    titles(&["python/accounts.py", "python/directory.py"], "@step(\"")
+    let sources = [
+        "python/accounts.py",
+        "python/directory.py",
+        "python/enrolment.py",
+    ];
+    titles(&sources, "@step(\"")
 }
 
 fn titles_in_go() -> Vec<String> {
