@@ -450,7 +450,7 @@ pub(crate) fn check_update_members(req: &UpdateMembersRequest, v: &mut Violation
 /// Replaces the rights of members, all or nothing.
 ///
 /// # Errors
-/// `NOT_FOUND`, `CANNOT_GRANT_WHAT_YOU_LACK`, `LAST_MANAGER`, `ETAG_MISMATCH`.
+/// `NOT_FOUND`, `CANNOT_GRANT_WHAT_YOU_LACK`, `LAST_MANAGER`, `ETAG_MISMATCH`; `OWNS_ACCOUNT` for an owner who would be none.
 pub async fn update_members(
     tx: &mut Tx,
     scope: AccountScope,
@@ -475,6 +475,7 @@ pub async fn update_members(
         let (name, etag, new) = &changes[i];
         let row = find(tx, scope, name).await?;
         update::check_etag(etag, row.version)?;
+        refuse_owner(row.account_id, row.roles & !new.roles)?;
         if !new.beyond(set_of(&row)).is_empty() {
             tx.demand_of_account(scope.id()).await?;
         }

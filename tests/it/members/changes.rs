@@ -308,6 +308,21 @@ async fn the_owner_names_a_manager_only_where_none_is_left() {
             Code::FailedPrecondition,
             "OWNS_ACCOUNT",
         );
+        // Not by other roles either, whoever may give these: they come beside it.
+        let (own, both_roles) = (
+            rights(&[AccountRole::Owner]),
+            rights(&[AccountRole::Owner, AccountRole::Manager]),
+        );
+        let (member, ann) = (owner.member_of(&account), &contoso.admin.caller);
+        update(ann, &account, &[(&member, both_roles)])
+            .await
+            .unwrap();
+        let manager = rights(&[AccountRole::Manager]);
+        for caller in [ann, &owner.caller] {
+            let tried = update(caller, &account, &[(&member, manager.clone())]).await;
+            refused(tried, Code::FailedPrecondition, "OWNS_ACCOUNT");
+        }
+        update(ann, &account, &[(&member, own)]).await.unwrap();
         // The tenant's second global admin shuts the manager out.
         let second = site
             .person_with(&contoso, "second", |r| {
