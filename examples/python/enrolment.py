@@ -85,7 +85,7 @@ def what_is_missing(t):
         publisher_display_name=PUBLISHER,
         address=ADDRESS,
         primary_contact=contact("Paula"),
-        seller_contact=profile_pb2.SellerContact(contact=contact("Sam"), address=ADDRESS),
+        seller_contact=account_pb2.SellerContact(contact=contact("Sam"), address=ADDRESS),
         company_approver=contact("Ada"),
     )
     t.lea.of(Accounts).UpdateAccount(account_pb2.UpdateAccountRequest(account=account))
