@@ -166,3 +166,158 @@ pub fn who(caller: &Caller) -> Who {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+    use crate::{access::rules, error::Language};
+
+    fn at(address: Option<&str>) -> Caller {
+        Caller {
+            who: None,
+            via: None,
+            address: address.map(|a| a.parse().unwrap()),
+            language: Language::default(),
+            trace_id: String::new(),
+        }
+    }
+
+    fn nobody() -> Caller {
+        at(Some("192.0.2.1"))
+    }
+
+    /// A rule that declares no limit of its own.
+    fn plain(kind: CallKind) -> &'static Rule {
+        rules::every()
+            .find(|r| r.kind == kind && r.declared.calls_per_minute == 0)
+            .unwrap()
+    }
+
+    fn thirty_a_minute() -> &'static Rule {
+        rules::every()
+            .find(|r| r.declared.calls_per_minute == 30)
+            .unwrap()
+    }
+
+    /// Time passes for a bucket.
+    fn pass(limits: &Limits, caller: &Caller, rule: &'static Rule, time: Duration) {
+        let bucket = limits.buckets.get(&(who(caller), rule.method)).unwrap();
+        let mut bucket = bucket.lock().unwrap();
+        bucket.at = bucket.at.checked_sub(time).unwrap();
+    }
+
+    /// How many calls pass at once.
+    fn passing(limits: &Limits, caller: &Caller, rule: &'static Rule) -> u32 {
+        (0..20_000)
+            .take_while(|_| limits.take(caller, rule).is_ok())
+            .count()
+            .try_into()
+            .unwrap()
+    }
+
+    // proves COM-18
+    #[test]
+    fn limits_follow_from_the_kind_unless_the_method_declares_its_own() {
+        let limits = Limits::new(1);
+        for (kind, burst, per_minute) in [
+            (CallKind::Read, 10_000, 60_000),
+            (CallKind::Mutation, 1_000, 6_000),
+            (CallKind::StreamOut, 100, 600),
+        ] {
+            assert_eq!(limits.of(plain(kind)), (burst, per_minute), "{kind:?}");
+        }
+        let own = thirty_a_minute();
+        assert_eq!(limits.of(own), (10, 30));
+        assert_eq!(Limits::new(100).of(own), (500, 3_000));
+        // No factor shuts everybody out.
+        assert_eq!(Limits::new(0).of(own), (10, 30));
+    }
+
+    // proves COM-18
+    #[test]
+    fn a_bucket_gives_a_burst_and_fills_by_the_minute_up_to_a_burst() {
+        let (limits, caller, rule) = (Limits::new(1), nobody(), thirty_a_minute());
+        assert_eq!(passing(&limits, &caller, rule), 10);
+        // One comes back in two seconds.
+        pass(&limits, &caller, rule, Duration::from_millis(6_200));
+        assert_eq!(passing(&limits, &caller, rule), 3);
+        pass(&limits, &caller, rule, Duration::from_secs(500));
+        assert_eq!(passing(&limits, &caller, rule), 10);
+        // Another address, and another method, have buckets of their own.
+        assert!(limits.take(&at(Some("192.0.2.2")), rule).is_ok());
+        assert!(limits.take(&caller, plain(CallKind::Read)).is_ok());
+    }
+
+    // proves COM-18
+    #[test]
+    fn who_is_refused_is_told_when_the_next_call_passes() {
+        let (limits, caller, rule) = (Limits::new(1), nobody(), thirty_a_minute());
+        assert_eq!(passing(&limits, &caller, rule), 10);
+        let told = |refused: Result<()>| {
+            let error = refused.unwrap_err();
+            assert_eq!(error.reason(), Reason::TooManyCalls);
+            let status = error.to_status(Language::default());
+            let delay = status.get_details_retry_info().unwrap().retry_delay;
+            delay.unwrap().as_secs_f64()
+        };
+        // One call in two seconds.
+        let wait = told(limits.take(&caller, rule));
+        assert!((1.5..=2.0).contains(&wait), "{wait}");
+        pass(&limits, &caller, rule, Duration::from_secs(1));
+        let wait = told(limits.take(&caller, rule));
+        assert!((0.5..=1.0).contains(&wait), "{wait}");
+        pass(&limits, &caller, rule, Duration::from_secs(1));
+        assert!(limits.take(&caller, rule).is_ok());
+    }
+
+    // proves COM-18
+    #[test]
+    fn the_list_has_defaults_and_what_is_left_of_what_was_used() {
+        let (limits, caller, rule) = (Limits::new(1), nobody(), thirty_a_minute());
+        let list = || {
+            let told = limits.list(&caller);
+            told.iter()
+                .map(|l| (l.method, l.burst, l.per_minute, l.remaining))
+                .collect::<Vec<_>>()
+        };
+        let defaults = [
+            ("", 10_000, 60_000, 10_000),
+            ("", 1_000, 6_000, 1_000),
+            ("", 100, 600, 100),
+        ];
+        assert_eq!(list(), defaults);
+        for _ in 0..6 {
+            limits.take(&caller, rule).unwrap();
+        }
+        let remaining = || {
+            let list = list();
+            assert_eq!(list[..3], defaults);
+            assert_eq!(list.len(), 4);
+            assert_eq!((list[3].0, list[3].1, list[3].2), (rule.method, 10, 30));
+            list[3].3
+        };
+        assert_eq!(remaining(), 4);
+        pass(&limits, &caller, rule, Duration::from_secs(5));
+        assert_eq!(remaining(), 6);
+        pass(&limits, &caller, rule, Duration::from_secs(500));
+        assert_eq!(remaining(), 10);
+        assert_eq!(limits.list(&at(Some("192.0.2.9"))).len(), 3);
+    }
+
+    // proves COM-18
+    #[test]
+    fn nobody_is_counted_by_network() {
+        let same = |one, other| who(&at(Some(one))) == who(&at(Some(other)));
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        let first = Ipv4Addr::new(192, 0, 2, 1);
+        assert!(who(&nobody()) == Who::Address(Some(first.into())));
+        assert!(who(&at(None)) == Who::Address(None));
+    }
+}

@@ -684,4 +684,46 @@ mod tests {
         assert_eq!(Permissions::from_stored(""), Permissions::NONE);
         assert_eq!(Permissions::from_stored("no.such"), Permissions::NONE);
     }
+
+    #[test]
+    fn sets_of_permissions_are_sets() {
+        use Permission as P;
+        let [a, b, c] = [P::TenantRead, P::UsersRead, P::ClockMove];
+        let (ab, bc) = (Permissions::of(&[a, b]), Permissions::of(&[b, c]));
+        assert_eq!(ab.and(bc), Permissions::of(&[a, b, c]));
+        assert_eq!(ab.within(bc), Permissions::of(&[b]));
+        assert_eq!(ab.without(bc), Permissions::of(&[a]));
+        assert_eq!([a, b, b, b].into_iter().collect::<Permissions>(), ab);
+        assert_eq!([a, b, a, b].into_iter().collect::<Permissions>(), ab);
+        assert!(ab.has(a) && ab.has(b) && !ab.has(c));
+        assert!(Permissions::NONE.is_empty() && !ab.is_empty());
+        assert_eq!(ab.names(), ["tenant.read", "users.read"]);
+        assert_eq!(ab.to_stored(), "tenant.read,users.read");
+    }
+
+    // proves ROL-1
+    #[test]
+    fn bits_of_roles_are_told_as_names_and_numbers_and_come_back() {
+        let (manager, owner) = (AccountRole::Manager as i32, AccountRole::Owner as i32);
+        for numbers in [
+            &[][..],
+            &[manager],
+            &[owner],
+            &[manager, owner],
+            &[manager, AccountRole::Finance as i32, owner],
+        ] {
+            let bits = bits_of(ACCOUNT_ROLES, numbers);
+            assert_eq!(bits, numbers.iter().map(|n| 1 << n).sum::<i64>());
+            assert_eq!(numbers_of(ACCOUNT_ROLES, bits), numbers);
+            let names = names_of(ACCOUNT_ROLES, bits);
+            let told = numbers.iter().map(|n| {
+                let role = AccountRole::try_from(*n).unwrap();
+                role.as_str_name().trim_start_matches("ACCOUNT_ROLE_")
+            });
+            assert!(told.eq(names), "{numbers:?}");
+        }
+        // The same twice is once, and what is no role is nothing.
+        let bits = bits_of(ACCOUNT_ROLES, &[manager, manager, 0, 99]);
+        assert_eq!(bits, 1 << manager);
+    }
 }

@@ -366,3 +366,185 @@ pub async fn jwks(app: &crate::app::App) -> Result<Vec<crate::proto::directory::
         })
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const NOW: Micros = 1_700_000_000 * SECOND_US + 345_678;
+    const LIFETIME: Micros = 15 * MINUTE_US;
+
+    /// A key that signs from then until then.
+    struct Made {
+        row: KeyRow,
+        private: Vec<u8>,
+    }
+
+    fn made(id: u128, from: Micros, until: Micros) -> Made {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        Made {
+            row: KeyRow {
+                id: Uuid::from_u128(id),
+                public_key: pair.public_key().as_ref().to_vec(),
+                sealed_private_key: Vec::new(),
+                sign_from_time: from,
+                sign_until_time: until,
+                expire_time: until + DAY_US,
+            },
+            private: pair.to_pkcs8v1().unwrap().as_ref().to_vec(),
+        }
+    }
+
+    fn tokens_of(issuer: &str, keys: &[&Made]) -> Tokens {
+        let known = keys.iter().map(|key| Known {
+            row: key.row.clone(),
+            verify: DecodingKey::from_ed_components(
+                &BASE64_URL_SAFE_NO_PAD.encode(&key.row.public_key),
+            )
+            .unwrap(),
+            sign: EncodingKey::from_ed_der(&key.private),
+        });
+        let tokens = Tokens::new(issuer.to_owned());
+        *tokens.known.write().unwrap() = (known.collect(), Some(Instant::now()));
+        tokens
+    }
+
+    fn tokens(keys: &[&Made]) -> Tokens {
+        tokens_of("entente.example", keys)
+    }
+
+    fn who(kind: Kind) -> Authenticated {
+        Authenticated {
+            principal: Principal {
+                kind,
+                id: Uuid::from_u128(11),
+                tenant: Uuid::from_u128(12),
+            },
+            session: Uuid::from_u128(13),
+            sign_in_time: NOW - 7 * SECOND_US,
+        }
+    }
+
+    fn kid(token: &str) -> Option<String> {
+        jsonwebtoken::decode_header(token).unwrap().kid
+    }
+
+    // proves PWD-1
+    #[test]
+    fn a_token_says_who_and_when_in_whole_seconds() {
+        let key = made(1, NOW, NOW + DAY_US);
+        let tokens = tokens(&[&key]);
+        for kind in [Kind::User, Kind::Application, Kind::Identity] {
+            let (token, exp) = tokens.sign(&who(kind), NOW, LIFETIME).unwrap();
+            assert_eq!(exp, (1_700_000_000 + 900) * SECOND_US);
+            let found = tokens.verify(&token, NOW).unwrap().unwrap();
+            assert_eq!(found.principal, who(kind).principal);
+            assert_eq!(found.session, who(kind).session);
+            assert_eq!(found.sign_in_time, (1_700_000_000 - 7) * SECOND_US);
+            let claims = token.split('.').nth(1).unwrap();
+            let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap();
+            let claims: Claims = serde_json::from_slice(&claims).unwrap();
+            assert_eq!(
+                (claims.iat, claims.exp, claims.auth_time),
+                (1_700_000_000, 1_700_000_900, 1_700_000_000 - 7)
+            );
+            assert_eq!(claims.iss, tokens.issuer());
+        }
+        // No group signs in.
+        let (token, _) = tokens.sign(&who(Kind::Group), NOW, LIFETIME).unwrap();
+        assert!(tokens.verify(&token, NOW).is_err());
+    }
+
+    // proves PWD-1
+    #[test]
+    fn the_newest_key_that_signs_now_signs() {
+        let (old, new) = (made(1, NOW - 9, NOW + 9), made(2, NOW, NOW + 2));
+        let tokens = tokens(&[&old, &new]);
+        let signer = |now| tokens.sign(&who(Kind::User), now, LIFETIME);
+        for (now, signs) in [
+            (NOW - 10, None),
+            (NOW - 9, Some(1)),
+            (NOW - 1, Some(1)),
+            (NOW, Some(2)),
+            (NOW + 1, Some(2)),
+            (NOW + 2, Some(1)),
+            (NOW + 8, Some(1)),
+            (NOW + 9, None),
+        ] {
+            let found = signer(now).ok().and_then(|(token, _)| kid(&token));
+            let signs = signs.map(|n| Uuid::from_u128(n).to_string());
+            assert_eq!(found, signs, "{}", now - NOW);
+        }
+    }
+
+    // proves PWD-1, ATK-18
+    #[test]
+    fn a_token_is_good_until_it_or_its_key_expires_also_if_it_is_remembered() {
+        let key = made(1, NOW, NOW + DAY_US);
+        let signing = tokens(&[&key]);
+        let (token, exp) = signing.sign(&who(Kind::User), NOW, LIFETIME).unwrap();
+        for first in [NOW, exp - 1] {
+            let tokens = tokens(&[&key]);
+            assert!(tokens.verify(&token, first).unwrap().is_some());
+            assert!(tokens.verify(&token, exp - 1).unwrap().is_some());
+            assert!(tokens.verify(&token, exp).is_err());
+        }
+        assert!(tokens(&[&key]).verify(&token, exp).is_err());
+        // The key is no good any more, though the token would be.
+        let long = signing.sign(&who(Kind::User), NOW, 9 * DAY_US).unwrap().0;
+        let end = key.row.expire_time;
+        assert!(tokens(&[&key]).verify(&long, end - 1).unwrap().is_some());
+        assert!(tokens(&[&key]).verify(&long, end).is_err());
+        // A key that isn't known yet is looked for.
+        let other = made(2, NOW, NOW + DAY_US);
+        assert!(tokens(&[&other]).verify(&token, NOW).unwrap().is_none());
+        // Another key of the same ID.
+        let forged = made(1, NOW, NOW + DAY_US);
+        assert!(tokens(&[&forged]).verify(&token, NOW).is_err());
+    }
+
+    // proves ATK-18
+    #[test]
+    fn what_is_no_access_token_of_ours_is_refused_though_signed() {
+        let key = made(1, NOW, NOW + DAY_US);
+        let tokens = tokens(&[&key]);
+        let (token, _) = tokens.sign(&who(Kind::User), NOW, LIFETIME).unwrap();
+        let claims = token.split('.').nth(1).unwrap();
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        let signed = |typ: Option<&str>, change: &dyn Fn(&mut serde_json::Value)| {
+            let mut header = Header::new(Algorithm::EdDSA);
+            header.typ = typ.map(str::to_owned);
+            header.kid = Some(key.row.id.to_string());
+            let mut claims = claims.clone();
+            change(&mut claims);
+            let by = EncodingKey::from_ed_der(&key.private);
+            jsonwebtoken::encode(&header, &claims, &by).unwrap()
+        };
+        let verify = |token: &str| tokens.verify(token, NOW).ok().flatten();
+        assert!(verify(&signed(Some(TYPE), &|_| {})).is_some());
+        assert!(verify(&signed(Some("JWT"), &|_| {})).is_none());
+        assert!(verify(&signed(None, &|_| {})).is_none());
+        for (claim, value) in [("aud", "other"), ("iss", "other"), ("knd", "group")] {
+            let token = signed(Some(TYPE), &|c| c[claim] = value.into());
+            assert!(verify(&token).is_none(), "{claim}");
+        }
+        // However good, none of ours is so long.
+        let long = tokens_of(&"x".repeat(MAX_TOKEN_BYTES), &[&key]);
+        let (token, _) = long.sign(&who(Kind::User), NOW, LIFETIME).unwrap();
+        assert!(long.verify(&token, NOW).is_err());
+    }
+
+    #[test]
+    fn keys_are_read_again_after_a_pause() {
+        let tokens = Tokens::new(String::new());
+        assert!(tokens.may_look_again());
+        for (ago, may) in [(Duration::ZERO, false), (2 * UNKNOWN_KEY_PAUSE, true)] {
+            let at = Instant::now().checked_sub(ago);
+            *tokens.known.write().unwrap() = (Vec::new(), at);
+            assert_eq!(tokens.may_look_again(), may, "{ago:?}");
+        }
+    }
+}

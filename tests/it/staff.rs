@@ -131,6 +131,10 @@ async fn operator_roles_go_to_the_operators_own_people_and_programs_each_to_its_
             Code::FailedPrecondition,
             "ROLES_EXCLUDE_EACH_OTHER",
         );
+        let group = crate::groups::group(&home, "Portals", &[&bob], None).await;
+        for roles in [support, service] {
+            refused(appoint(by, &group, &roles, &[]).await, unfit.0, unfit.1);
+        }
         let unknown = format!("{}/users/{}", home.name, crate::harness::request_id());
         refused(
             appoint(by, &unknown, &support, &[]).await,

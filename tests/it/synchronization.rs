@@ -11,7 +11,7 @@ use entente::proto::{
     directory::{
         Application, CreateApplicationRequest, DirectoryApplication, DirectoryDeletion,
         DirectoryEntry, DirectoryFault, DirectoryGroup, DirectoryRole, DirectoryUser,
-        GetDirectorySynchronizationRequest, GetDirectorySynchronizationResponse,
+        GetDirectorySynchronizationRequest, GetDirectorySynchronizationResponse, GetGroupRequest,
         SetDirectorySynchronizationRequest, SetDirectorySynchronizationResponse,
         SyncDirectoryRequest, SyncDirectoryResponse, User, UserState, directory_entry::Change,
     },
@@ -354,6 +354,65 @@ async fn entries_of_each_kind_are_made_changed_and_deleted() {
             (5, 3, 0)
         );
         chains_are_intact(&site.app).await;
+    })
+    .await;
+}
+
+// proves TEN-5, USR-7, GRP-2
+#[tokio::test]
+async fn names_from_there_show_in_lists_here_and_groups_count_who_is_left() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let admin = &contoso.admin.caller;
+        let mut agent = Agent::of(&site, &contoso).await;
+        agent
+            .bring(vec![
+                user("u/bob"),
+                user("u/cid"),
+                user("u/dan"),
+                group("g/1", &["u/bob"]),
+                group("g/2", &["u/bob", "u/cid", "u/dan"]),
+            ])
+            .await;
+        let bob = user_of(&site, &contoso.name, "u/bob").await;
+        let one = name_of(&site, &contoso.name, "groups", "g/1").await;
+        let two = name_of(&site, &contoso.name, "groups", "g/2").await;
+        let (one, two) = (one.unwrap(), two.unwrap());
+        add(admin, &account, &[&bob, &one], &[AccountRole::Developer]).await;
+        let count = async || {
+            let request = GetGroupRequest { name: two.clone() };
+            let found = admin.groups().get_group(request).await.unwrap();
+            found.into_inner().member_count
+        };
+        assert_eq!(count().await, 3);
+
+        let renamed = DirectoryGroup {
+            display_name: "Zebras".to_owned(),
+            ..DirectoryGroup::default()
+        };
+        agent
+            .bring(vec![
+                named_user("u/bob", "zoe"),
+                entry("g/1", Change::Group(renamed)),
+            ])
+            .await;
+        for (filter, found) in [
+            ("display_name=\"given bob\"", 0),
+            ("display_name=\"given zoe\"", 1),
+            ("display_name=\"group g*\"", 0),
+            ("display_name=zebras", 1),
+        ] {
+            let members = crate::members::list(admin, &account, filter).await;
+            assert_eq!(members.unwrap().len(), found, "{filter}");
+        }
+
+        // Who leaves and who is gone count no more.
+        agent
+            .bring(vec![without("g/2", &["u/cid"]), gone("u/dan")])
+            .await;
+        assert_eq!(count().await, 1);
+        assert_eq!(members(&site, &contoso.name, "g/2").await, ["zoe"]);
     })
     .await;
 }

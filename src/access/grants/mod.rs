@@ -630,3 +630,29 @@ pub async fn rename(tx: &mut Tx, principal: Uuid, display_name_fold: &str) -> Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // proves ROL-6
+    #[test]
+    fn a_set_is_empty_without_roles_and_permissions_and_has_the_names_of_both() {
+        let on = ScopeKey::Account(Uuid::nil());
+        let single = Permissions::of(&[Permission::OffersManage]);
+        for (roles, single, names) in [
+            (0, Permissions::NONE, &[][..]),
+            (MANAGER, Permissions::NONE, &["MANAGER"]),
+            (0, single, &["offers.manage"]),
+            (
+                MANAGER | FINANCE,
+                single,
+                &["MANAGER", "FINANCE", "offers.manage"],
+            ),
+        ] {
+            let set = Set { roles, single };
+            assert_eq!(set.is_empty(), names.is_empty(), "{names:?}");
+            assert_eq!(set.names(on), names);
+        }
+    }
+}

@@ -155,3 +155,22 @@ impl Sleep {
         Ok((all, holders))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // proves ROL-13
+    #[test]
+    fn on_the_operator_all_sleeps_and_elsewhere_what_the_table_names() {
+        let (sleeps, stays) = (Permission::FinanceGrant, Permission::AccountRead);
+        let both = Permissions::of(&[sleeps, stays]);
+        assert_eq!(sleeping(ScopeKey::Operator, both), both);
+        for scope in [
+            ScopeKey::Account(Uuid::nil()),
+            ScopeKey::Tenant(Uuid::nil()),
+        ] {
+            assert_eq!(sleeping(scope, both), Permissions::of(&[sleeps]));
+        }
+    }
+}

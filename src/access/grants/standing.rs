@@ -431,3 +431,122 @@ pub async fn held<C: ConnectionTrait>(db: &C, principal: Uuid, scope: ScopeKey) 
     };
     Ok(fact.load(db).await?.value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::roles::Permission as P;
+
+    const NOW: Micros = 1_000;
+
+    /// Somebody at home, who has settled in.
+    fn row() -> StandingRow {
+        StandingRow {
+            state: ACTIVE,
+            tenant_state: ACTIVE,
+            session_end: None,
+            session_expire: Some(NOW + 1),
+            temporary: Some(false),
+            asleep_until: None,
+            home_id: None,
+            home_tenant_id: None,
+            home_state: None,
+            home_tenant_state: None,
+            home_asleep_until: None,
+        }
+    }
+
+    fn guest() -> StandingRow {
+        StandingRow {
+            home_id: Some(Uuid::from_u128(1)),
+            home_tenant_id: Some(Uuid::from_u128(2)),
+            home_state: Some(ACTIVE),
+            home_tenant_state: Some(ACTIVE),
+            ..row()
+        }
+    }
+
+    fn judge(from: StandingRow, change: impl FnOnce(&mut StandingRow)) -> Option<Standing> {
+        let mut row = from;
+        change(&mut row);
+        StandingRow::judge(Some(&row), NOW).ok()
+    }
+
+    // proves ROL-10, INV-5
+    #[test]
+    fn whoever_lacks_one_thing_is_out() {
+        const OUT: i64 = 2;
+        assert!(judge(row(), |_| {}).is_some() && judge(guest(), |_| {}).is_some());
+        assert!(StandingRow::judge(None, NOW).is_err());
+        let lacks: [fn(&mut StandingRow); 6] = [
+            |r| r.state = OUT,
+            |r| r.tenant_state = OUT,
+            |r| r.session_end = Some(1),
+            |r| r.session_expire = None,
+            |r| r.session_expire = Some(NOW),
+            |r| r.session_expire = Some(NOW - 1),
+        ];
+        for (i, change) in lacks.into_iter().enumerate() {
+            assert!(judge(row(), change).is_none(), "{i}");
+            assert!(judge(guest(), change).is_none(), "a guest, {i}");
+        }
+        let lacks_home: [fn(&mut StandingRow); 4] = [
+            |r| r.home_state = Some(OUT),
+            |r| r.home_tenant_state = Some(OUT),
+            |r| r.home_state = None,
+            |r| r.home_tenant_state = None,
+        ];
+        for (i, change) in lacks_home.into_iter().enumerate() {
+            assert!(judge(guest(), change).is_none(), "{i}");
+        }
+    }
+
+    // proves ROL-13, INV-5
+    #[test]
+    fn rights_sleep_until_the_later_of_ones_own_time_and_that_of_home() {
+        let asleep = |own, home| {
+            judge(guest(), |r| {
+                (r.asleep_until, r.home_asleep_until) = (own, home);
+            })
+            .and_then(|standing| standing.asleep_until)
+        };
+        assert_eq!(asleep(None, None), None);
+        assert_eq!(asleep(Some(NOW), Some(NOW - 1)), None);
+        assert_eq!(asleep(Some(NOW + 1), None), Some(NOW + 1));
+        assert_eq!(asleep(Some(NOW + 1), Some(NOW + 2)), Some(NOW + 2));
+        assert_eq!(asleep(Some(NOW + 3), Some(NOW + 2)), Some(NOW + 3));
+    }
+
+    // proves ROL-13, ACC-20
+    #[test]
+    fn what_begins_later_is_woken_by_nobody_and_by_its_time() {
+        let scope = ScopeKey::Account(Uuid::from_u128(3));
+        let held = |finance_from| Held {
+            all: Permissions::of(&[P::AccountRead, P::FinanceGrant, P::OwnerTie]),
+            woken: Permissions::of(&[P::FinanceGrant]),
+            finance_from,
+            ..Held::default()
+        };
+        let awake = |finance_from, asleep| held(finance_from).awake(scope, asleep, NOW);
+        let (read, finance, tie) = (
+            Permissions::of(&[P::AccountRead]),
+            Permissions::of(&[P::FinanceGrant]),
+            Permissions::of(&[P::OwnerTie]),
+        );
+        assert_eq!(awake(None, None), read.and(finance).and(tie));
+        assert_eq!(awake(None, Some(NOW + 5)), read.and(finance));
+        assert_eq!(awake(Some(NOW + 1), None), read.and(tie));
+        assert_eq!(awake(Some(NOW + 1), Some(NOW + 5)), read);
+        assert_eq!(awake(Some(NOW), None), read.and(finance).and(tie));
+
+        let until = |permission, from, asleep| held(from).sleeps_until(permission, asleep, NOW);
+        assert_eq!(until(P::FinanceGrant, None, None), None);
+        assert_eq!(until(P::FinanceGrant, Some(NOW + 1), None), Some(NOW + 1));
+        assert_eq!(until(P::FinanceGrant, Some(NOW), None), None);
+        assert_eq!(until(P::OwnerTie, Some(NOW + 1), None), None);
+        let both = until(P::FinanceGrant, Some(NOW + 1), Some(NOW + 5));
+        assert_eq!(both, Some(NOW + 5));
+        let both = until(P::FinanceGrant, Some(NOW + 9), Some(NOW + 5));
+        assert_eq!(both, Some(NOW + 9));
+    }
+}

@@ -347,6 +347,11 @@ async fn a_draft_that_nobody_touches_is_told_of_then_removed_and_its_name_is_fre
         // Its documents go, also those that were attached to something.
         let documents = "SELECT COUNT(*) AS n FROM documents";
         assert_eq!(count(&site.app, documents).await, 0);
+        // Its members hear of it, and hold nothing there any more.
+        let member = ann.member_of(&name);
+        assert_eq!(events(&site, "account.v1.MemberRemoved", &member).await, 1);
+        let held = "SELECT COUNT(*) AS n FROM grants WHERE scope_kind = 2";
+        assert_eq!(count(&site.app, held).await, 0);
         // Name and membership are free; what was accepted is kept.
         let made = open(&caller, draft_of(whole("Contoso"))).await.unwrap();
         assert_ne!(made.account.unwrap().name, name);

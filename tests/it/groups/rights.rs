@@ -362,10 +362,17 @@ async fn of_very_many_groups_that_give_the_same_the_first_are_named() {
         let bob = site.person(&contoso, "bob").await;
         add(admin, &account, &[&bob], &[]).await.unwrap();
         let mut groups = Vec::new();
-        for i in 0..51 {
+        let another = async |i: usize| {
             let on = membership(&account, &[AccountRole::Developer]);
-            groups.push(group(&contoso, &format!("Group {i}"), &[&bob], Some(on)).await);
+            group(&contoso, &format!("Group {i}"), &[&bob], Some(on)).await
+        };
+        for i in 0..50 {
+            groups.push(another(i).await);
         }
+        let all = member(admin, &account, &bob.name).await.unwrap();
+        assert_eq!(all.effective_rights[0].groups.len(), 50);
+        assert!(!all.effective_rights[0].more_groups);
+        groups.push(another(50).await);
         groups.sort_unstable();
         let bob = member(admin, &account, &bob.name).await.unwrap();
         assert_eq!(bob.effective_rights.len(), 1);

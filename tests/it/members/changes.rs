@@ -189,6 +189,19 @@ async fn finance_is_given_by_its_holders_to_people_who_are_members() {
         seed(&site, &fay.member_of(&account), grants::FINANCE).await;
         let held = grant(&fay.caller, guy.member_of(&account)).await.unwrap();
         assert_eq!(held.rights, Some(rights(&[AccountRole::Finance])));
+        // What stays as it is asks nobody who lacks it.
+        for roles in [
+            &[AccountRole::Developer, AccountRole::Finance][..],
+            &[AccountRole::Finance],
+        ] {
+            update(
+                admin,
+                &account,
+                &[(&guy.member_of(&account), rights(roles))],
+            )
+            .await
+            .unwrap();
+        }
         let robot = format!("{account}/members/{}", program.rsplit('/').next().unwrap());
         refused(
             grant(&fay.caller, robot).await,

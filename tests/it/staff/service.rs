@@ -190,6 +190,14 @@ async fn the_ceiling_bounds_early_and_late_demands_and_what_is_given() {
             .unwrap();
         // Directory rights are bounded too.
         refused(acting.assign(&bob.name, &[]).await, denied.0, denied.1);
+        // As themselves people read through any service, and change something through one without a list of its own.
+        let for_bob = site.on_behalf(&service, &bob.caller);
+        for_bob.who_am_i().await.unwrap();
+        let address = "bob@mail.example";
+        let refusal = for_bob.set_contact(&bob.name, address).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::PermissionDenied);
+        appoint(operator, &robot, &role, &[]).await.unwrap();
+        for_bob.set_contact(&bob.name, address).await.unwrap();
     })
     .await;
 }

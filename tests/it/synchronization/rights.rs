@@ -3,6 +3,7 @@
 use entente::proto::{account::GetAccountRequest, directory::DirectoryRole};
 use sea_orm::Value;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use super::*;
@@ -324,7 +325,10 @@ async fn synchronised_group_is_given_no_role_of_peoples_own() {
         };
         for role in [AccountRole::AdminAgent, AccountRole::Finance] {
             let tried = admin.members().add_members(request(role)).await;
-            refused(tried, Code::FailedPrecondition, "NOT_ASSIGNABLE");
+            let status = refused(tried, Code::FailedPrecondition, "NOT_ASSIGNABLE");
+            let told = status.get_details_error_info().unwrap().metadata;
+            let role = role.as_str_name().trim_start_matches("ACCOUNT_ROLE_");
+            assert_eq!(told["lacking"], format!("{role} by a synchronised group"));
         }
         admin
             .members()
