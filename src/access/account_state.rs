@@ -340,6 +340,28 @@ pub async fn overdue<F: Facts>(
     })
 }
 
+/// By when somebody who accepted an agreement up to a version has to accept a later one, up to the current one: the first date of those.
+///
+/// # Errors
+/// Those of the database.
+pub async fn deadline<C: ConnectionTrait>(
+    db: &C,
+    kind: AgreementKind,
+    accepted: Option<i64>,
+    current: i64,
+) -> Result<Option<Micros>> {
+    let sql = "SELECT MIN(accept_by_time) AS at FROM agreements WHERE kind = $1 AND number > $2 AND number <= $3 AND withdraw_time IS NULL";
+    let values: [Value; 3] = [
+        (kind as i64).into(),
+        accepted.unwrap_or(-1).into(),
+        current.into(),
+    ];
+    match sql::row(db, sql, values).await? {
+        Some(row) => Ok(row.try_get("", "at")?),
+        None => Ok(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use sea_orm::{ActiveModelTrait, EntityTrait, FromQueryResult, IntoActiveModel, S
 use uuid::Uuid;
 
 use super::{
+    draft,
     enrolment::state_changed,
     entity::account::{Entity, Model},
     program, step, wire,
@@ -59,6 +60,14 @@ pub async fn close_account(
         .await?
         .ok_or_else(missing)?;
     update::check_etag(&etag, old.version)?;
+    if old.state == AccountState::Draft as i64 {
+        // Nothing was given yet that had to stay: it goes, and its name and membership are free.
+        draft::remove(tx, &old).await?;
+        return Ok(Account {
+            state: AccountState::Closed as i32,
+            ..wire::account(&old)
+        });
+    }
     account_state::check_transition(old.state, AccountState::Closed)?;
     demand_settled(tx, id).await?;
     step::give_up(tx, id).await?;
@@ -75,7 +84,7 @@ pub async fn close_account(
         Event::new("entente.account.v1.AccountClosed", Name::Account(id))
             .with("seller_id", row.seller_id.clone()),
     );
-    for to in people(tx, &row).await? {
+    for to in everybody(tx, &row).await? {
         let values = [
             ("publisher", row.publisher_display_name.clone()),
             ("account", Name::Account(id).to_string()),
@@ -91,21 +100,29 @@ struct Told {
 }
 
 /// Addresses of the primary contact, the owner and the managers.
-async fn people(tx: &Tx, row: &Model) -> Result<Vec<String>> {
+async fn everybody(tx: &Tx, row: &Model) -> Result<Vec<String>> {
+    let mut all = people(tx, row.id).await?;
+    let contact = super::profile::Profile::from_stored(&row.profile).primary_contact;
+    all.extend(contact.map(|c| c.email).filter(|email| !email.is_empty()));
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+/// Addresses of the owner and the managers of an account.
+pub(super) async fn people(tx: &Tx, account: Uuid) -> Result<Vec<String>> {
     // A personal identity's address is its name.
     let sql = "SELECT CASE WHEN u.kind = 3 THEN u.user_name ELSE u.recovery_email END AS email \
                FROM grants g JOIN users u ON u.id = g.principal_id AND u.state = $1 \
                WHERE g.scope_kind = 2 AND g.scope_id = $2 AND (g.roles & $3) <> 0 ORDER BY u.id LIMIT $4";
     let values: [Value; 4] = [
         grants::ACTIVE.into(),
-        row.id.into(),
+        account.into(),
         (OWNER | MANAGER).into(),
         MOST_TOLD.into(),
     ];
     let found = sql::all::<Told, _>(tx.db(), sql, values).await?;
     let mut all: Vec<String> = found.into_iter().map(|t| t.email).collect();
-    let contact = super::profile::Profile::from_stored(&row.profile).primary_contact;
-    all.extend(contact.map(|c| c.email));
     all.retain(|email| !email.is_empty());
     all.sort_unstable();
     all.dedup();

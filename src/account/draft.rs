@@ -101,19 +101,23 @@ struct Found {
 /// # Errors
 /// Those of the database.
 pub async fn tell_of_idle_drafts(tx: &mut Tx) -> Result<u64> {
-    let sql = "SELECT id FROM accounts WHERE state = 2 AND update_time <= $1 AND idle_told_time IS NULL ORDER BY update_time LIMIT $2";
+    let sql = "SELECT id FROM accounts WHERE state = 2 AND update_time <= $1 AND (idle_told_time IS NULL OR idle_told_time < update_time) \
+               ORDER BY update_time LIMIT $2";
     let values: [Value; 2] = [(tx.now() - IDLE_US).into(), DRAFTS_A_TURN.into()];
     let found = sql::all::<Found, _>(tx.db(), sql, values).await?;
     for Found { id } in &found {
         let Some(row) = locked(tx, *id).await? else {
             continue;
         };
+        if touched(tx, &row).await? {
+            continue;
+        }
         let values = [
             ("publisher", row.publisher_display_name.clone()),
             ("account", Name::Account(row.id).to_string()),
             ("until", rfc3339(tx.now() + NOTICE_US)),
         ];
-        for to in address_of(tx, &row.opened_by).await? {
+        for to in told(tx, &row).await? {
             let template = Template::DraftIdle;
             mail::queue(tx, template, &to, Name::Account(row.id), &values).await?;
         }
@@ -124,18 +128,62 @@ pub async fn tell_of_idle_drafts(tx: &mut Tx) -> Result<u64> {
     Ok(left(found.len()))
 }
 
+/// Whether somebody did something for the draft that its row doesn't show, such as accepting an agreement, adding a member, uploading a document;
+/// then it counts from there on.
+async fn touched(tx: &Tx, row: &Model) -> Result<bool> {
+    let sql = "SELECT MAX(create_time) AS at FROM audit_events WHERE scope_kind = $1 AND scope_id = $2 AND outcome = 'OK' AND create_time > $3";
+    let scope = ScopeKey::Account(row.id);
+    let values: [Value; 3] = [
+        scope.kind().into(),
+        scope.id().into(),
+        row.update_time.into(),
+    ];
+    let last = sql::row(tx.db(), sql, values).await?;
+    let Some(last) = last.map_or(Ok(None), |row| row.try_get::<Option<i64>>("", "at"))? else {
+        return Ok(false);
+    };
+    let sql = "UPDATE accounts SET update_time = $1 WHERE id = $2";
+    sql::execute(tx.db(), sql, [last.into(), row.id.into()]).await?;
+    Ok(last > tx.now() - IDLE_US)
+}
+
+/// Who hears that a draft is idle: its opener, or, where that one can't be reached, the admins of its tenants.
+async fn told(tx: &Tx, row: &Model) -> Result<Vec<String>> {
+    let opener = address_of(tx, &row.opened_by).await?;
+    if !opener.is_empty() {
+        return Ok(opener);
+    }
+    let sql = "SELECT u.recovery_email AS email FROM associations a JOIN grants g ON g.scope_kind = $1 AND g.scope_id = a.tenant_id \
+               JOIN users u ON u.id = g.principal_id AND u.state = $2 \
+               WHERE a.account_id = $3 AND (g.roles & $4) <> 0 AND u.recovery_email <> '' ORDER BY u.id LIMIT $5";
+    let values: [Value; 5] = [
+        ScopeKey::Tenant(row.id).kind().into(),
+        grants::ACTIVE.into(),
+        row.id.into(),
+        GLOBAL_ADMIN.into(),
+        MOST_ADMINS_ASKED.into(),
+    ];
+    let mut found = Vec::new();
+    for row in sql::rows_of(tx.db(), sql, values).await? {
+        found.push(row.try_get("", "email")?);
+    }
+    Ok(found)
+}
+
 /// Removes drafts whose openers were told, and which nobody touched since.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn remove_idle_drafts(tx: &mut Tx) -> Result<u64> {
-    let sql =
-        "SELECT id FROM accounts WHERE state = 2 AND idle_told_time <= $1 ORDER BY id LIMIT $2";
+    let sql = "SELECT id FROM accounts WHERE state = 2 AND idle_told_time <= $1 AND update_time <= idle_told_time ORDER BY id LIMIT $2";
     let values: [Value; 2] = [(tx.now() - NOTICE_US).into(), DRAFTS_A_TURN.into()];
     let found = sql::all::<Found, _>(tx.db(), sql, values).await?;
     for Found { id } in &found {
         if let Some(row) = locked(tx, *id).await?
-            && row.idle_told_time.is_some()
+            && row
+                .idle_told_time
+                .is_some_and(|told| told >= row.update_time)
+            && !touched(tx, &row).await?
         {
             remove(tx, &row).await?;
         }
@@ -160,7 +208,7 @@ async fn locked(tx: &mut Tx, id: Uuid) -> Result<Option<Model>> {
 }
 
 /// Removes a draft: members, tenants and name are free, its documents go; what was accepted is kept, and so is the chain.
-async fn remove(tx: &mut Tx, row: &Model) -> Result<()> {
+pub(super) async fn remove(tx: &mut Tx, row: &Model) -> Result<()> {
     let scope = ScopeKey::Account(row.id);
     for grant in grants::all_on(tx.db(), scope).await? {
         tx.emit(member_removed(
@@ -180,6 +228,8 @@ async fn remove(tx: &mut Tx, row: &Model) -> Result<()> {
         "UPDATE network_memberships SET account_id = NULL, version = version + 1 WHERE account_id = $1",
         "DELETE FROM associations WHERE account_id = $1",
         "DELETE FROM verification_steps WHERE account_id = $1",
+        "DELETE FROM ownerships WHERE account_id = $1",
+        "DELETE FROM account_approvers WHERE account_id = $1",
         "DELETE FROM accounts WHERE id = $1",
     ] {
         sql::execute(tx.db(), sql, [row.id.into()]).await?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::postal_code;
+use super::{postal_code, publisher_name};
 use crate::{
     check::Violations,
     proto::account::{Account, Contact, PostalAddress, SellerContact},
@@ -50,10 +50,10 @@ pub struct Profile {
 /// account.
 pub fn check(account: &Account, field: &str, v: &mut Violations) {
     let name = &account.publisher_display_name;
-    if name.trim().is_empty() && !name.is_empty() {
+    if !name.is_empty() && publisher_name::misleads(name) {
         v.also(
             format!("{field}.publisher_display_name"),
-            "is nothing but spaces",
+            "has nothing that is seen, or characters that can't be",
         );
     }
     check_address(account.address.as_ref(), &format!("{field}.address"), v);

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     app::{Read, Tx},
+    document::content,
     error::{Error, Reason, Result},
     store::sql,
 };
@@ -22,14 +23,25 @@ use crate::{
 pub fn keys(name: &str) -> BTreeSet<String> {
     let wide: String = name.nfkc().collect();
     let spaced = wide.split_whitespace().collect::<Vec<_>>().join(" ");
-    let small = spaced.to_lowercase();
+    let small = folded(&spaced);
     BTreeSet::from([look(&spaced), look(&small)])
+}
+
+/// A text without its case, also where the capitals are more letters than one, as of `ß`.
+fn folded(text: &str) -> String {
+    text.to_uppercase().to_lowercase()
+}
+
+/// Whether a name isn't what it looks like: characters that can't be seen, or turn the direction of text; or nothing is left that is seen.
+#[must_use]
+pub fn misleads(name: &str) -> bool {
+    name.chars().any(content::misleads) || keys(name).contains("")
 }
 
 /// As a text looks, whatever its letters are, in small letters: `I`, `l`, `1` and `i` are one.
 fn look(text: &str) -> String {
-    let once: String = skeleton(text).collect::<String>().to_lowercase();
-    let twice: String = skeleton(&once).collect::<String>().to_lowercase();
+    let once = folded(&skeleton(text).collect::<String>());
+    let twice = folded(&skeleton(&once).collect::<String>());
     twice
         .chars()
         .map(|c| if c == 'i' { 'l' } else { c })
@@ -164,6 +176,7 @@ mod tests {
             ("Вкус", "ВКУС"),
             ("Ελλάς", "ΕΛΛΆΣ"),
             ("Straße", "straße"),
+            ("Straße", "STRASSE"),
             ("Acme 10", "Acme lO"),
             ("Contoso", "Conto\u{200d}so"),
         ] {
@@ -181,6 +194,29 @@ mod tests {
             ("Alpha", "Beta"),
         ] {
             assert!(!same(one, other), "{one} {other}");
+        }
+    }
+
+    // proves ACC-4
+    #[test]
+    fn names_that_are_not_what_they_look_like_mislead() {
+        for name in [
+            "\u{200b}",
+            "\u{202e}osotnoC",
+            "Con\u{2066}toso",
+            "\u{ad}",
+            " ",
+        ] {
+            assert!(misleads(name), "{name:?}");
+        }
+        for name in [
+            "Contoso",
+            "Вкус",
+            "株式会社",
+            "E-Corp & Söhne",
+            "\u{1f980} Crab",
+        ] {
+            assert!(!misleads(name), "{name:?}");
         }
     }
 }

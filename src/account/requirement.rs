@@ -67,7 +67,11 @@ pub async fn of_account<C: ConnectionTrait>(
         all.push(Requirement {
             code: RequirementCode::AdminAgent as i32,
             text: language.requirement("ADMIN_AGENT", &[]),
-            blocks: RequirementBlock::Submission as i32,
+            blocks: if row.state == AccountState::Draft as i64 {
+                RequirementBlock::Submission as i32
+            } else {
+                RequirementBlock::Activation as i32
+            },
             method: ADD_MEMBERS.to_owned(),
             ..Requirement::default()
         });
@@ -122,8 +126,9 @@ async fn of_steps<C: ConnectionTrait>(
             let email = asked.map_or("", |person| person.email.as_str());
             of_mailed(db, app, &step, kind, email, language, now).await?
         };
-        // While it is suspended only appeals work.
-        let found = found.filter(|r| !is_suspended || r.code() == RequirementCode::Appeal);
+        // While it is suspended only appeals work, and what their reviewers ask for.
+        let found =
+            found.filter(|r| !is_suspended || step.appealed || r.code() == RequirementCode::Appeal);
         all.extend(found.map(|r| Requirement {
             blocks: blocks as i32,
             step: step_name(kind).to_owned(),
@@ -234,16 +239,11 @@ async fn agreements<C: ConnectionTrait>(
         let Some(version) = current.get(&(kind as i64)) else {
             continue;
         };
-        if accepted(db, row, kind)
-            .await?
-            .is_some_and(|n| n >= version.number)
-        {
+        let accepted = accepted(db, row, kind).await?;
+        if accepted.is_some_and(|n| n >= version.number) {
             continue;
         }
-        let deadline = account_state::overdue(db, ScopeKey::Account(row.id), kind, now)
-            .await?
-            .map(|due| due.since)
-            .or(version.accept_by_time);
+        let deadline = account_state::deadline(db, kind, accepted, version.number).await?;
         // An older acceptance stays good where the newer version has no date.
         let blocks = if is_draft {
             RequirementBlock::Submission

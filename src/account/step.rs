@@ -12,6 +12,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
+    closing,
     enrolment::state_changed,
     entity::{
         account::{self, Model},
@@ -69,6 +70,16 @@ pub(super) fn of(all: &[step::Model], kind: Kind) -> Option<&step::Model> {
 
 pub(super) fn is_in(all: &[step::Model], kind: Kind, state: State) -> bool {
     of(all, kind).is_some_and(|step| step.state == state as i64)
+}
+
+/// The state of a step.
+fn state_of(row: &step::Model) -> State {
+    State::try_from(i32::try_from(row.state).unwrap_or(0)).unwrap_or_default()
+}
+
+/// The kind of a step.
+fn kind_of(row: &step::Model) -> Option<Kind> {
+    KINDS.into_iter().find(|kind| *kind as i64 == row.kind)
 }
 
 /// Steps that reviewers decide.
@@ -353,6 +364,30 @@ pub(super) async fn tell(
     mail::queue(tx, template, &contact.email, Name::Account(row.id), &values).await
 }
 
+/// Mails the primary contact, the owner and the managers: what is decided against an account must not lie with one person alone.
+async fn tell_all(
+    tx: &mut Tx,
+    row: &Model,
+    template: Template,
+    more: &[(&str, String)],
+) -> Result<()> {
+    let contact = Profile::from_stored(&row.profile).primary_contact;
+    let contact = contact.map_or_else(String::new, |contact| contact.email.to_lowercase());
+    tell(tx, row, template, more).await?;
+    let mut values = vec![
+        ("name", row.publisher_display_name.clone()),
+        ("publisher", row.publisher_display_name.clone()),
+        ("account", Name::Account(row.id).to_string()),
+    ];
+    values.extend(more.iter().cloned());
+    for to in closing::people(tx, row.id).await? {
+        if to.to_lowercase() != contact {
+            mail::queue(tx, template, &to, Name::Account(row.id), &values).await?;
+        }
+    }
+    Ok(())
+}
+
 // ---- decisions
 
 /// A reviewer, or a register, approved of a step.
@@ -398,7 +433,7 @@ pub(super) async fn rejected(
         ("reason", reason.to_owned()),
         ("until", rfc3339(now + APPEAL_US)),
     ];
-    tell(tx, &row, Template::StepRejected, &values).await
+    tell_all(tx, &row, Template::StepRejected, &values).await
 }
 
 /// Refuses an account for good.
@@ -415,7 +450,7 @@ async fn reject(tx: &mut Tx, row: &Model, reason: &str) -> Result<()> {
     give_up(tx, row.id).await?;
     program::end_all(tx, &changed).await?;
     let values = [("reason", reason.to_owned())];
-    tell(tx, &changed, Template::AccountRejected, &values).await
+    tell_all(tx, &changed, Template::AccountRejected, &values).await
 }
 
 /// Takes all that is asked about an account out of the hands of those who are asked: its verification is over.
@@ -431,6 +466,13 @@ pub(super) async fn give_up(tx: &mut Tx, account: Uuid) -> Result<()> {
     }
     let sql = "UPDATE verification_steps SET appeal_until = NULL WHERE account_id = $1";
     sql::execute(tx.db(), sql, [account.into()]).await?;
+    // Nobody waits for what was under way.
+    for row in all(tx.db(), account).await? {
+        let is_open = [State::InProgress, State::ActionRequired].contains(&state_of(&row));
+        if let Some(kind) = kind_of(&row).filter(|_| is_open) {
+            set(tx, account, kind, State::NotStarted, "").await?;
+        }
+    }
     Ok(())
 }
 

@@ -109,8 +109,12 @@ pub async fn submit_step(
     demand_reviewed(kind)?;
     let row = verification::find(tx.db(), scope.id()).await?;
     update::check_etag(&etag, row.version)?;
-    step::demand_under_way(&row)?;
     let steps = step::all(tx.db(), row.id).await?;
+    // What a reviewer of an appeal asks for is answered also while the account is suspended.
+    let is_appealed = step::of(&steps, kind).is_some_and(|s| s.appealed);
+    if !(is_appealed && row.state == AccountState::Suspended as i64) {
+        step::demand_under_way(&row)?;
+    }
     let found = step::of(&steps, kind).ok_or_else(|| wrong(State::NotStarted))?;
     let state = State::try_from(i32::try_from(found.state).unwrap_or(0)).unwrap_or_default();
     if state != State::ActionRequired {

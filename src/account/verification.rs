@@ -9,6 +9,15 @@
 use sea_orm::{ActiveModelTrait, ConnectionTrait, EntityTrait, IntoActiveModel, Set, Value};
 use uuid::Uuid;
 
+use super::{
+    closing,
+    enrolment::state_changed,
+    entity::account::{self, Model},
+    profile::Profile,
+    requirement,
+    step::{self, GOOD_US, set},
+    wire,
+};
 pub(crate) use super::{
     decision::check_decide_review, document::check_upload_document, review::check_list_reviews,
 };
@@ -17,14 +26,6 @@ pub use super::{
     document::{download_document, upload_document},
     review::{claim_review, get_review, list_reviews, release_review},
     submission::{appeal_decision, submit_step},
-};
-use super::{
-    enrolment::state_changed,
-    entity::account::{self, Model},
-    profile::Profile,
-    requirement,
-    step::{self, GOOD_US, set},
-    wire,
 };
 use crate::{
     access::{
@@ -245,8 +246,14 @@ async fn disown(tx: &mut Tx, row: &Model) -> Result<()> {
         ("legal_name", row.legal_name.clone()),
         ("account", Name::Account(row.id).to_string()),
     ];
-    let mut told = super::enrolment::address_of(tx, &row.signatory).await?;
-    told.extend(reviewers(tx).await?);
+    let mut told = reviewers(tx).await?;
+    // The opener and whoever handed it in; of an imported account, which has neither, those who run it.
+    for who in [&row.opened_by, &row.signatory] {
+        told.extend(super::enrolment::address_of(tx, who).await?);
+    }
+    if row.opened_by.is_empty() {
+        told.extend(closing::people(tx, row.id).await?);
+    }
     told.sort_unstable();
     told.dedup();
     for to in told {

@@ -150,7 +150,8 @@ impl Watched {
 }
 
 /// Characters that turn the direction of text or can't be seen: a name with them isn't what it looks like.
-fn misleads(c: char) -> bool {
+#[must_use]
+pub fn misleads(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 

@@ -703,3 +703,78 @@ async fn seats_of_who_left_are_free_again_and_keys_stay_given() {
     })
     .await;
 }
+
+// proves BEN-2, BEN-3
+#[tokio::test]
+async fn a_smaller_term_takes_the_latest_seats_back_and_drafts_and_closed_accounts_buy_nothing() {
+    both(async |site| {
+        let contoso = crate::enrolment::member_tenant(&site, "contoso").await;
+        let ann = &contoso.admin;
+        let draft = crate::enrolment::draft_of(crate::enrolment::whole("Contoso"));
+        let draft = crate::enrolment::open(&ann.caller, draft).await.unwrap();
+        let draft = draft.account.unwrap().name;
+        let operator = site.operator().await;
+        let pack = offer(&operator, action_pack()).await.unwrap();
+        crate::agreements::accept(
+            &ann.caller,
+            &draft,
+            entente::proto::access::AgreementKind::PartnerNetwork,
+            0,
+        )
+        .await
+        .unwrap();
+        let status = refused(
+            buy(&ann.caller, &draft, &pack.name).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        assert!(status.message().contains("DRAFT"));
+
+        let account = site.account(&contoso, "Contoso Two").await;
+        let bought = buy(&ann.caller, &account, &pack.name).await.unwrap();
+        let service = billing(&site).await.caller(&site).await;
+        confirm(&service, &bought.charge_id).await.unwrap();
+        let seats = benefits(&ann.caller, &account, "kind = SEATS").await;
+        let seats = seats.unwrap().remove(0);
+        activate(&ann.caller, &seats.name).await.unwrap();
+        let me = ann.member_of(&account);
+        let mut kept = Vec::new();
+        for count in [2, 1, 2] {
+            let done = assign(&ann.caller, &seats.name, &me, count).await.unwrap();
+            kept.push(done.assignment.unwrap().name);
+        }
+        let smaller = PackageOffer {
+            name: pack.name.clone(),
+            contents: vec![content(BenefitKind::Seats, "Suite", 3)],
+            ..PackageOffer::default()
+        };
+        change(&operator, smaller, &["contents"]).await.unwrap();
+        site.advance(330 * DAY).await;
+        let caller = again(&site, ann).await;
+        let service = billing(&site).await.caller(&site).await;
+        let renewal = renew(&caller, &bought.name).await.unwrap();
+        confirm(&service, &renewal.charge_id).await.unwrap();
+        let now = benefits(&caller, &account, "kind = SEATS").await.unwrap();
+        assert_eq!((now[0].total_count, now[0].used_count), (3, 3));
+        let left = assignments(&caller, &seats.name, "").await.unwrap();
+        let left: Vec<_> = left.into_iter().map(|a| a.name).collect();
+        assert_eq!(left, kept[..2]);
+
+        // What billing confirms of an account that has ended is told, so that it can be paid back.
+        let more = buy(&caller, &account, &pack.name).await.unwrap();
+        let close = entente::proto::account::CloseAccountRequest {
+            name: account.clone(),
+            ..Default::default()
+        };
+        let operator = site.operator().await;
+        operator.accounts().close_account(close).await.unwrap();
+        refused(
+            confirm(&service, &more.charge_id).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        let done = say(&service, &more.charge_id, BillingOutcome::Refused).await;
+        assert_eq!(done.unwrap().state(), PackageState::Refused);
+    })
+    .await;
+}

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
-    Value,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, Set, Value,
 };
 use uuid::Uuid;
 
@@ -153,6 +153,7 @@ pub(super) async fn add(tx: &mut Tx, of: &package::Model, contents: &[Content]) 
         changed.total = Set(total);
         changed.version = Set(row.version + 1);
         changed.update(tx.db()).await?;
+        fit(tx, row.id, total).await?;
     }
     // Seats that the new term doesn't have ended with the old one.
     let has = |row: &&Model| {
@@ -168,8 +169,27 @@ pub(super) async fn add(tx: &mut Tx, of: &package::Model, contents: &[Content]) 
         changed.total = Set(0);
         changed.version = Set(row.version + 1);
         changed.update(tx.db()).await?;
+        fit(tx, row.id, 0).await?;
     }
     Ok(())
+}
+
+/// Takes the latest assignments back until no more is used than there is.
+async fn fit(tx: &mut Tx, id: Uuid, total: i64) -> Result<()> {
+    loop {
+        let row = Entity::find_by_id(id).one(tx.db()).await?;
+        if row.is_none_or(|row| row.used <= total) {
+            return Ok(());
+        }
+        let last = assignment::Entity::find()
+            .filter(assignment::Column::BenefitId.eq(id))
+            .order_by_desc(assignment::Column::CreateTime)
+            .order_by_desc(assignment::Column::Id)
+            .one(tx.db())
+            .await?;
+        let Some(last) = last else { return Ok(()) };
+        give_back(tx, &last).await?;
+    }
 }
 
 /// How many cases a level gives now.

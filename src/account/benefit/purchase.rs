@@ -8,9 +8,12 @@ use uuid::Uuid;
 
 use super::{holding, package, wire};
 use crate::{
-    access::scope::{AccountScope, OperatorScope},
+    access::{
+        account_state,
+        scope::{AccountScope, OperatorScope},
+    },
     account::entity::{
-        charge,
+        account, charge,
         package::{Column, Entity, Model},
         package_offer,
     },
@@ -20,8 +23,9 @@ use crate::{
     error::{Error, Reason, Result},
     names::Name,
     proto::account::{
-        BillingOutcome, BuyPackageRequest, ConfirmBillingRequest, ConfirmBillingResponse,
-        ListPackagesRequest, ListPackagesResponse, Package, PackageState, RenewPackageRequest,
+        AccountState, BillingOutcome, BuyPackageRequest, ConfirmBillingRequest,
+        ConfirmBillingResponse, ListPackagesRequest, ListPackagesResponse, Package, PackageState,
+        RenewPackageRequest,
     },
     store::{
         filter::{Field, Kind, OrderField},
@@ -76,13 +80,17 @@ pub(super) fn state_of(row: &Model, now: Micros) -> PackageState {
 /// Buys a package.
 ///
 /// # Errors
-/// `NOT_FOUND`, `PACKAGE_WITHDRAWN`, `TOO_MANY_PACKAGES`.
+/// `NOT_FOUND`, `PACKAGE_WITHDRAWN`, `TOO_MANY_PACKAGES`; `WRONG_STATE` for a draft.
 pub async fn buy_package(
     tx: &mut Tx,
     scope: AccountScope,
     req: BuyPackageRequest,
 ) -> Result<Package> {
     let offer = package::find(tx.db(), &req.package_offer).await?;
+    let state = state_of_account(tx, scope.id()).await?;
+    if state == AccountState::Draft as i64 {
+        return Err(account_state::wrong_state(state));
+    }
     let sql = "SELECT COUNT(*) AS n FROM packages WHERE account_id = $1";
     let there = sql::row(tx.db(), sql, [scope.id().into()]).await?;
     if there.map_or(Ok(0), |row| row.try_get::<i64>("", "n"))? >= MOST_PACKAGES {
@@ -187,6 +195,14 @@ async fn charge(tx: &mut Tx, row: Model, offer: &package_offer::Model) -> Result
     Ok(wire::package(&row, tx.now()))
 }
 
+/// The state of an account that is there.
+async fn state_of_account(tx: &Tx, id: Uuid) -> Result<i64> {
+    let row = account::Entity::find_by_id(id).one(tx.db()).await?;
+    let row =
+        row.ok_or_else(|| Error::not_found("entente.dev/Account", Name::Account(id).to_string()))?;
+    Ok(row.state)
+}
+
 fn wrong_state(state: &str) -> Error {
     Error::precondition(Reason::WrongState).with("state", state)
 }
@@ -194,7 +210,7 @@ fn wrong_state(state: &str) -> Error {
 /// Billing confirms a charge, or refuses it.
 ///
 /// # Errors
-/// `NOT_FOUND`; `WRONG_STATE` if it said the other before.
+/// `NOT_FOUND`; `WRONG_STATE` if it said the other before, or the account has ended.
 pub async fn confirm_billing(
     tx: &mut Tx,
     _scope: OperatorScope,
@@ -213,6 +229,13 @@ pub async fn confirm_billing(
     let row = match (charge.confirm_time, charge.refuse_time) {
         (None, None) if is_refused => refuse(tx, row, &charge).await?,
         (None, None) => {
+            let state = state_of_account(tx, charge.account_id).await?;
+            if [AccountState::Rejected, AccountState::Closed]
+                .map(|s| s as i64)
+                .contains(&state)
+            {
+                return Err(account_state::wrong_state(state));
+            }
             let row = go_on(tx, row, &charge).await?;
             holding::add(tx, &row, &charge.contents.0).await?;
             row

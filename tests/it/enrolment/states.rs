@@ -19,7 +19,7 @@ use crate::{
     people::{denied, staff},
 };
 
-async fn suspend(caller: &Caller, name: &str) -> Result<Account, Status> {
+pub async fn suspend(caller: &Caller, name: &str) -> Result<Account, Status> {
     let request = SuspendAccountRequest {
         name: name.to_owned(),
         reason: "Complaints.".to_owned(),
@@ -29,7 +29,7 @@ async fn suspend(caller: &Caller, name: &str) -> Result<Account, Status> {
     done.map(Response::into_inner)
 }
 
-async fn reinstate(caller: &Caller, name: &str) -> Result<Account, Status> {
+pub async fn reinstate(caller: &Caller, name: &str) -> Result<Account, Status> {
     let request = ReinstateAccountRequest {
         name: name.to_owned(),
         ..ReinstateAccountRequest::default()

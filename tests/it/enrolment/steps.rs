@@ -3,28 +3,35 @@
 use std::collections::BTreeMap;
 
 use entente::proto::{
+    access::{AccountRole, AgreementKind},
     account::{
         Account, AccountState, AppealDecisionRequest, ApprovalDecision, CloseAccountRequest,
         ContactChoice, DecideReviewRequest, GetEnrolmentForApprovalRequest, RequestMoreRequest,
-        Requirement, RequirementBlock, Review, ReviewDecision, ReviewKind, ReviewState,
-        SubmitStepRequest, UpdateAccountRequest, Verification, VerificationStepKind as Kind,
-        VerificationStepState as State,
+        Requirement, RequirementBlock, RequirementCode, Review, ReviewDecision, ReviewKind,
+        ReviewState, SubmitStepRequest, UpdateAccountRequest, Verification,
+        VerificationStepKind as Kind, VerificationStepState as State,
     },
     operator::OperatorRole,
 };
 use tonic::{Code, Response, Status};
 
 use super::{
-    all_in_one, draft_of, get, member_tenant, open, required, satisfy, update,
+    all_in_one, draft_of, get, member_tenant, open, required, satisfy,
+    states::{reinstate, suspend},
+    submit, update,
     verification::{
         ADA, PAULA, confirm, decide, methods, requirements, resend, states, submitted, verification,
     },
     whole,
 };
 use crate::{
+    agreements::{accept, now, publish, version},
     claims::execute,
     domains::{verified, with_dns},
-    harness::{Caller, Database, Person, Site, TenantSite, both, fields, refused, request_id},
+    harness::{
+        Caller, Database, Person, Site, TenantSite, both, fields, refused, request_id, rights,
+    },
+    members::{add, drop_rights, remove},
     network::contact,
     people::{
         again, denied, events, eventually, identity, letters, link_invalid, literal, mailed_token,
@@ -141,7 +148,8 @@ async fn no_dead_end(caller: &Caller, account: &str) -> Vec<Requirement> {
         let name = name.trim_start_matches("VERIFICATION_STEP_KIND_");
         let waits = step.state() == State::ActionRequired
             || (step.state() == State::Rejected && state != AccountState::Rejected);
-        if state == AccountState::Pending || state == AccountState::Active {
+        let appealed = state == AccountState::Suspended && step.state() == State::ActionRequired;
+        if state == AccountState::Pending || state == AccountState::Active || appealed {
             assert!(!waits || by_step.contains_key(name), "{step:?} {due:?}");
         }
         if let Some(found) = by_step.get(name).filter(|_| waits) {
@@ -160,6 +168,12 @@ async fn active(site: &Site, rita: &Person) -> (TenantSite, String) {
 
 /// Makes the only account that is submitted active.
 pub async fn activate(site: &Site, rita: &Person, ann: &Caller, name: &str) {
+    prove(site, rita, ann, name).await;
+    assert_eq!(get(ann, name).await.unwrap().state(), AccountState::Active);
+}
+
+/// Brings the only account that is submitted through all its steps.
+async fn prove(site: &Site, rita: &Person, ann: &Caller, name: &str) {
     let to_paula = mailed_token(site, PAULA).await.unwrap();
     let to_ada = mailed_token(site, ADA).await.unwrap();
     confirm(site, &to_paula, ContactChoice::Confirm)
@@ -175,7 +189,6 @@ pub async fn activate(site: &Site, rita: &Person, ann: &Caller, name: &str) {
         submit_step(site, ann, name, step).await;
         settle(&rita.caller, kind, ReviewDecision::Approve).await;
     }
-    assert_eq!(get(ann, name).await.unwrap().state(), AccountState::Active);
 }
 
 // proves VER-1, VER-3, VER-4, VER-7, VER-8, ACC-13
@@ -488,6 +501,16 @@ async fn a_rejection_is_appealed_once_and_another_reviewer_has_it() {
             .await
             .unwrap();
         no_dead_end(ann, &name).await;
+        // It is answered also while the account is suspended, as one appeals then.
+        let operator = site.operator().await;
+        suspend(&operator, &name).await.unwrap();
+        assert_eq!(no_dead_end(ann, &name).await.len(), 1);
+        let dry = SubmitStepRequest {
+            validate_only: true,
+            ..submission(&name, Kind::Employment, &[], "As asked.")
+        };
+        send(ann, dry).await.unwrap();
+        reinstate(&operator, &name).await.unwrap();
         submit_step(&site, ann, &name, Kind::Employment).await;
         settle(
             &rob.caller,
@@ -527,6 +550,12 @@ async fn a_rejection_is_appealed_once_and_another_reviewer_has_it() {
         };
         assert_eq!(to_paula("You can appeal once"), 2);
         assert_eq!(to_paula("was rejected for good"), 1);
+        // Not she alone.
+        let to_ann = mails.iter().filter(|l| l.to == "ann@contoso.example");
+        let to_ann: Vec<_> = to_ann.map(|l| l.text.as_str()).collect();
+        for text in ["You can appeal once", "was rejected for good"] {
+            assert!(to_ann.iter().any(|l| l.contains(text)), "{text}");
+        }
     })
     .await;
 }
@@ -799,6 +828,17 @@ async fn an_account_is_closed_for_good_and_its_name_and_id_are_nobodys() {
         let closed = close(&operator, &active, false).await.unwrap();
         assert_eq!(closed.state(), AccountState::Closed);
         assert_eq!(events(&site, "account.v1.AccountClosed", &active).await, 1);
+        // A draft goes altogether: nothing was given yet that had to stay.
+        let northwind = member_tenant(&site, "northwind").await;
+        let made = open(&northwind.admin.caller, draft_of(whole("Northwind"))).await;
+        let draft = made.unwrap().account.unwrap().name;
+        denied(close(&northwind.admin.caller, &draft, false).await);
+        close(&operator, &draft, true).await.unwrap();
+        assert!(get(&northwind.admin.caller, &draft).await.is_ok());
+        close(&operator, &draft, false).await.unwrap();
+        denied(get(&northwind.admin.caller, &draft).await);
+        let again = open(&northwind.admin.caller, draft_of(whole("Northwind"))).await;
+        again.unwrap();
         let missing = format!("accounts/{}", request_id());
         refused(
             close(&operator, &missing, false).await,
@@ -916,4 +956,91 @@ async fn a_register_that_knows_the_company_verifies_its_business_and_else_docume
             std::fs::remove_file(&file).ok();
         }
     }
+}
+
+// proves ACC-6, VER-7
+#[tokio::test]
+async fn enrolment_stays_unfinished_while_nobody_holds_admin_agent() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let contoso = member_tenant(&site, "contoso").await;
+        let ann = &contoso.admin.caller;
+        let made = open(ann, draft_of(whole("Contoso"))).await.unwrap();
+        let name = made.account.unwrap().name;
+        let terms = AgreementKind::PartnerNetwork;
+        accept(ann, &name, terms, 0).await.unwrap();
+        let agents = async |block: RequirementBlock| {
+            let due = required(ann, &name).await.unwrap();
+            let due = due
+                .iter()
+                .filter(|r| r.code() == RequirementCode::AdminAgent);
+            due.filter(|r| r.blocks() == block).count()
+        };
+        let (bea, dee) = (
+            site.person(&contoso, "bea").await,
+            site.person(&contoso, "dee").await,
+        );
+        let agent = [AccountRole::AdminAgent];
+        drop_rights(&contoso.admin, &name, rights(&agent))
+            .await
+            .unwrap();
+        assert_eq!(agents(RequirementBlock::Submission).await, 1);
+        let status = refused(
+            submit(ann, &name).await,
+            Code::FailedPrecondition,
+            "ENROLMENT_INCOMPLETE",
+        );
+        assert!(fields(&status).contains(&"admin_agent".to_owned()));
+        add(ann, &name, &[&bea], &agent).await.unwrap();
+        submit(ann, &name).await.unwrap();
+
+        // Verified in all, it waits for one; soon after there is, it is active, and the contact hears of it.
+        remove(ann, &name, &[&bea.member_of(&name)], false)
+            .await
+            .unwrap();
+        assert_eq!(agents(RequirementBlock::Activation).await, 1);
+        prove(&site, &rita, ann, &name).await;
+        site.settle().await;
+        assert_eq!(
+            get(ann, &name).await.unwrap().state(),
+            AccountState::Pending
+        );
+        add(ann, &name, &[&dee], &agent).await.unwrap();
+        site.advance(120).await;
+        eventually(async || get(ann, &name).await.unwrap().state() == AccountState::Active).await;
+        let mails = letters(&site).await;
+        let told = mails.iter().filter(|l| l.to == PAULA);
+        assert!(told.filter(|l| l.text.contains("is active")).count() >= 1);
+    })
+    .await;
+}
+
+// proves AGR-3, VER-7
+#[tokio::test]
+async fn an_amended_agreement_comes_first_with_the_date_of_the_first_that_was_missed() {
+    both(async |site| {
+        let operator = site.operator().await;
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let ann = &contoso.admin.caller;
+        let kind = AgreementKind::PartnerNetwork;
+        let day = 86_400;
+        accept(ann, &account, kind, 0).await.unwrap();
+        let start = now(&site).await;
+        let amended = version(kind, None, Some(start + 40 * day));
+        let dated = publish(&operator, amended).await.unwrap().version;
+        let due = required(ann, &account).await.unwrap();
+        assert_eq!(due[0].code(), RequirementCode::Agreement);
+        assert_eq!(due[0].blocks(), RequirementBlock::Covered);
+        assert_eq!(due[0].deadline.as_ref().unwrap().seconds, start + 40 * day);
+        // A later version without a date doesn't take that one's away.
+        let later = publish(&operator, version(kind, None, None)).await;
+        let later = later.unwrap().version;
+        assert!(later > dated);
+        let due = required(ann, &account).await.unwrap();
+        assert_eq!(due[0].deadline.as_ref().unwrap().seconds, start + 40 * day);
+        accept(ann, &account, kind, later).await.unwrap();
+        assert!(required(ann, &account).await.unwrap().is_empty());
+    })
+    .await;
 }

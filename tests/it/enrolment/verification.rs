@@ -23,7 +23,9 @@ use crate::{
     documents::evidence,
     harness::{Caller, Site, TenantSite, both, fields, refused},
     network::{contact, join, new_membership},
-    people::{again, denied, events, identity, letters, link_invalid, mailed_token, staff},
+    people::{
+        again, denied, events, identity, letters, link_invalid, mailed_token, second_admin, staff,
+    },
 };
 
 pub const PAULA: &str = "paula@contoso.example";
@@ -335,7 +337,13 @@ async fn a_draft_that_nobody_touches_is_told_of_then_removed_and_its_name_is_fre
         assert!(get(&again(&site, ann).await, &name).await.is_ok());
         site.advance(61 * 86_400).await;
         assert_eq!(mails().await, 2);
+        // What is done for it counts too, though its row doesn't change.
         evidence(&site, &again(&site, ann).await, &name).await;
+        site.advance(16 * 86_400).await;
+        site.settle().await;
+        assert!(get(&again(&site, ann).await, &name).await.is_ok());
+        site.advance(75 * 86_400).await;
+        assert_eq!(mails().await, 3);
         site.advance(13 * 86_400).await;
         site.settle().await;
         assert!(get(&again(&site, ann).await, &name).await.is_ok());
@@ -368,6 +376,51 @@ async fn a_draft_that_nobody_touches_is_told_of_then_removed_and_its_name_is_fre
         assert_eq!(count(&site.app, left).await, 1);
         let drafts = "SELECT COUNT(*) AS n FROM accounts";
         assert_eq!(count(&site.app, drafts).await, 0);
+    })
+    .await;
+}
+
+// proves ACC-13, VER-2
+#[tokio::test]
+async fn a_draft_that_was_handed_in_meanwhile_is_not_removed_when_it_comes_back() {
+    both(async |site| {
+        let contoso = member_tenant(&site, "contoso").await;
+        let ann = &contoso.admin;
+        let made = open(&ann.caller, draft_of(whole("Contoso"))).await.unwrap();
+        let name = made.account.unwrap().name;
+        let bea = second_admin(&site, &contoso, "bea").await;
+        site.advance(91 * 86_400).await;
+        site.settle().await;
+        // Another admin hands it in; both hear that the contact knows nothing of it.
+        accept(
+            &again(&site, ann).await,
+            &name,
+            entente::proto::access::AgreementKind::PartnerNetwork,
+            consent().version,
+        )
+        .await
+        .unwrap();
+        submit(&again(&site, &bea).await, &name).await.unwrap();
+        site.advance(16 * 86_400).await;
+        resend(&again(&site, ann).await, &name, Kind::Email)
+            .await
+            .unwrap();
+        let token = mailed_token(&site, PAULA).await.unwrap();
+        confirm(&site, &token, ContactChoice::NotOurs)
+            .await
+            .unwrap();
+        site.advance(2 * 3_600).await;
+        site.settle().await;
+        let back = get(&again(&site, ann).await, &name).await.unwrap();
+        assert_eq!(back.state(), entente::proto::account::AccountState::Draft);
+        let told = letters(&site).await;
+        let told = told
+            .iter()
+            .filter(|l| l.text.contains("to have nothing to do with it"));
+        let to: Vec<&str> = told.map(|l| l.to.as_str()).collect();
+        for address in ["ann@contoso.example", "bea@contoso.example"] {
+            assert!(to.contains(&address), "{to:?}");
+        }
     })
     .await;
 }
