@@ -57,6 +57,8 @@ pub enum Name {
     Benefit(Uuid, Uuid),
     /// `accounts/{account}/benefits/{benefit}/assignments/{assignment}`
     BenefitAssignment(Uuid, Uuid, Uuid),
+    /// `nameClaims/{name_claim}`
+    NameClaim(Uuid),
     /// `packageOffers/{package_offer}`
     PackageOffer(Uuid),
     /// `operator/recoveryCases/{recovery_case}`
@@ -113,6 +115,7 @@ impl Name {
             ["accounts", a, "benefits", b, "assignments", x] => {
                 Self::BenefitAssignment(id(a)?, id(b)?, id(x)?)
             }
+            ["nameClaims", c] => Self::NameClaim(id(c)?),
             ["packageOffers", p] => Self::PackageOffer(id(p)?),
             ["operator", "recoveryCases", c] => Self::RecoveryCase(id(c)?),
             ["operator"] => Self::Operator,
@@ -158,6 +161,7 @@ impl Name {
             Self::Package(..) => "entente.dev/Package",
             Self::Benefit(..) => "entente.dev/Benefit",
             Self::BenefitAssignment(..) => "entente.dev/BenefitAssignment",
+            Self::NameClaim(_) => "entente.dev/NameClaim",
             Self::PackageOffer(_) => "entente.dev/PackageOffer",
         }
     }
@@ -186,10 +190,11 @@ impl Name {
             | Self::Benefit(a, _)
             | Self::BenefitAssignment(a, ..)
             | Self::Document(a, _) => ScopeKey::Account(a),
-            // Memberships of the network and documents of nobody's account are the operator's to keep; what is told of one goes to whoever
-            // joined or uploaded.
+            // Memberships of the network, documents of nobody's account and claims on names are the operator's to keep; what is told of one goes
+            // to whoever joined, uploaded or is a party.
             Self::Operator
             | Self::OwnDocument(_)
+            | Self::NameClaim(_)
             | Self::RecoveryCase(_)
             | Self::Agreement(_)
             | Self::NetworkMembership(_)
@@ -236,6 +241,7 @@ impl Name {
             | Self::Benefit(_, x)
             | Self::BenefitAssignment(_, _, x)
             | Self::PackageOffer(x)
+            | Self::NameClaim(x)
             | Self::Offer(_, x) => x,
             Self::Operator => Uuid::nil(),
         }
@@ -291,6 +297,7 @@ impl fmt::Display for Name {
             Self::BenefitAssignment(a, b, x) => {
                 write!(f, "accounts/{a}/benefits/{b}/assignments/{x}")
             }
+            Self::NameClaim(c) => write!(f, "nameClaims/{c}"),
             Self::PackageOffer(p) => write!(f, "packageOffers/{p}"),
         }
     }

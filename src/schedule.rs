@@ -219,6 +219,18 @@ const JOBS: &[Job] = &[
         run: |tx| Box::pin(crate::account::hand_over(tx)),
     },
     Job {
+        name: "go-on-with-name-claims",
+        every_us: MINUTE_US,
+        needed: Some("SELECT 1 AS one FROM name_claims WHERE due_time IS NOT NULL LIMIT 1"),
+        run: |tx| Box::pin(crate::account::go_on_with_name_claims(tx)),
+    },
+    Job {
+        name: "end-name-claims",
+        every_us: 10 * MINUTE_US,
+        needed: Some("SELECT 1 AS one FROM name_claims WHERE state <= 4 LIMIT 1"),
+        run: |tx| Box::pin(crate::account::end_name_claims(tx)),
+    },
+    Job {
         name: "purge-links",
         every_us: 10 * MINUTE_US,
         needed: None,

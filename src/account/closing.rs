@@ -1,4 +1,5 @@
-//! AccountService, the end of an account (ACC-13): by its owner or the operator. Its seller ID and publisher name stay its own for ever.
+//! AccountService, the end of an account (ACC-13): by its owner or the operator. Its seller ID and publisher name stay its own for ever, unless
+//! somebody wins a claim on the name (ACC-12).
 
 use sea_orm::{ActiveModelTrait, EntityTrait, FromQueryResult, IntoActiveModel, Set, Value};
 use uuid::Uuid;
@@ -7,7 +8,7 @@ use super::{
     draft,
     enrolment::state_changed,
     entity::account::{Entity, Model},
-    program, step, wire,
+    name_claim, program, step, wire,
 };
 use crate::{
     access::{
@@ -80,11 +81,12 @@ pub async fn close_account(
     row.version = Set(old.version + 1);
     let row: Model = row.update(tx.db()).await?;
     state_changed(tx, &old, &row);
+    name_claim::holder_ended(tx, id).await?;
     tx.emit(
         Event::new("entente.account.v1.AccountClosed", Name::Account(id))
             .with("seller_id", row.seller_id.clone()),
     );
-    for to in everybody(tx, &row).await? {
+    for to in people(tx, &row).await? {
         let values = [
             ("publisher", row.publisher_display_name.clone()),
             ("account", Name::Account(id).to_string()),
@@ -100,8 +102,8 @@ struct Told {
 }
 
 /// Addresses of the primary contact, the owner and the managers.
-async fn everybody(tx: &Tx, row: &Model) -> Result<Vec<String>> {
-    let mut all = people(tx, row.id).await?;
+pub(super) async fn people(tx: &Tx, row: &Model) -> Result<Vec<String>> {
+    let mut all = run_by(tx, row.id).await?;
     let contact = super::profile::Profile::from_stored(&row.profile).primary_contact;
     all.extend(contact.map(|c| c.email).filter(|email| !email.is_empty()));
     all.sort_unstable();
@@ -110,7 +112,7 @@ async fn everybody(tx: &Tx, row: &Model) -> Result<Vec<String>> {
 }
 
 /// Addresses of the owner and the managers of an account.
-pub(super) async fn people(tx: &Tx, account: Uuid) -> Result<Vec<String>> {
+pub(super) async fn run_by(tx: &Tx, account: Uuid) -> Result<Vec<String>> {
     // A personal identity's address is its name.
     let sql = "SELECT CASE WHEN u.kind = 3 THEN u.user_name ELSE u.recovery_email END AS email \
                FROM grants g JOIN users u ON u.id = g.principal_id AND u.state = $1 \

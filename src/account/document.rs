@@ -3,7 +3,7 @@
 
 use sea_orm::EntityTrait as _;
 
-use super::{entity::account, review};
+use super::{entity::account, name_claim, review};
 pub use crate::document::{Model, Subject, SubjectKind, attach, of_subject};
 use crate::{
     access::{account_state, roles::Permission, scope::Proof},
@@ -102,8 +102,10 @@ pub async fn download_document(
     let row = row
         .filter(|_| kind.is_some())
         .ok_or_else(|| Error::denied(demanded))?;
-    if let (Some(SubjectKind::Review), Some(id)) = (kind, row.attached_id) {
-        review::demand_sight(rd, id).await?;
+    match (kind, row.attached_id) {
+        (Some(SubjectKind::Review), Some(id)) => review::demand_sight(rd, id).await?,
+        (Some(SubjectKind::NameClaim), Some(id)) => name_claim::demand_sight(rd, id).await?,
+        _ => {}
     }
     Ok(Download {
         looked_at: row.name(),

@@ -130,6 +130,7 @@ pub async fn create_account(
     let row = insert(tx, &account, &membership).await?;
     let name = Name::Account(row.id);
     grants::associate(tx, row.id, opening.tenant).await?;
+    publisher_name::claim(tx, row.id, &row.publisher_display_name).await?;
     give(
         tx,
         row.id,
@@ -297,7 +298,6 @@ async fn insert(
     row.opened_by = tx.caller().name();
     tx.insert(row.clone()).await?;
     tx.open_scope(ScopeKey::Account(id)).await?;
-    publisher_name::claim(tx, id, &row.publisher_display_name).await?;
     let mut used = membership.clone().into_active_model();
     used.account_id = Set(Some(id));
     used.update_time = Set(now);

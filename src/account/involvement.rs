@@ -140,7 +140,8 @@ struct Tie {
 const PERSON: &[(&str, sql::Type)] = &[("r", sql::Type::Id), ("p", sql::Type::Id)];
 const EMAIL: &[(&str, sql::Type)] = &[("r", sql::Type::Id), ("e", sql::Type::Text)];
 
-/// Which of these reviewers are tied to which of these accounts, or were lately: account and reviewer. A fixed number of statements.
+/// Which of these reviewers are tied to which of these accounts, or were lately: account and reviewer. A tenant, or a personal identity, by its
+/// ID, is taken for a company too, where somebody has no account yet. A fixed number of statements.
 pub(super) async fn involved<C: ConnectionTrait>(
     db: &C,
     accounts: &[Uuid],
@@ -233,7 +234,7 @@ fn ties<C: ConnectionTrait>(db: &C) -> String {
          UNION SELECT g.scope_id, c.r FROM ({users}) c CROSS JOIN group_rights g \
          WHERE g.user_id = c.id AND g.scope_kind = 2 AND g.scope_id IN ({accounts}) \
          UNION SELECT s.account_id, c.r FROM ({users}) c CROSS JOIN users u JOIN ({tenants}) s ON s.tenant_id = u.tenant_id \
-         WHERE u.id = c.id AND u.kind = 2 AND u.state <> 3 \
+         WHERE u.id = c.id AND (u.kind = 2 OR s.account_id = s.tenant_id) AND u.state <> 3 \
          UNION SELECT s.account_id, y.r FROM ({tenants}) s CROSS JOIN ({y}) y CROSS JOIN users u \
          WHERE u.tenant_id = s.tenant_id AND u.user_name_fold = y.e AND u.state <> 3 \
          UNION SELECT s.account_id, f.r FROM ({former}) f JOIN ({places}) s ON f.scope_kind = s.k AND f.scope_id = s.i \
@@ -241,16 +242,18 @@ fn ties<C: ConnectionTrait>(db: &C) -> String {
          WHERE c.account_id IN ({accounts}) AND c.end_time > $4 \
          UNION SELECT o.account_id, y.r FROM ownerships o JOIN ({y}) y ON y.e = o.email_fold WHERE o.account_id IN ({accounts}) AND o.state <= 3 \
          UNION SELECT o.account_id, x.r FROM ownerships o JOIN ({x}) x ON x.p = o.identity_id WHERE o.account_id IN ({accounts}) AND o.state <= 3 \
-         UNION SELECT n.account_id, y.r FROM network_memberships n JOIN ({y}) y ON y.e = lower(n.contact_email) WHERE n.account_id IN ({accounts})",
+         UNION SELECT n.account_id, y.r FROM network_memberships n JOIN ({y}) y ON y.e = lower(n.contact_email) WHERE n.account_id IN ({accounts}) \
+         UNION SELECT x.p, x.r FROM ({x}) x WHERE x.p IN ({accounts})",
         tenants = tenants(&accounts)
     )
 }
 
-/// The tenants of accounts, and those that were theirs lately.
+/// The tenants of accounts, and those that were theirs lately; a tenant is its own.
 fn tenants(accounts: &str) -> String {
     format!(
         "SELECT account_id, tenant_id FROM associations WHERE account_id IN ({accounts}) \
-         UNION SELECT account_id, tenant_id FROM former_tenants WHERE account_id IN ({accounts}) AND (end_time IS NULL OR end_time > $4)"
+         UNION SELECT account_id, tenant_id FROM former_tenants WHERE account_id IN ({accounts}) AND (end_time IS NULL OR end_time > $4) \
+         UNION SELECT id, id FROM tenants WHERE id IN ({accounts})"
     )
 }
 

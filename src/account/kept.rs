@@ -10,7 +10,7 @@ use crate::{error::Result, names::Name, store::sql};
 /// Names told of one person at most, of each kind.
 const MOST_NAMES: i64 = 1_000;
 
-/// The network membership of a personal identity, and the accounts that it owns, owned, or was invited to own.
+/// The network membership of a personal identity, its claims on publisher names, and the accounts that it owns, owned, or was invited to own.
 ///
 /// # Errors
 /// Those of the database.
@@ -20,6 +20,11 @@ pub async fn names_of_person<C: ConnectionTrait>(db: &C, identity: Uuid) -> Resu
     let values: [Value; 2] = [identity.into(), MOST_NAMES.into()];
     for row in sql::rows_of(db, sql, values).await? {
         names.push(Name::NetworkMembership(row.try_get("", "id")?));
+    }
+    let sql = "SELECT id FROM name_claims WHERE claimant_id = $1 ORDER BY create_time, id LIMIT $2";
+    let values: [Value; 2] = [identity.into(), MOST_NAMES.into()];
+    for row in sql::rows_of(db, sql, values).await? {
+        names.push(Name::NameClaim(row.try_get("", "id")?));
     }
     let sql = "SELECT account_id FROM ownerships WHERE identity_id = $1 \
                OR email_fold IN (SELECT user_name_fold FROM users WHERE id = $1) ORDER BY create_time LIMIT $2";

@@ -19,6 +19,7 @@ mod entity;
 mod involvement;
 mod kept;
 pub mod member;
+pub mod name_claim;
 pub mod network;
 mod ownership;
 mod postal_code;
@@ -40,6 +41,7 @@ pub(crate) use self::{
     benefit::{SEATS_OF_NOBODY, release_seats},
     draft::{remove_idle_drafts, tell_of_idle_drafts},
     involvement::{COUNT_US as TIES_COUNT_US, date_former_ties},
+    name_claim::{end_of_gone as end_name_claims, go_on as go_on_with_name_claims},
     registered::{WAITING as AT_REGISTER, ask_register, without_register},
     step::{PROVEN_LATER, activate_verified, reject_unappealed, verify_by_domain},
 };
@@ -185,8 +187,8 @@ pub async fn import_account(
     tx.insert(row.clone()).await?;
     let scope = ScopeKey::Account(id);
     tx.open_scope(scope).await?;
-    publisher_name::claim(tx, id, &row.publisher_display_name).await?;
     grants::associate(tx, id, tenant_id).await?;
+    publisher_name::claim(tx, id, &row.publisher_display_name).await?;
     let set = grants::Set::of_roles(MANAGER | ADMIN_AGENT);
     grants::set(tx, scope, manager, set, grants::By::Caller).await?;
     let null = || serde_json::Value::Null;

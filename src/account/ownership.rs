@@ -334,6 +334,7 @@ async fn ask_for_consent(tx: &mut Tx, row: &Account, tie: &Model) -> Result<()> 
             submitter: inviter(tie).name(),
             note: format!("{} is to own the account.", tie.email),
             not_by: None,
+            other: None,
         };
         review::open(tx, opened).await?;
         return Ok(());

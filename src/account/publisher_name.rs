@@ -2,15 +2,17 @@
 //! others.
 //!
 //! A name has keys, one row each, whose primary key settles two at once. Two names are the same if they share a key: letter case, width and
-//! spaces apart, or as they look, both as written and in small letters. A closed account keeps its keys, so its name is never given again.
+//! spaces apart, or as they look, both as written and in small letters. A closed account keeps its keys, so its name is never given again,
+//! but to who won a claim on it (ACC-12): keys are an account's, or kept for a claim, whose claimant alone takes them.
 
 use std::collections::BTreeSet;
 
-use sea_orm::Value;
+use sea_orm::{FromQueryResult, Value};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_security::skeleton;
 use uuid::Uuid;
 
+use super::name_claim;
 use crate::{
     app::{Read, Tx},
     document::content,
@@ -60,22 +62,41 @@ pub enum Hindrance {
     Reserved,
 }
 
-fn texts(keys: &BTreeSet<String>) -> Value {
+pub(super) fn texts(keys: &BTreeSet<String>) -> Value {
     serde_json::json!(keys).to_string().into()
+}
+
+/// Who has keys of a name: an account, or a claim that they are kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromQueryResult)]
+pub(super) struct Holder {
+    /// The account.
+    pub account_id: Option<Uuid>,
+    /// The claim.
+    pub kept_for: Option<Uuid>,
+}
+
+/// Who has keys of these; two at most, since a name has no more.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn holders<C: sea_orm::ConnectionTrait>(
+    db: &C,
+    keys: &BTreeSet<String>,
+) -> Result<Vec<Holder>> {
+    let sql = format!(
+        "SELECT DISTINCT account_id, kept_for FROM publisher_names WHERE skeleton IN ({}) ORDER BY account_id, kept_for",
+        sql::in_texts(db, 1)
+    );
+    sql::all::<Holder, _>(db, sql, [texts(keys)]).await
 }
 
 async fn hindrance<C: sea_orm::ConnectionTrait>(
     db: &C,
-    account: Option<Uuid>,
     name: &str,
+    is_free: impl Fn(&Holder) -> bool,
 ) -> Result<Option<Hindrance>> {
     let keys = keys(name);
-    let sql = format!(
-        "SELECT 1 AS one FROM publisher_names WHERE skeleton IN ({}) AND account_id <> $2 LIMIT 1",
-        sql::in_texts(db, 1)
-    );
-    let values: [Value; 2] = [texts(&keys), account.unwrap_or_default().into()];
-    if sql::row(db, sql, values).await?.is_some() {
+    if !holders(db, &keys).await?.iter().all(is_free) {
         return Ok(Some(Hindrance::Taken));
     }
     let sql = format!(
@@ -86,21 +107,54 @@ async fn hindrance<C: sea_orm::ConnectionTrait>(
     Ok(reserved.map(|_| Hindrance::Reserved))
 }
 
-/// What keeps a name from being taken now; None if it is free.
+/// What keeps a name from being taken now; None if it is free, or kept for a claim of the caller's or its tenant's.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn look_up(rd: &Read, name: &str) -> Result<Option<Hindrance>> {
-    hindrance(rd.db(), None, name).await
+    let mut kept = Vec::new();
+    for holder in holders(rd.db(), &keys(name)).await? {
+        if let Some(claim) = holder.kept_for
+            && name_claim::is_callers(rd, claim).await?
+        {
+            kept.push(claim);
+        }
+    }
+    let is_free = |holder: &Holder| holder.kept_for.is_some_and(|claim| kept.contains(&claim));
+    hindrance(rd.db(), name, is_free).await
 }
 
-/// Gives an account a name in place of the one it had; an empty one frees that.
+/// Whether the operator keeps a name, whoever has it.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn reserved(tx: &Tx, name: &str) -> Result<bool> {
+    let found = hindrance(tx.db(), name, |_| true).await?;
+    Ok(found == Some(Hindrance::Reserved))
+}
+
+/// Gives an account a name in place of the one it had; an empty one frees that. The account and its tenants are there, so that a name that is
+/// kept for one of these is found. Where the name before was claimed, it is kept for the claimant.
 ///
 /// # Errors
 /// `PUBLISHER_NAME_TAKEN`, `PUBLISHER_NAME_RESERVED`.
 pub async fn claim(tx: &mut Tx, account: Uuid, name: &str) -> Result<()> {
+    let mut kept = Vec::new();
+    let mut wanted = BTreeSet::new();
     if !name.is_empty() {
-        let (reason, text) = match hindrance(tx.db(), Some(account), name).await? {
+        wanted = keys(name);
+        for holder in holders(tx.db(), &wanted).await? {
+            if let Some(claim) = holder.kept_for
+                && name_claim::may_take(tx, claim, account).await?
+            {
+                kept.push(claim);
+            }
+        }
+        let is_free = |holder: &Holder| {
+            holder.account_id == Some(account)
+                || holder.kept_for.is_some_and(|claim| kept.contains(&claim))
+        };
+        let (reason, text) = match hindrance(tx.db(), name, is_free).await? {
             None => (Reason::Unspecified, ""),
             Some(Hindrance::Taken) => (Reason::PublisherNameTaken, "is that of another account"),
             Some(Hindrance::Reserved) => (Reason::PublisherNameReserved, "is reserved for others"),
@@ -113,12 +167,13 @@ pub async fn claim(tx: &mut Tx, account: Uuid, name: &str) -> Result<()> {
             ));
         }
     }
+    name_claim::renaming(tx, account, &wanted).await?;
     let sql = "DELETE FROM publisher_names WHERE account_id = $1";
     sql::execute(tx.db(), sql, [account.into()]).await?;
-    if name.is_empty() {
-        return Ok(());
+    for claim in kept {
+        name_claim::taken(tx, claim).await?;
     }
-    for key in keys(name) {
+    for key in wanted {
         let sql = "INSERT INTO publisher_names (skeleton, account_id) VALUES ($1, $2)";
         let values: [Value; 2] = [key.into(), account.into()];
         sql::execute(tx.db(), sql, values).await?;

@@ -6,6 +6,7 @@ use sea_orm::{ConnectionTrait, Value};
 use super::{
     agreement,
     entity::{account::Model, verification_step},
+    name_claim,
     profile::{self, Profile},
     step, wire,
 };
@@ -18,11 +19,12 @@ use crate::{
     directory::address,
     env::Micros,
     error::{Language, Result},
+    names::Name,
     proto::{
-        access::{AgreementKind, Program},
+        access::{AccountAct, AgreementKind, Program},
         account::{
-            AccountState, Requirement, RequirementBlock, RequirementCode, VerificationStepKind,
-            VerificationStepState,
+            AccountState, NameClaimState, Requirement, RequirementBlock, RequirementCode,
+            VerificationStepKind, VerificationStepState,
         },
     },
     store::{scope_key::ScopeKey, sql, time::timestamp},
@@ -36,6 +38,7 @@ const CONFIRM_APPROVAL: &str = "entente.account.v1.VerificationService/ConfirmAp
 const RESEND: &str = "entente.account.v1.VerificationService/ResendVerificationMail";
 const SUBMIT_STEP: &str = "entente.account.v1.VerificationService/SubmitStep";
 const APPEAL: &str = "entente.account.v1.VerificationService/AppealDecision";
+const ANSWER_CLAIM: &str = "entente.account.v1.NameClaimService/AnswerNameClaim";
 const ADD_MEMBERS: &str = "entente.account.v1.MemberService/AddMembers";
 
 /// All that an account has to do, what is urgent first: overdue agreements, those with a date, then what its enrolment lacks.
@@ -50,6 +53,7 @@ pub async fn of_account<C: ConnectionTrait>(
     now: Micros,
 ) -> Result<Vec<Requirement>> {
     let mut all = agreements(db, row, language, now).await?;
+    all.extend(of_name_claim(db, row, language).await?);
     if row.state == AccountState::Draft as i64 {
         for field in profile::missing(&wire::account(row)) {
             all.push(Requirement {
@@ -87,6 +91,48 @@ pub async fn of_account<C: ConnectionTrait>(
     }
     all.extend(of_steps(db, app, row, language, now).await?);
     Ok(all)
+}
+
+/// What a claim on the publisher name waits for: an answer, or another name (ACC-12). Both in every state of the account; what UpdateAccount
+/// doesn't do then, answering does.
+async fn of_name_claim<C: ConnectionTrait>(
+    db: &C,
+    row: &Model,
+    language: Language,
+) -> Result<Option<Requirement>> {
+    let Some(claim) = name_claim::on_its_way(db, row.id).await? else {
+        return Ok(None);
+    };
+    let found = if claim.state == NameClaimState::AwaitingAnswer as i64 {
+        Requirement {
+            code: RequirementCode::NameClaimAnswer as i32,
+            text: language.requirement("NAME_CLAIM_ANSWER", &[]),
+            detail: claim.statement.clone(),
+            blocks: RequirementBlock::PublisherName as i32,
+            deadline: timestamp(claim.answer_until),
+            method: ANSWER_CLAIM.to_owned(),
+            ..Requirement::default()
+        }
+    } else if claim.state == NameClaimState::Granted as i64 {
+        let manages = account_state::allows(row.state, AccountAct::Manage);
+        let method = if manages { UPDATE } else { ANSWER_CLAIM };
+        Requirement {
+            code: RequirementCode::Rename as i32,
+            text: language.requirement("RENAME", &[]),
+            detail: claim.reason.clone(),
+            blocks: RequirementBlock::Account as i32,
+            deadline: claim.rename_until.and_then(timestamp),
+            method: method.to_owned(),
+            field: "publisher_display_name".to_owned(),
+            ..Requirement::default()
+        }
+    } else {
+        return Ok(None);
+    };
+    Ok(Some(Requirement {
+        name_claim: Name::NameClaim(claim.id).to_string(),
+        ..found
+    }))
 }
 
 /// What the steps of a verification wait for, of accounts that are being verified, for the first time or anew; of suspended ones what can be

@@ -124,6 +124,8 @@ pub(crate) struct Opened {
     pub note: String,
     /// The reviewer who decided what is appealed against.
     pub not_by: Option<Uuid>,
+    /// Another side, if there is one: an account, a tenant, or a person. Whoever is tied to it doesn't handle the review either.
+    pub other: Option<Uuid>,
 }
 
 /// Puts something into the queue. What is open already waits again, with what is said of it now.
@@ -133,7 +135,14 @@ pub(crate) struct Opened {
 pub(crate) async fn open(tx: &mut Tx, new: Opened) -> Result<Model> {
     let now = tx.now();
     let operator = tx.app().operator_tenant();
-    let is_operators = grants::is_associated(tx.db(), new.account, operator).await?;
+    let is_operators = grants::is_associated(tx.db(), new.account, operator).await?
+        || match new.other {
+            Some(other) => {
+                Name::parse(&new.submitter).is_some_and(|s| s.scope() == ScopeKey::Tenant(operator))
+                    || grants::is_associated(tx.db(), other, operator).await?
+            }
+            None => false,
+        };
     let approvals_needed = if is_operators { 2 } else { 1 };
     let row = match find_open(tx.db(), new.kind, new.subject).await? {
         Some(row) => {
@@ -174,6 +183,7 @@ pub(crate) async fn open(tx: &mut Tx, new: Opened) -> Result<Model> {
                 create_time: now,
                 update_time: now,
                 version: 1,
+                other_id: new.other,
             };
             tx.insert(row.clone()).await?;
             row
@@ -379,6 +389,11 @@ fn excluded(row: &Model) -> BTreeSet<Uuid> {
         .collect()
 }
 
+/// The companies that a review is about: the account, and the other side if there is one.
+fn sides(row: &Model) -> impl Iterator<Item = Uuid> {
+    [Some(row.account_id), row.other_id].into_iter().flatten()
+}
+
 /// Who of the reviewers is tied to the companies of some reviews.
 struct Ties {
     reviewers: Vec<Uuid>,
@@ -399,7 +414,7 @@ impl Ties {
         if let Some(also) = also.filter(|id| !reviewers.contains(id)) {
             asked.extend(Reviewer::by_id(db, app, also, now).await?);
         }
-        let accounts: BTreeSet<Uuid> = rows.iter().map(|row| row.account_id).collect();
+        let accounts: BTreeSet<Uuid> = rows.iter().flat_map(|row| sides(row)).collect();
         let accounts: Vec<Uuid> = accounts.into_iter().collect();
         let tied = involvement::involved(db, &accounts, &asked, now).await?;
         Ok(Self { reviewers, tied })
@@ -408,8 +423,13 @@ impl Ties {
     /// Whether no active reviewer may handle an open review.
     fn leave_nobody(&self, row: &Model) -> bool {
         let excluded = excluded(row);
-        let may = |id: &Uuid| !excluded.contains(id) && !self.tied.contains(&(row.account_id, *id));
+        let may = |id: &Uuid| !excluded.contains(id) && !self.ties(row, *id);
         !row.decided && !self.reviewers.iter().any(may)
+    }
+
+    /// Whether somebody is tied to a side of a review.
+    fn ties(&self, row: &Model, reviewer: Uuid) -> bool {
+        sides(row).any(|side| self.tied.contains(&(side, reviewer)))
     }
 }
 
@@ -440,7 +460,8 @@ async fn demand_uninvolved<C: ConnectionTrait>(
     let is_out = excluded(row).contains(&me) || {
         let own = Reviewer::by_id(db, app, me, now).await?;
         let own: Vec<Reviewer> = own.into_iter().collect();
-        let found = involvement::involved(db, &[row.account_id], &own, now).await?;
+        let sides: Vec<Uuid> = sides(row).collect();
+        let found = involvement::involved(db, &sides, &own, now).await?;
         !found.is_empty()
     };
     if !is_out {
@@ -564,7 +585,7 @@ pub async fn list_reviews(
     let unhandled = unhandled.map(|row| row.id).collect();
     let mut reviews = with_companies(rd.db(), rd.app(), &rows, &unhandled, rd.now()).await?;
     for (review, row) in reviews.iter_mut().zip(&rows) {
-        if ties.tied.contains(&(row.account_id, me)) {
+        if ties.ties(row, me) {
             withhold(review);
         }
     }
@@ -576,7 +597,7 @@ pub async fn list_reviews(
     })
 }
 
-/// Those of these accounts that the caller is tied to, or was lately: its own company's matters are told to nobody (VER-6).
+/// Those of these accounts, or other sides, that the caller is tied to, or was lately: its own company's matters are told to nobody (VER-6).
 ///
 /// # Errors
 /// `PEOPLE_ONLY`; those of the database.
@@ -629,10 +650,7 @@ pub async fn get_review(rd: &Read, _scope: OperatorScope, req: GetReviewRequest)
     let row = by_name(rd.db(), &req.name).await?;
     if row.decided {
         // Whoever decided it may read it on; whoever is tied to the company, never.
-        if !tied_to(rd, std::iter::once(row.account_id))
-            .await?
-            .is_empty()
-        {
+        if !tied_to(rd, sides(&row)).await?.is_empty() {
             return Err(Error::refused(Reason::ReviewerInvolved));
         }
     } else {
@@ -645,7 +663,14 @@ pub async fn get_review(rd: &Read, _scope: OperatorScope, req: GetReviewRequest)
     let mut all = shown(rd.db(), rd.app(), std::slice::from_ref(&row), rd.now()).await?;
     let mut review = all.pop().ok_or_else(|| missing(&req.name))?;
     review.company = company.map(|c| wire::reviewed_company(&c));
-    let documents = document::of_subject(rd.db(), SubjectKind::Review, row.id).await?;
+    let evidence = match (
+        row.kind == ReviewKind::NameClaim as i64,
+        Name::parse(&row.subject),
+    ) {
+        (true, Some(Name::NameClaim(claim))) => (SubjectKind::NameClaim, claim),
+        _ => (SubjectKind::Review, row.id),
+    };
+    let documents = document::of_subject(rd.db(), evidence.0, evidence.1).await?;
     review.documents = documents.iter().map(document::Model::receipt).collect();
     Ok(review)
 }

@@ -60,6 +60,14 @@ pub async fn reinstate_account(
     } = req;
     let old = locked(tx, &name).await?;
     update::check_etag(&etag, old.version)?;
+    reinstate(tx, old).await
+}
+
+/// Gives a suspended account the state back that it had.
+///
+/// # Errors
+/// `WRONG_STATE`; those of the database.
+pub(super) async fn reinstate(tx: &mut Tx, old: Model) -> Result<Account> {
     if old.state != AccountState::Suspended as i64 {
         return Err(account_state::wrong_state(old.state));
     }
@@ -84,7 +92,11 @@ async fn locked(tx: &mut Tx, name: &str) -> Result<Model> {
         .ok_or_else(missing)
 }
 
-async fn change(tx: &mut Tx, old: Model, state: i64, reason: String) -> Result<Account> {
+/// Brings an account into a state, for a reason where it is suspended, and tells.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn change(tx: &mut Tx, old: Model, state: i64, reason: String) -> Result<Account> {
     let mut row = old.clone().into_active_model();
     row.state_before = Set(old.state);
     row.state = Set(state);

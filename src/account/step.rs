@@ -18,6 +18,7 @@ use super::{
         account::{self, Model},
         verification_step::{self as step, Column, Entity},
     },
+    name_claim,
     profile::{Person, Profile},
     program, registered, requirement, review, verification,
 };
@@ -380,7 +381,7 @@ async fn tell_all(
         ("account", Name::Account(row.id).to_string()),
     ];
     values.extend(more.iter().cloned());
-    for to in closing::people(tx, row.id).await? {
+    for to in closing::run_by(tx, row.id).await? {
         if to.to_lowercase() != contact {
             mail::queue(tx, template, &to, Name::Account(row.id), &values).await?;
         }
@@ -448,6 +449,7 @@ async fn reject(tx: &mut Tx, row: &Model, reason: &str) -> Result<()> {
     let changed: Model = changed.update(tx.db()).await?;
     state_changed(tx, row, &changed);
     give_up(tx, row.id).await?;
+    name_claim::holder_ended(tx, row.id).await?;
     program::end_all(tx, &changed).await?;
     let values = [("reason", reason.to_owned())];
     tell_all(tx, &changed, Template::AccountRejected, &values).await

@@ -62,6 +62,7 @@ async fn bring(tx: &mut Tx, row: &Model, brought: Brought) -> Result<Verificatio
             submitter: tx.caller().name(),
             note,
             not_by,
+            other: None,
         },
     )
     .await?;

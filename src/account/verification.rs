@@ -252,7 +252,7 @@ async fn disown(tx: &mut Tx, row: &Model) -> Result<()> {
         told.extend(super::enrolment::address_of(tx, who).await?);
     }
     if row.opened_by.is_empty() {
-        told.extend(closing::people(tx, row.id).await?);
+        told.extend(closing::run_by(tx, row.id).await?);
     }
     told.sort_unstable();
     told.dedup();

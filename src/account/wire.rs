@@ -722,6 +722,7 @@ pub fn review(
         create_time,
         update_time,
         version,
+        other_id: _,
     } = row;
     let state = super::review::state_at(row, now);
     let is_claimed = state == ReviewState::Claimed as i64;

@@ -94,11 +94,25 @@ pub enum Template {
     RecoveryAnnouncedAgain,
     /// To the address that was proven in a case of recovery, with the link.
     RecoveryLink,
+    /// To the people of an account whose publisher name somebody claims.
+    NameClaimFiled,
+    /// To both sides of a claim on a publisher name that was refused.
+    NameClaimRefused,
+    /// To whoever claimed a publisher name that another account has to give up.
+    NameClaimGranted,
+    /// To the people of an account that has to give up its publisher name.
+    NameClaimLost,
+    /// To the people of an account that is suspended, since it hasn't given up its publisher name.
+    NameClaimOverdue,
+    /// To whoever claimed a publisher name that is free now.
+    NameClaimKept,
+    /// To both sides of a claim on a publisher name that ended without one who takes the name.
+    NameClaimEnded,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 45] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -137,6 +151,13 @@ impl Template {
         Self::RecoveryAnnounced,
         Self::RecoveryAnnouncedAgain,
         Self::RecoveryLink,
+        Self::NameClaimFiled,
+        Self::NameClaimRefused,
+        Self::NameClaimGranted,
+        Self::NameClaimLost,
+        Self::NameClaimOverdue,
+        Self::NameClaimKept,
+        Self::NameClaimEnded,
     ];
 
     /// Its name, as in files and in lists.
@@ -181,6 +202,13 @@ impl Template {
             Self::RecoveryAnnounced => "recovery_announced",
             Self::RecoveryAnnouncedAgain => "recovery_announced_again",
             Self::RecoveryLink => "recovery_link",
+            Self::NameClaimFiled => "name_claim_filed",
+            Self::NameClaimRefused => "name_claim_refused",
+            Self::NameClaimGranted => "name_claim_granted",
+            Self::NameClaimLost => "name_claim_lost",
+            Self::NameClaimOverdue => "name_claim_overdue",
+            Self::NameClaimKept => "name_claim_kept",
+            Self::NameClaimEnded => "name_claim_ended",
         }
     }
 }

@@ -54,6 +54,13 @@ const SOURCES: &[(&str, &str)] = sources![
     "recovery_announced",
     "recovery_announced_again",
     "recovery_link",
+    "name_claim_filed",
+    "name_claim_refused",
+    "name_claim_granted",
+    "name_claim_lost",
+    "name_claim_overdue",
+    "name_claim_kept",
+    "name_claim_ended",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -166,6 +173,9 @@ mod tests {
             "reason",
             "from",
             "role",
+            "claim",
+            "claimed",
+            "statement",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

@@ -77,6 +77,7 @@ pub async fn submit_offer(
         submitter: tx.caller().name(),
         note: req.note,
         not_by: None,
+        other: None,
     };
     let review = review::open(tx, opened).await?;
     let subject = Subject {

@@ -75,6 +75,13 @@ const UNIQUES: &[Unique] = &[
         text: "is that of another account",
     },
     Unique {
+        index: "name_claims_open",
+        columns: "name_claims.holder_id",
+        reason: Reason::NameClaimOpen,
+        field: "name_claim.publisher_display_name",
+        text: "is claimed already",
+    },
+    Unique {
         index: "reserved_name_keys_pkey",
         columns: "reserved_name_keys.skeleton",
         reason: Reason::ResourceExists,

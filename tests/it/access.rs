@@ -446,6 +446,8 @@ pub async fn world(site: &Site) -> World {
     let evidence = crate::documents::evidence(site, &mia.caller, &home).await;
     let offer = create(&mia.caller, &home, app_offer("Tool")).await.unwrap();
     let case = crate::recovery_cases::opened(site, &contoso.name, &contoso.admin.name).await;
+    let claimed = crate::name_claims::filed(&callers["identity"], &ida.name, "", "Contoso").await;
+    let claimed = claimed.unwrap().name;
     let names = named(&contoso.name, &target, &app, &key, &home, &staff, &mail)
         .with("entente.dev/RecoveryCase", &case)
         .with("OpenRecoveryCase.recovery_case.reopens", "")
@@ -454,6 +456,7 @@ pub async fn world(site: &Site) -> World {
         .with("UploadDocument.parent", &home)
         .with("entente.dev/ReservedName", &reserved)
         .with("entente.dev/Review", &review)
+        .with("entente.dev/NameClaim", &claimed)
         .with("entente.dev/Domain", &named_domain)
         .with("CreateDomain.domain.domain_name", "new.example")
         .with("ImportAccount.account.publisher_display_name", "Newcomer")
@@ -565,6 +568,7 @@ pub async fn world(site: &Site) -> World {
     .with("AcceptInvitation.token", &token)
     .with("entente.dev/ReservedName", &reserved)
     .with("entente.dev/Review", &review)
+    .with("entente.dev/NameClaim", &claimed)
     .with("entente.dev/Domain", &their_domain)
     .with("CreateDomain.domain.domain_name", "new.example")
     .with("entente.dev/Document", &evidence)

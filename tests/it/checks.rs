@@ -87,6 +87,7 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
         }
         "UndeleteTenant" => (vec![by_itself("tenant")], nameless()),
         "StopRecoveryCase" => (vec![by_itself("recovery_case")], nameless()),
+        "AnswerNameClaim" => (vec![by_itself("text")], nameless()),
         "OpenRecoveryCase" => {
             let owner = Fault {
                 path: "recovery_case.role",

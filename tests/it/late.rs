@@ -94,6 +94,16 @@ fn occasion(
         // A membership of the network that is somebody else's.
         "GetMembership" | "UpdateMembership" => ("manager", Vec::new()),
         "CreateTenant" => ("identity", Vec::new()),
+        "CreateNameClaim" => {
+            let account = Value::String(world.names.0["entente.dev/Account"].clone());
+            ("manager", vec![("name_claim.account", account)])
+        }
+        "ListNameClaims" => {
+            let account = Value::String(world.names.0["entente.dev/Account"].clone());
+            ("manager", vec![("account", account)])
+        }
+        // One who is of neither side.
+        "GetNameClaim" => ("plain", Vec::new()),
         "DownloadDocument" => ("reviewer", Vec::new()),
         other => panic!("say here who calls {other} so that it makes its late demand"),
     }

@@ -38,6 +38,7 @@ mod late;
 mod mails;
 mod members;
 mod model;
+mod name_claims;
 mod network;
 mod offers;
 mod ownership;

@@ -88,7 +88,7 @@ async fn tour_of_the_readme_works_as_written() {
     run(first_tour()).await;
 }
 
-// proves COM-19, NET-1, ACC-1, VER-1, VER-7, OFR-1, AGR-5
+// proves COM-19, NET-1, ACC-1, ACC-12, VER-1, VER-7, OFR-1, AGR-5
 #[tokio::test]
 async fn tour_of_accounts_goes_on_where_the_first_one_ends() {
     let mut tours = first_tour();

@@ -10,6 +10,7 @@ pub mod benefit_assignment;
 pub mod charge;
 pub mod competency;
 pub mod member;
+pub mod name_claim;
 pub mod network_membership;
 pub mod ownership;
 pub mod package;

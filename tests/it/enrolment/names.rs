@@ -29,7 +29,7 @@ pub async fn reserve(caller: &Caller, display_name: &str) -> Result<ReservedName
     done.map(Response::into_inner)
 }
 
-async fn availability(caller: &Caller, name: &str) -> Availability {
+pub async fn availability(caller: &Caller, name: &str) -> Availability {
     let request = CheckPublisherNameRequest {
         publisher_display_name: name.to_owned(),
     };
