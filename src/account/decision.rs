@@ -17,9 +17,7 @@ use crate::{
 pub(crate) fn check_decide_review(req: &DecideReviewRequest, v: &mut Violations) {
     match req.decision() {
         ReviewDecision::Withdrawn => v.also("decision", "is nobody's to take"),
-        ReviewDecision::Reject if req.reason.trim().is_empty() => {
-            v.also("reason", "is needed to reject");
-        }
+        _ if req.reason.trim().is_empty() => v.also("reason", "is needed"),
         _ => {}
     }
 }
@@ -33,7 +31,7 @@ fn step_of(row: &super::entity::review::Model) -> Result<(Kind, bool)> {
 ///
 /// # Errors
 /// `NOT_FOUND`, `REVIEW_NOT_CLAIMED`, `REVIEWER_INVOLVED`, `NO_OTHER_REVIEWER`, `WRONG_STATE`, `ETAG_MISMATCH`, `PEOPLE_ONLY`; `INVALID_ARGUMENT` for a
-/// rejection without a reason, and for kinds that have a method of their own.
+/// decision without a reason, and for kinds that have a method of their own.
 pub async fn decide_review(
     tx: &mut Tx,
     _scope: OperatorScope,

@@ -29,6 +29,8 @@ use crate::{
 
 /// Admins who are asked.
 const MOST_ADMINS_ASKED: i64 = 50;
+/// Drafts that its mail names.
+const MOST_DRAFTS_NAMED: i64 = 20;
 /// A draft that nobody touched for so long is told of.
 const IDLE_US: Micros = 90 * DAY_US;
 /// So long after that it is removed.
@@ -70,9 +72,11 @@ pub async fn ask_global_admin(
         GLOBAL_ADMIN.into(),
         MOST_ADMINS_ASKED.into(),
     ];
+    let drafts = drafts_of(tx, who.tenant).await?;
     for admin in sql::all::<Admin, _>(tx.db(), sql, values).await? {
         let values = [
             ("name", admin.display_name),
+            ("drafts", drafts.clone()),
             ("by", by.clone()),
             ("organisation", tenant.display_name.clone()),
             ("origin", tx.app().config.public_origin.clone()),
@@ -89,6 +93,33 @@ pub async fn ask_global_admin(
         .with("asked_by", who.name()),
     );
     Ok(AskGlobalAdminResponse {})
+}
+
+#[derive(FromQueryResult)]
+struct Draft {
+    id: Uuid,
+    publisher_display_name: String,
+}
+
+/// The drafts of a tenant, as a mail names them: those touched last, each with its publisher name if it has one.
+async fn drafts_of(tx: &Tx, tenant: Uuid) -> Result<String> {
+    let sql = "SELECT a.id, a.publisher_display_name FROM associations s JOIN accounts a ON a.id = s.account_id \
+               WHERE s.tenant_id = $1 AND a.state = 2 ORDER BY a.update_time DESC, a.id LIMIT $2";
+    let values: [Value; 2] = [tenant.into(), MOST_DRAFTS_NAMED.into()];
+    let found = sql::all::<Draft, _>(tx.db(), sql, values).await?;
+    let named = found.iter().map(|draft| {
+        let name = Name::Account(draft.id);
+        match draft.publisher_display_name.as_str() {
+            "" => name.to_string(),
+            publisher => format!("{publisher} ({name})"),
+        }
+    });
+    let named: Vec<String> = named.collect();
+    Ok(if named.is_empty() {
+        "-".to_owned()
+    } else {
+        named.join(", ")
+    })
 }
 
 #[derive(FromQueryResult)]

@@ -32,14 +32,14 @@ use crate::{
     app::{Outside, Tx},
     check::Violations,
     directory,
-    error::{Error, Reason, Result},
+    error::{Error, Reason, Result, reason_name},
     names::Name,
     proto::{
         access::AgreementKind,
         account::{
             Account, AccountState, AccountType, AgreementConsent, CreateAccountRequest,
-            CreateAccountResponse, NewTenant, RequirementBlock, SubmitAccountRequest,
-            UpdateAccountRequest,
+            CreateAccountResponse, NewTenant, RequirementBlock, RequirementCode,
+            SubmitAccountRequest, UpdateAccountRequest,
         },
     },
     store::{list::fold, outbox::Event, scope_key::ScopeKey, sql, update},
@@ -48,12 +48,13 @@ use crate::{
 const JOIN: &str = "entente.account.v1.NetworkService/JoinNetwork";
 /// The ways to be, or to bring, a global admin.
 const WAYS: &str = "tenant_admin_token, new_tenant";
+const NEEDED: &str = "is needed to submit";
 
 // ---- opening
 
 pub(crate) fn check_create_account(req: &CreateAccountRequest, v: &mut Violations) {
     if let Some(account) = &req.account {
-        profile::check(account, "account", v);
+        profile::check_form(account, "account", v);
         profile::check_country(account, "account", v);
     }
     if let Some(new) = &req.new_tenant {
@@ -61,6 +62,22 @@ pub(crate) fn check_create_account(req: &CreateAccountRequest, v: &mut Violation
             v.also("new_tenant", "stands beside tenant_admin_token; give one");
         }
         directory::wire::check_new_admin(new.first_admin.as_ref(), "new_tenant.first_admin", v);
+    }
+    match &req.account {
+        Some(account) if !req.submit => profile::check(account, "account", v),
+        // What can't be submitted tells all that it lacks: here beside what is wrong with it, else with what only the data tells (`finish`).
+        Some(account) if !v.is_empty() => {
+            for field in profile::missing(account) {
+                v.also(format!("account.{field}"), NEEDED);
+            }
+            if req.agreement.is_none() {
+                v.also("agreement", NEEDED);
+            }
+            if !req.signatory_confirmed {
+                v.also("signatory_confirmed", NEEDED);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -120,14 +137,26 @@ pub async fn create_account(
         request_id: _,
         validate_only: _,
     } = req;
-    let account = account.ok_or_else(|| Error::field("account", "is required"))?;
+    let mut account = account.ok_or_else(|| Error::field("account", "is required"))?;
     if account.r#type() == AccountType::Individual {
         return Err(Error::precondition(Reason::IndividualAccountsDeprecated));
     }
     let who = scope.principal();
     let opening = opening(tx, who, new_tenant, prepared).await?;
     let membership = membership_for(tx, who, &opening, &network_membership).await?;
-    let row = insert(tx, &account, &membership).await?;
+    let mut refused = Vec::new();
+    if submit {
+        // A name that can't be taken is told of with all that is missing, and no reason to stop here.
+        let name = &mut account.publisher_display_name;
+        if let Err(error) = publisher_name::check(tx, name).await {
+            if error.is_ours() {
+                return Err(error);
+            }
+            refused.push((name_field(), error));
+            name.clear();
+        }
+    }
+    let row = insert(tx, &account, &membership, signatory_confirmed).await?;
     let name = Name::Account(row.id);
     grants::associate(tx, row.id, opening.tenant).await?;
     publisher_name::claim(tx, row.id, &row.publisher_display_name).await?;
@@ -157,7 +186,7 @@ pub async fn create_account(
             .also_in(ScopeKey::Tenant(opening.tenant)),
     );
     let row = if submit {
-        finish(tx, row, agreement, signatory_confirmed).await?
+        finish(tx, row, agreement, refused).await?
     } else {
         if let Some(consent) = agreement {
             consent_to(tx, row.id, consent).await?;
@@ -290,12 +319,16 @@ async fn insert(
     tx: &mut Tx,
     account: &Account,
     membership: &network_membership::Model,
+    signatory_confirmed: bool,
 ) -> Result<Model> {
     let (id, now) = (tx.id(), tx.now());
     let mut row = wire::new_account(id, account, now);
     row.state = AccountState::Draft as i64;
     row.membership_id = Some(membership.id);
     row.opened_by = tx.caller().name();
+    if signatory_confirmed {
+        row.signatory = tx.caller().name();
+    }
     tx.insert(row.clone()).await?;
     tx.open_scope(ScopeKey::Account(id)).await?;
     let mut used = membership.clone().into_active_model();
@@ -361,47 +394,65 @@ pub async fn submit_account(
         request_id: _,
         validate_only: _,
     } = req;
-    let row = authorized(tx, &proof, &name, Permission::VerificationSubmit).await?;
+    let mut row = authorized(tx, &proof, &name, Permission::VerificationSubmit).await?;
     update::check_etag(&etag, row.version)?;
     account_state::check_transition(row.state, AccountState::Pending)?;
-    let row = finish(tx, row, agreement, signatory_confirmed).await?;
+    if signatory_confirmed {
+        row.signatory = tx.caller().name();
+    }
+    let row = finish(tx, row, agreement, Vec::new()).await?;
     Ok(wire::account(&row))
 }
 
-/// A draft becomes `PENDING` if it lacks nothing.
+fn name_field() -> String {
+    "account.publisher_display_name".to_owned()
+}
+
+/// A draft becomes `PENDING` if it lacks nothing. `refused` are fields that can't be taken as they are, which are named with what is missing.
 async fn finish(
     tx: &mut Tx,
     row: Model,
     agreement: Option<AgreementConsent>,
-    signatory_confirmed: bool,
+    mut refused: Vec<(String, Error)>,
 ) -> Result<Model> {
-    if let Some(consent) = agreement {
-        consent_to(tx, row.id, consent).await?;
+    if let Some(consent) = agreement
+        && let Err(error) = consent_to(tx, row.id, consent).await
+    {
+        if error.is_ours() {
+            return Err(error);
+        }
+        refused.push(("agreement".to_owned(), error));
     }
     let language = tx.caller().language;
     let all = requirement::of_account(tx.db(), tx.app(), &row, language, tx.now()).await?;
     let mut missing: Vec<(String, String)> = all
         .into_iter()
         .filter(|r| r.blocks() == RequirementBlock::Submission)
-        .map(|r| match r.field.as_str() {
-            "" => (
-                r.code()
-                    .as_str_name()
-                    .trim_start_matches("REQUIREMENT_CODE_")
-                    .to_lowercase(),
-                format!("{} ({})", r.text, r.method),
-            ),
-            field => (
-                format!("account.{field}"),
-                format!("{} ({})", r.text, r.method),
-            ),
+        .map(|r| {
+            let field = match (r.code(), r.field.as_str()) {
+                (RequirementCode::Signatory, _) => "signatory_confirmed".to_owned(),
+                (code, "") => {
+                    let name = code.as_str_name();
+                    name.trim_start_matches("REQUIREMENT_CODE_").to_lowercase()
+                }
+                (_, field) => format!("account.{field}"),
+            };
+            (field, format!("{} ({})", r.text, r.method))
         })
         .collect();
-    if !signatory_confirmed {
-        missing.push((
-            "signatory_confirmed".to_owned(),
-            "say that you may sign for the company".to_owned(),
-        ));
+    // What was refused is told with its own reason if nothing else is wrong.
+    let lacks_more = missing
+        .iter()
+        .any(|(field, _)| refused.iter().all(|(refused, _)| refused != field));
+    if !lacks_more && refused.len() == 1 {
+        return Err(refused.remove(0).1);
+    }
+    for (field, error) in &refused {
+        let text = reason_name(error.reason()).to_owned();
+        match missing.iter_mut().find(|(named, _)| named == field) {
+            Some((_, told)) => *told = text,
+            None => missing.push((field.clone(), text)),
+        }
     }
     if !missing.is_empty() {
         let names: Vec<&str> = missing.iter().map(|(field, _)| field.as_str()).collect();
@@ -412,7 +463,7 @@ async fn finish(
     }
     let mut changed = row.clone().into_active_model();
     changed.state = Set(AccountState::Pending as i64);
-    changed.signatory = Set(tx.caller().name());
+    changed.signatory = Set(row.signatory.clone());
     changed.submit_time = Set(Some(tx.now()));
     changed.update_time = Set(tx.now());
     changed.version = Set(row.version + 1);
@@ -528,7 +579,8 @@ pub(super) async fn change(
     fields: &[&'static str],
 ) -> Result<Model> {
     let (before, sent) = (wire::account(old), Profile::of(new));
-    let mut profile = Profile::from_stored(&old.profile);
+    let before_profile = Profile::from_stored(&old.profile);
+    let mut profile = before_profile.clone();
     let mut row = old.clone();
     let mut event = Event::new("entente.account.v1.AccountUpdated", Name::Account(old.id));
     for field in fields {
@@ -553,6 +605,11 @@ pub(super) async fn change(
         }
     }
     row.profile = profile.to_stored();
+    let is_other = row.legal_name != old.legal_name || profile.address != before_profile.address;
+    if is_other && row.state == AccountState::Draft as i64 {
+        // The word was given for another company.
+        row.signatory = String::new();
+    }
     row.version += 1;
     row.update_time = tx.now();
     row.idle_told_time = None;
@@ -569,8 +626,7 @@ pub(super) async fn change(
         .reset_all()
         .update(tx.db())
         .await?;
-    let before = Profile::from_stored(&old.profile);
-    involvement::contacts_left(tx, row.id, &before, &profile).await?;
+    involvement::contacts_left(tx, row.id, &before_profile, &profile).await?;
     let row = step::profile_changed(tx, old, row).await?;
     tx.emit(event);
     Ok(row)

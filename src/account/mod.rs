@@ -30,6 +30,7 @@ mod registered;
 mod requirement;
 pub(crate) mod review;
 mod settings;
+mod sight;
 mod standing;
 mod step;
 mod submission;
@@ -64,10 +65,7 @@ pub(crate) use self::{
 };
 pub(crate) use self::{kept::names_of_person, profile::contact_address};
 
-use sea_orm::{
-    ColumnTrait, EntityTrait, QueryFilter,
-    sea_query::{Alias, Expr, ExprTrait as _, Query as Select},
-};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use crate::{
     access::{
@@ -226,13 +224,9 @@ pub async fn import_account(
 /// Gives an account.
 ///
 /// # Errors
-/// `NOT_FOUND`, to the operator's people only.
+/// `PERMISSION_DENIED`; `NOT_FOUND`, to the operator's people only.
 pub async fn get_account(rd: &Read, proof: Proof, req: GetAccountRequest) -> Result<Account> {
-    let id = Name::parse(&req.name).map(|n| n.id()).unwrap_or_default();
-    let row = Entity::find_by_id(id)
-        .one(rd.db())
-        .await?
-        .ok_or_else(|| Error::not_found("entente.dev/Account", req.name))?;
+    let row = sight::readable(rd, &proof, &req.name).await?;
     let account = wire::account(&row);
     Ok(if proof.masked() {
         wire::masked(account)
@@ -245,7 +239,8 @@ pub(crate) fn check_list_accounts(req: &ListAccountsRequest, v: &mut Violations)
     LISTING.check(req, v);
 }
 
-/// Lists the accounts that the caller is a member of, itself or by a group, through tenants that are still associated.
+/// Lists the accounts that the caller is a member of, itself or by a group, through tenants that are still associated; to a global admin also the
+/// drafts of its tenant.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
@@ -254,12 +249,7 @@ pub async fn list_accounts(
     scope: CallerScope,
     req: ListAccountsRequest,
 ) -> Result<ListAccountsResponse> {
-    let column = |name: &'static str| Expr::col(Alias::new(name));
-    let mine = Select::select()
-        .expr(column("account_id"))
-        .from(Alias::new("account_reach"))
-        .and_where(column("principal_id").eq(scope.principal().id))
-        .to_owned();
+    let mine = sight::reached(rd, scope.principal()).await?;
     let mine = account::Column::Id.in_subquery(mine);
     let select = Entity::find()
         .filter(mine)

@@ -522,8 +522,10 @@ pub(crate) fn check_confirm_ownership(req: &ConfirmOwnershipRequest, v: &mut Vio
     if req.token.is_empty() && req.account.is_empty() {
         v.also("account", "is required without a token");
     }
-    if req.decision() == OwnershipDecision::Refuse && req.reason.trim().is_empty() {
-        v.also("reason", "is needed to refuse");
+    // A reviewer has reasons for consenting too.
+    let is_needed = req.decision() == OwnershipDecision::Refuse || req.token.is_empty();
+    if is_needed && req.reason.trim().is_empty() {
+        v.also("reason", "is needed");
     }
 }
 

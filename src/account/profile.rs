@@ -49,6 +49,14 @@ pub struct Profile {
 /// Adds what is wrong with the parts of an account that are set: a contact or an address that is there is whole. `field` is that of the
 /// account.
 pub fn check(account: &Account, field: &str, v: &mut Violations) {
+    check_form(account, field, v);
+    for part in lacking_parts(account) {
+        v.also(format!("{field}.{part}"), "is required");
+    }
+}
+
+/// Adds what is wrong with what is there, and not what lacks.
+pub fn check_form(account: &Account, field: &str, v: &mut Violations) {
     let name = &account.publisher_display_name;
     if !name.is_empty() && publisher_name::misleads(name) {
         v.also(
@@ -56,13 +64,49 @@ pub fn check(account: &Account, field: &str, v: &mut Violations) {
             "has nothing that is seen, or characters that can't be",
         );
     }
-    check_address(account.address.as_ref(), &format!("{field}.address"), v);
+    for (path, address) in addresses(account) {
+        let (region, code) = (&address.region_code, &address.postal_code);
+        if !region.is_empty() && !code.is_empty() && !postal_code::is_good(region, code) {
+            let text = format!("is no postal code of {region}");
+            v.also(format!("{field}.{path}.postal_code"), text);
+        }
+    }
+}
+
+/// The addresses that are there, with their paths.
+fn addresses(account: &Account) -> impl Iterator<Item = (&'static str, &PostalAddress)> {
     let seller = account.seller_contact.as_ref();
-    check_address(
-        seller.and_then(|s| s.address.as_ref()),
-        &format!("{field}.seller_contact.address"),
-        v,
-    );
+    [
+        ("address", account.address.as_ref()),
+        (
+            "seller_contact.address",
+            seller.and_then(|s| s.address.as_ref()),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(path, address)| Some((path, address?)))
+}
+
+/// What the contacts and addresses that are there lack, as paths within the account.
+fn lacking_parts(account: &Account) -> Vec<String> {
+    let mut all = Vec::new();
+    for (path, address) in addresses(account) {
+        let region = &address.region_code;
+        for (part, there) in [
+            ("region_code", !region.is_empty()),
+            ("locality", !address.locality.is_empty()),
+            ("address_lines", !address.address_lines.is_empty()),
+            (
+                "postal_code",
+                !address.postal_code.is_empty() || !postal_code::is_needed(region),
+            ),
+        ] {
+            if !there {
+                all.push(format!("{path}.{part}"));
+            }
+        }
+    }
+    let seller = account.seller_contact.as_ref();
     for (path, contact) in [
         ("primary_contact", account.primary_contact.as_ref()),
         (
@@ -72,15 +116,17 @@ pub fn check(account: &Account, field: &str, v: &mut Violations) {
         ("company_approver", account.company_approver.as_ref()),
     ] {
         for part in super::wire::missing_of_contact(contact) {
-            v.also(format!("{field}.{path}.{part}"), "is required");
+            all.push(format!("{path}.{part}"));
         }
     }
+    all
 }
 
 /// Adds that the legal address lies in another country than the account.
 pub fn check_country(account: &Account, field: &str, v: &mut Violations) {
     if let Some(address) = &account.address
         && !account.country_code.is_empty()
+        && !address.region_code.is_empty()
         && address.region_code != account.country_code
     {
         v.also(
@@ -90,37 +136,10 @@ pub fn check_country(account: &Account, field: &str, v: &mut Violations) {
     }
 }
 
-fn check_address(address: Option<&PostalAddress>, field: &str, v: &mut Violations) {
-    let Some(address) = address else { return };
-    let region = &address.region_code;
-    for (part, there) in [
-        ("region_code", !region.is_empty()),
-        ("locality", !address.locality.is_empty()),
-        ("address_lines", !address.address_lines.is_empty()),
-    ] {
-        if !there {
-            v.also(format!("{field}.{part}"), "is required");
-        }
-    }
-    if address.postal_code.is_empty() {
-        if postal_code::is_needed(region) {
-            v.also(
-                format!("{field}.postal_code"),
-                format!("is required in {region}"),
-            );
-        }
-    } else if !region.is_empty() && !postal_code::is_good(region, &address.postal_code) {
-        v.also(
-            format!("{field}.postal_code"),
-            format!("is no postal code of {region}"),
-        );
-    }
-}
-
-/// The fields that an account lacks before it can be submitted, as paths within it.
-pub fn missing(account: &Account) -> Vec<&'static str> {
+/// The fields that an account lacks before it can be submitted, as paths within it: what isn't there at all, then parts of what is.
+pub fn missing(account: &Account) -> Vec<String> {
     let seller = account.seller_contact.as_ref();
-    [
+    let whole = [
         ("legal_name", !account.legal_name.is_empty()),
         (
             "publisher_display_name",
@@ -140,8 +159,8 @@ pub fn missing(account: &Account) -> Vec<&'static str> {
     ]
     .into_iter()
     .filter(|(_, there)| !there)
-    .map(|(path, _)| path)
-    .collect()
+    .map(|(path, _)| path.to_owned());
+    whole.chain(lacking_parts(account)).collect()
 }
 
 impl From<Contact> for Person {

@@ -198,12 +198,12 @@ fn agreement_of(program: Program) -> Result<AgreementKind> {
 
 /// Imported accounts may lack contacts: all that is missing is named.
 fn has_what_is_needed(row: &Model, program: Program) -> Result<()> {
-    let is_needed = |field: &&str| match *field {
-        "publisher_display_name" | "primary_contact" => true,
-        field => program == Program::Marketplace && field.starts_with("seller_contact"),
+    let is_needed = |field: &String| {
+        let is_of_all = field == "publisher_display_name" || field.starts_with("primary_contact");
+        is_of_all || (program == Program::Marketplace && field.starts_with("seller_contact"))
     };
     let missing = profile::missing(&wire::account(row));
-    let missing: Vec<&str> = missing.into_iter().filter(is_needed).collect();
+    let missing: Vec<String> = missing.into_iter().filter(is_needed).collect();
     if missing.is_empty() {
         return Ok(());
     }

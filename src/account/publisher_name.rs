@@ -107,11 +107,11 @@ async fn hindrance<C: sea_orm::ConnectionTrait>(
     Ok(reserved.map(|_| Hindrance::Reserved))
 }
 
-/// What keeps a name from being taken now; None if it is free, or kept for a claim of the caller's or its tenant's.
+/// What keeps a name from being taken now, by an account if it is one's; None if it is free, or kept for a claim of the caller's or its tenant's.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn look_up(rd: &Read, name: &str) -> Result<Option<Hindrance>> {
+pub async fn look_up(rd: &Read, own: Option<Uuid>, name: &str) -> Result<Option<Hindrance>> {
     let mut kept = Vec::new();
     for holder in holders(rd.db(), &keys(name)).await? {
         if let Some(claim) = holder.kept_for
@@ -120,8 +120,34 @@ pub async fn look_up(rd: &Read, name: &str) -> Result<Option<Hindrance>> {
             kept.push(claim);
         }
     }
-    let is_free = |holder: &Holder| holder.kept_for.is_some_and(|claim| kept.contains(&claim));
+    let is_free = |holder: &Holder| {
+        (own.is_some() && holder.account_id == own)
+            || holder.kept_for.is_some_and(|claim| kept.contains(&claim))
+    };
     hindrance(rd.db(), name, is_free).await
+}
+
+/// What a name can't be taken for.
+fn refused(found: Option<Hindrance>) -> Result<()> {
+    let (reason, text) = match found {
+        None => return Ok(()),
+        Some(Hindrance::Taken) => (Reason::PublisherNameTaken, "is that of another account"),
+        Some(Hindrance::Reserved) => (Reason::PublisherNameReserved, "is reserved for others"),
+    };
+    let field = "account.publisher_display_name";
+    Err(Error::exists(reason, field, text))
+}
+
+/// Refuses a name that a new account can't take; none is free. Whom it is kept for, `claim` says.
+///
+/// # Errors
+/// `PUBLISHER_NAME_TAKEN`, `PUBLISHER_NAME_RESERVED`.
+pub async fn check(tx: &Tx, name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let is_kept = |holder: &Holder| holder.kept_for.is_some();
+    refused(hindrance(tx.db(), name, is_kept).await?)
 }
 
 /// Whether the operator keeps a name, whoever has it.
@@ -154,18 +180,7 @@ pub async fn claim(tx: &mut Tx, account: Uuid, name: &str) -> Result<()> {
             holder.account_id == Some(account)
                 || holder.kept_for.is_some_and(|claim| kept.contains(&claim))
         };
-        let (reason, text) = match hindrance(tx.db(), name, is_free).await? {
-            None => (Reason::Unspecified, ""),
-            Some(Hindrance::Taken) => (Reason::PublisherNameTaken, "is that of another account"),
-            Some(Hindrance::Reserved) => (Reason::PublisherNameReserved, "is reserved for others"),
-        };
-        if reason != Reason::Unspecified {
-            return Err(Error::exists(
-                reason,
-                "account.publisher_display_name",
-                text,
-            ));
-        }
+        refused(hindrance(tx.db(), name, is_free).await?)?;
     }
     name_claim::renaming(tx, account, &wanted).await?;
     let sql = "DELETE FROM publisher_names WHERE account_id = $1";

@@ -58,8 +58,8 @@ pub async fn of_account<C: ConnectionTrait>(
         for field in profile::missing(&wire::account(row)) {
             all.push(Requirement {
                 code: RequirementCode::Field as i32,
-                text: language.requirement("FIELD", &[("field", field)]),
-                field: field.to_owned(),
+                text: language.requirement("FIELD", &[("field", &field)]),
+                field,
                 blocks: RequirementBlock::Submission as i32,
                 method: UPDATE.to_owned(),
                 ..Requirement::default()
@@ -81,6 +81,16 @@ pub async fn of_account<C: ConnectionTrait>(
         });
     }
     if row.state == AccountState::Draft as i64 {
+        // Submitting takes the word on the way.
+        if row.signatory.is_empty() {
+            all.push(Requirement {
+                code: RequirementCode::Signatory as i32,
+                text: language.requirement("SIGNATORY", &[]),
+                blocks: RequirementBlock::Submission as i32,
+                method: SUBMIT.to_owned(),
+                ..Requirement::default()
+            });
+        }
         all.push(Requirement {
             code: RequirementCode::Submission as i32,
             text: language.requirement("SUBMISSION", &[]),

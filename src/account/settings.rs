@@ -8,14 +8,14 @@ use super::{
     entity::account::{Entity, Model},
     network, ownership,
     publisher_name::{self, Hindrance},
-    requirement, step, wire,
+    requirement, sight, step, wire,
 };
 use crate::{
     access::{
         cache::Facts as _,
         grants::{self, ADMIN_AGENT, HeldOf},
         roles::Permission,
-        scope::{AccountScope, CallerScope, Proof},
+        scope::{CallerScope, Proof},
     },
     app::Read,
     directory,
@@ -134,29 +134,37 @@ async fn owner(rd: &Read, row: &Model, masked: bool) -> Result<Shown> {
 /// Gives what an account has to do.
 ///
 /// # Errors
-/// Those of the database.
+/// `PERMISSION_DENIED`.
 pub async fn list_required_actions(
     rd: &Read,
-    _scope: AccountScope,
+    proof: Proof,
     req: ListRequiredActionsRequest,
 ) -> Result<ListRequiredActionsResponse> {
-    let row = find(rd, &req.parent).await?;
+    let row = sight::readable(rd, &proof, &req.parent).await?;
     let language = rd.caller().language;
     Ok(ListRequiredActionsResponse {
         requirements: requirement::of_account(rd.db(), rd.app(), &row, language, rd.now()).await?,
     })
 }
 
-/// Tells whether a publisher name can be taken, and not whose it is.
+/// Tells whether a publisher name can be taken, and not whose it is; to an account, whether it can.
 ///
 /// # Errors
-/// Those of the database.
+/// `PERMISSION_DENIED` for an account that the caller may not read.
 pub async fn check_publisher_name(
     rd: &Read,
     _scope: CallerScope,
     req: CheckPublisherNameRequest,
 ) -> Result<CheckPublisherNameResponse> {
-    let availability = match publisher_name::look_up(rd, &req.publisher_display_name).await? {
+    let own = match Name::parse(&req.account) {
+        Some(name @ Name::Account(id)) => {
+            rd.demand(Permission::AccountRead, name).await?;
+            Some(id)
+        }
+        _ => None,
+    };
+    let name = &req.publisher_display_name;
+    let availability = match publisher_name::look_up(rd, own, name).await? {
         None => PublisherNameAvailability::Available,
         Some(Hindrance::Taken) => PublisherNameAvailability::Taken,
         Some(Hindrance::Reserved) => PublisherNameAvailability::Reserved,

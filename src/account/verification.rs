@@ -14,7 +14,7 @@ use super::{
     enrolment::state_changed,
     entity::account::{self, Model},
     profile::Profile,
-    requirement,
+    requirement, sight,
     step::{self, GOOD_US, set},
     wire,
 };
@@ -31,11 +31,11 @@ use crate::{
     access::{
         account_state, grants,
         link::{self, Link},
-        scope::{AccountScope, TokenScope},
+        scope::{AccountScope, Proof, TokenScope},
     },
     app::{Read, Tx},
     check::Violations,
-    directory::address,
+    directory::{self, address},
     error::{Error, Reason, Result},
     mail::{self, Template},
     names::Name,
@@ -43,10 +43,11 @@ use crate::{
         access::{AgreementKind, LinkKind},
         account::{
             AccountState, ApprovalDecision, ConfirmApprovalRequest, ConfirmApprovalResponse,
-            ConfirmContactRequest, ConfirmContactResponse, ContactChoice, EnrolmentForApproval,
-            GetEnrolmentForApprovalRequest, GetVerificationRequest, ListRequirementsRequest,
-            ListRequirementsResponse, RequirementBlock, ResendVerificationMailRequest,
-            Verification, VerificationStepKind as Kind, VerificationStepState as State,
+            ConfirmContactRequest, ConfirmContactResponse, ContactChoice, EnrolledTenant,
+            EnrolmentForApproval, GetEnrolmentForApprovalRequest, GetVerificationRequest,
+            ListRequirementsRequest, ListRequirementsResponse, RequirementBlock,
+            ResendVerificationMailRequest, Verification, VerificationStepKind as Kind,
+            VerificationStepState as State,
         },
         operator::OperatorRole,
     },
@@ -55,6 +56,8 @@ use crate::{
 
 /// Reviewers who are told that an enrolment was disowned.
 const MOST_REVIEWERS_TOLD: i64 = 50;
+/// Tenants that an approver is shown.
+const MOST_TENANTS_SHOWN: i64 = 100;
 
 pub(super) async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Model> {
     account::Entity::find_by_id(id)
@@ -132,13 +135,13 @@ pub async fn get_verification(
 /// Gives what the enrolment lacks.
 ///
 /// # Errors
-/// `NOT_FOUND`.
+/// `PERMISSION_DENIED`.
 pub async fn list_requirements(
     rd: &Read,
-    scope: AccountScope,
-    _req: ListRequirementsRequest,
+    proof: Proof,
+    req: ListRequirementsRequest,
 ) -> Result<ListRequirementsResponse> {
-    let row = find(rd.db(), scope.id()).await?;
+    let row = sight::readable(rd, &proof, &req.parent).await?;
     let mut all =
         requirement::of_account(rd.db(), rd.app(), &row, rd.caller().language, rd.now()).await?;
     all.retain(|r| r.blocks() != RequirementBlock::Covered);
@@ -236,6 +239,8 @@ async fn disown(tx: &mut Tx, row: &Model) -> Result<()> {
         let mut changed = row.clone().into_active_model();
         changed.state = Set(AccountState::Draft as i64);
         changed.submit_time = Set(None);
+        // Whoever submits it again says anew that they may.
+        changed.signatory = Set(String::new());
         changed.update_time = Set(tx.now());
         changed.version = Set(row.version + 1);
         let changed: Model = changed.update(tx.db()).await?;
@@ -335,5 +340,26 @@ pub async fn get_enrolment_for_approval(
         let kind = AgreementKind::try_from(i32::try_from(kind).unwrap_or(0)).unwrap_or_default();
         accepted.push(format!("{} {number}", account_state::agreement_name(kind)));
     }
-    Ok(wire::enrolment_for_approval(&row, accepted))
+    let membership = match row.membership_id {
+        Some(id) => super::network::find(rd.db(), id).await?,
+        None => None,
+    };
+    let signatory = Name::parse(&row.signatory).map(|n| n.id());
+    let signatory = match signatory {
+        Some(id) => directory::user::summary(rd.db(), id).await?,
+        None => None,
+    };
+    let sql = "SELECT t.id, t.display_name FROM associations s JOIN tenants t ON t.id = s.tenant_id \
+               WHERE s.account_id = $1 ORDER BY t.id LIMIT $2";
+    let values: [Value; 2] = [row.id.into(), MOST_TENANTS_SHOWN.into()];
+    let mut tenants = Vec::new();
+    for found in sql::rows_of(rd.db(), sql, values).await? {
+        tenants.push(EnrolledTenant {
+            name: Name::Tenant(found.try_get("", "id")?).to_string(),
+            display_name: found.try_get("", "display_name")?,
+        });
+    }
+    let mut shown = wire::enrolment_for_approval(&row, signatory, membership);
+    (shown.accepted_agreements, shown.tenants) = (accepted, tenants);
+    Ok(shown)
 }

@@ -36,8 +36,9 @@ use crate::{
             Acceptance, Account, AccountOwner, AccountState, AccountType, Agreement,
             AgreementState, AgreementText, Contact, EffectiveRight, EnrolmentForApproval,
             ImportAccountRequest, Member, MemberKind, NetworkMembership, Ownership,
-            PublishAgreementRequest, Review, ReviewState, ReviewedCompany, TenantAssociation,
-            Verification, VerificationStep, VerificationStepKind, VerificationStepState,
+            PublishAgreementRequest, Review, ReviewState, ReviewedCompany, Signatory,
+            TenantAssociation, Verification, VerificationStep, VerificationStepKind,
+            VerificationStepState,
         },
     },
     store::{
@@ -774,7 +775,8 @@ pub fn reviewed_company(row: &account::Model) -> ReviewedCompany {
 /// An enrolment, as the company approver sees it.
 pub fn enrolment_for_approval(
     row: &account::Model,
-    accepted_agreements: Vec<String>,
+    signatory: Option<Summary>,
+    membership: Option<network_membership::Model>,
 ) -> EnrolmentForApproval {
     let Profile {
         address,
@@ -783,6 +785,8 @@ pub fn enrolment_for_approval(
         company_approver,
     } = Profile::from_stored(&row.profile);
     let seller = seller_contact.unwrap_or_default();
+    let (partner_id, website_uri) =
+        membership.map_or_else(Default::default, |m| (m.partner_id, m.website_uri));
     EnrolmentForApproval {
         account: Name::Account(row.id).to_string(),
         publisher_display_name: row.publisher_display_name.clone(),
@@ -794,7 +798,17 @@ pub fn enrolment_for_approval(
         seller_address: seller.address.map(Into::into),
         company_approver: company_approver.map(Into::into),
         submit_time: row.submit_time.and_then(timestamp),
-        accepted_agreements,
+        accepted_agreements: Vec::new(),
+        signatory: signatory.map(|user| Signatory {
+            principal: row.signatory.clone(),
+            display_name: user.display_name,
+            user_name: user.user_name,
+        }),
+        account_type: i32::try_from(row.r#type).unwrap_or(0),
+        tenants: Vec::new(),
+        partner_id,
+        website_uri,
+        programs: program::of_bits(row.programs),
     }
 }
 

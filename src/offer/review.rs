@@ -97,8 +97,8 @@ fn name_of(row: &Model) -> String {
 }
 
 pub(crate) fn check_decide_offer_review(req: &DecideOfferReviewRequest, v: &mut Violations) {
-    if req.decision() == OfferDecision::RequestChanges && req.reason.trim().is_empty() {
-        v.also("reason", "is needed to ask for changes");
+    if req.reason.trim().is_empty() {
+        v.also("reason", "is needed");
     }
 }
 

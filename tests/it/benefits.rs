@@ -778,3 +778,37 @@ async fn a_smaller_term_takes_the_latest_seats_back_and_drafts_and_closed_accoun
     })
     .await;
 }
+
+// proves BEN-1, BEN-2
+#[tokio::test]
+async fn whoever_records_competencies_or_makes_packages_reads_what_there_is() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let operator = site.operator().await;
+        let until = now(&site).await + 400 * DAY;
+        record(&operator, &account, "Data", until).await.unwrap();
+        let told = level(&operator, &account).await.unwrap();
+        assert_eq!(told.competencies.len(), 1);
+        let nobodys = format!("accounts/{}", uuid::Uuid::now_v7());
+        refused(
+            level(&operator, &nobodys).await,
+            Code::NotFound,
+            "RESOURCE_NOT_FOUND",
+        );
+        let mut pack = action_pack();
+        pack.withdrawn = true;
+        let pack = offer(&operator, pack).await.unwrap();
+        let all = ListPackageOffersRequest {
+            parent: account.clone(),
+            ..ListPackageOffersRequest::default()
+        };
+        let listed = operator.benefits().list_package_offers(all.clone()).await;
+        assert_eq!(listed.unwrap().into_inner().package_offers, [pack]);
+        // Others of the operator's people are refused.
+        let rita = staff(&site, "rita", OperatorRole::OperatorReviewer).await;
+        denied(rita.caller.benefits().list_package_offers(all).await);
+        denied(level(&rita.caller, &account).await);
+    })
+    .await;
+}

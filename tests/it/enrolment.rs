@@ -10,10 +10,11 @@ use std::collections::BTreeSet;
 use entente::proto::{
     access::{AccountRole, AgreementKind},
     account::{
-        Account, AccountState, AccountType, AgreementConsent, CreateAccountRequest,
-        CreateAccountResponse, GetAccountRequest, ListRequiredActionsRequest, Member, NewTenant,
-        PostalAddress, Requirement, RequirementBlock, RequirementCode, SellerContact,
-        SubmitAccountRequest, UpdateAccountRequest,
+        Account, AccountState, AccountType, AgreementConsent, AskGlobalAdminRequest,
+        CreateAccountRequest, CreateAccountResponse, GetAccountRequest, ListAccountsRequest,
+        ListRequiredActionsRequest, ListRequirementsRequest, Member, NewTenant, PostalAddress,
+        Requirement, RequirementBlock, RequirementCode, SellerContact, SubmitAccountRequest,
+        UpdateAccountRequest,
     },
 };
 use tonic::{Code, Response, Status};
@@ -25,7 +26,7 @@ use crate::{
     harness::{Caller, Site, TenantSite, both, fields, new_tenant, refused},
     members::list,
     network::{contact, join, new_membership},
-    people::{denied, events, identity, mask, operator_tenant, second_admin},
+    people::{denied, events, identity, letters, mask, operator_tenant, second_admin},
 };
 
 /// An address in Paris.
@@ -137,6 +138,23 @@ async fn get(caller: &Caller, name: &str) -> Result<Account, Status> {
     done.map(Response::into_inner)
 }
 
+/// What an enrolment lacks.
+async fn lacking(caller: &Caller, account: &str) -> Result<Vec<Requirement>, Status> {
+    let request = ListRequirementsRequest {
+        parent: account.to_owned(),
+    };
+    let done = caller.verification().list_requirements(request).await?;
+    Ok(done.into_inner().requirements)
+}
+
+/// The accounts that somebody is shown.
+async fn listed(caller: &Caller) -> Vec<String> {
+    let request = ListAccountsRequest::default();
+    let done = caller.accounts().list_accounts(request).await.unwrap();
+    let all = done.into_inner().accounts.into_iter();
+    all.map(|account| account.name).collect()
+}
+
 fn roles_of(members: &[Member], who: &str) -> BTreeSet<i32> {
     let member = members.iter().find(|m| m.principal == who).unwrap();
     let rights = member.rights.clone().unwrap_or_default();
@@ -219,6 +237,7 @@ async fn an_empty_draft_becomes_pending_by_doing_what_its_requirements_say() {
             BTreeSet::from([
                 RequirementCode::Field as i32,
                 RequirementCode::Agreement as i32,
+                RequirementCode::Signatory as i32,
                 RequirementCode::Submission as i32
             ])
         );
@@ -323,8 +342,68 @@ async fn all_that_is_missing_or_wrong_is_named_at_once_and_nothing_is_left() {
             "INVALID_FIELDS",
         );
         assert_eq!(fields(&status), ["account.address.region_code"]);
+        let tables = ["accounts", "grants", "publisher_names", "associations"];
         let after = row_counts(&site.app).await;
-        for table in ["accounts", "grants", "publisher_names", "associations"] {
+        for table in tables {
+            assert_eq!(before[table], after[table], "{table}");
+        }
+        // Parts of what is there, what isn't at all, and what is no profile: one answer.
+        let fabrikam = member_tenant(&site, "fabrikam").await;
+        let fay = &fabrikam.admin.caller;
+        open(fay, draft_of(whole("Tailspin"))).await.unwrap();
+        let before = row_counts(&site.app).await;
+        let mut begun = whole("TAILSPIN");
+        begun.company_approver = None;
+        let tried = |account: &Account| CreateAccountRequest {
+            submit: true,
+            ..draft_of(account.clone())
+        };
+        let mut in_part = begun.clone();
+        in_part
+            .primary_contact
+            .as_mut()
+            .unwrap()
+            .phone_number
+            .clear();
+        let there = in_part.address.as_mut().unwrap();
+        (there.locality, there.postal_code) = (String::new(), "SW1A 1AA".to_owned());
+        let status = refused(
+            open(ann, tried(&in_part)).await,
+            Code::InvalidArgument,
+            "INVALID_FIELDS",
+        );
+        let named: BTreeSet<_> = fields(&status).into_iter().collect();
+        let all = [
+            "account.address.locality",
+            "account.address.postal_code",
+            "account.company_approver",
+            "account.primary_contact.phone_number",
+            "agreement",
+            "signatory_confirmed",
+        ];
+        assert_eq!(named, all.map(str::to_owned).into());
+        // A name that another has hides nothing else.
+        let status = refused(
+            open(ann, tried(&begun)).await,
+            Code::FailedPrecondition,
+            "ENROLMENT_INCOMPLETE",
+        );
+        let named: BTreeSet<_> = fields(&status).into_iter().collect();
+        let all = [
+            "account.company_approver",
+            "account.publisher_display_name",
+            "agreement",
+            "signatory_confirmed",
+        ];
+        assert_eq!(named, all.map(str::to_owned).into());
+        // Where nothing else is wrong, the name is refused as such.
+        refused(
+            open(ann, all_in_one(whole("TAILSPIN"))).await,
+            Code::AlreadyExists,
+            "PUBLISHER_NAME_TAKEN",
+        );
+        let after = row_counts(&site.app).await;
+        for table in tables {
             assert_eq!(before[table], after[table], "{table}");
         }
     })
@@ -478,7 +557,23 @@ async fn another_global_admin_finishes_a_draft_and_nobody_else_does() {
         for stranger in [&dee.caller, &fabrikam.admin.caller] {
             denied(update(stranger, with_name.clone(), &["legal_name"]).await);
             denied(submit(stranger, &name).await);
+            denied(get(stranger, &name).await);
+            denied(required(stranger, &name).await);
+            denied(lacking(stranger, &name).await);
+            assert!(listed(stranger).await.is_empty());
         }
+        // The other admin finds the draft, once asked, and reads what it lacks.
+        assert_eq!(listed(&gus.caller).await, [name.as_str()]);
+        assert_eq!(listed(&contoso.admin.caller).await, [name.as_str()]);
+        let asked = AskGlobalAdminRequest::default();
+        dee.caller.accounts().ask_global_admin(asked).await.unwrap();
+        let mails = letters(&site).await;
+        let mut told = mails.iter().filter(|l| l.text.contains("Given dee"));
+        assert!(told.all(|l| l.text.contains(&name)));
+        assert_eq!(get(&gus.caller, &name).await.unwrap().name, name);
+        let due = required(&gus.caller, &name).await.unwrap();
+        assert!(due.iter().any(|r| r.field == "legal_name"));
+        assert_eq!(lacking(&gus.caller, &name).await.unwrap(), due);
         let done = update(&gus.caller, with_name.clone(), &["legal_name"]).await;
         assert_eq!(done.unwrap().legal_name, "Contoso SA");
         let request = SubmitAccountRequest {
@@ -492,6 +587,54 @@ async fn another_global_admin_finishes_a_draft_and_nobody_else_does() {
         // It is no draft any more, and gus no member.
         denied(update(&gus.caller, with_name, &["legal_name"]).await);
         denied(submit(&gus.caller, &name).await);
+        denied(get(&gus.caller, &name).await);
+        denied(required(&gus.caller, &name).await);
+        denied(lacking(&gus.caller, &name).await);
+        assert!(listed(&gus.caller).await.is_empty());
+    })
+    .await;
+}
+
+// proves VER-7, ACC-1
+#[tokio::test]
+async fn the_word_to_may_sign_is_a_requirement_and_a_draft_keeps_it_until_the_company_is_another() {
+    both(async |site| {
+        let contoso = member_tenant(&site, "contoso").await;
+        let ann = &contoso.admin.caller;
+        let given = CreateAccountRequest {
+            signatory_confirmed: true,
+            agreement: Some(consent()),
+            ..draft_of(whole("Contoso"))
+        };
+        let made = open(ann, given).await.unwrap();
+        let account = made.account.unwrap();
+        let lacks_word = |due: &[Requirement]| {
+            let mut of = due.iter();
+            of.any(|r| {
+                r.code() == RequirementCode::Signatory && r.method.ends_with("/SubmitAccount")
+            })
+        };
+        assert!(!lacks_word(&made.requirements));
+        let without = SubmitAccountRequest {
+            name: account.name.clone(),
+            validate_only: true,
+            ..SubmitAccountRequest::default()
+        };
+        let done = ann.accounts().submit_account(without.clone()).await;
+        assert_eq!(done.unwrap().into_inner().state(), AccountState::Pending);
+        // Of whom else it was said, nobody knows.
+        let renamed = Account {
+            name: account.name.clone(),
+            legal_name: "Contoso Holding SA".to_owned(),
+            ..whole("Contoso")
+        };
+        update(ann, renamed, &["legal_name"]).await.unwrap();
+        assert!(lacks_word(&required(ann, &account.name).await.unwrap()));
+        let done = ann.accounts().submit_account(without).await;
+        let status = refused(done, Code::FailedPrecondition, "ENROLMENT_INCOMPLETE");
+        assert_eq!(fields(&status), ["signatory_confirmed"]);
+        let done = submit(ann, &account.name).await.unwrap();
+        assert_eq!(done.state(), AccountState::Pending);
     })
     .await;
 }

@@ -526,12 +526,12 @@ async fn where_policy_demands_a_review_nothing_is_published_without() {
         assert_eq!(one.offer.as_ref(), Some(&waiting));
         let (approve, request) = (OfferDecision::Approve, OfferDecision::RequestChanges);
         refused(
-            decide(&rita, &tool, approve, "").await,
+            decide(&rita, &tool, approve, "So it is.").await,
             Code::FailedPrecondition,
             "REVIEW_NOT_CLAIMED",
         );
         denied(reviews(ann).await);
-        denied(decide(ann, &tool, approve, "").await);
+        denied(decide(ann, &tool, approve, "So it is.").await);
         claim(&rita, &one.review).await.unwrap();
         let tried = decide(&rita, &tool, request, "").await;
         let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
@@ -554,7 +554,7 @@ async fn where_policy_demands_a_review_nothing_is_published_without() {
             (AccountState::Active, true),
         ] {
             change(&site, sql, [(state as i64).into(), id(&account).into()]).await;
-            let tried = decide(&rita, &tool, approve, "").await;
+            let tried = decide(&rita, &tool, approve, "So it is.").await;
             if may {
                 assert_eq!(tried.unwrap().live_version, 1);
             } else {
@@ -562,7 +562,7 @@ async fn where_policy_demands_a_review_nothing_is_published_without() {
             }
         }
         refused(
-            decide(&rita, &tool, approve, "").await,
+            decide(&rita, &tool, approve, "So it is.").await,
             Code::FailedPrecondition,
             "WRONG_STATE",
         );

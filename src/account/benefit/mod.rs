@@ -38,7 +38,7 @@ use super::entity::{
     competency::{Column, Entity, Model},
 };
 use crate::{
-    access::scope::{AccountScope, OperatorScope},
+    access::scope::{OperatorScope, Proof},
     app::{Read, Tx},
     env::Micros,
     error::{Error, Reason, Result},
@@ -218,10 +218,12 @@ async fn level_of<C: ConnectionTrait>(db: &C, account: Uuid, now: Micros) -> Res
 /// Those of the database.
 pub async fn get_membership_level(
     rd: &Read,
-    scope: AccountScope,
-    _req: GetMembershipLevelRequest,
+    _proof: Proof,
+    req: GetMembershipLevelRequest,
 ) -> Result<MembershipLevel> {
-    let rows = counting(rd.db(), scope.id(), rd.now()).await?;
+    let id = Name::parse(&req.name).map(|n| n.id()).unwrap_or_default();
+    let account = super::verification::find(rd.db(), id).await?;
+    let rows = counting(rd.db(), account.id, rd.now()).await?;
     let thresholds = thresholds(rd.db(), rd.now()).await?;
     let number = |n: i64| i32::try_from(n).unwrap_or(i32::MAX);
     Ok(MembershipLevel {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::wire;
 use crate::{
-    access::scope::{AccountScope, OperatorScope},
+    access::scope::{OperatorScope, Proof},
     account::entity::package_offer::{Entity, Model},
     app::{Read, Tx},
     check::{MOST_ITEMS_NAMED, Violations},
@@ -217,7 +217,7 @@ pub(crate) fn check_list_package_offers(req: &ListPackageOffersRequest, v: &mut 
 /// `INVALID_ARGUMENT` for a bad page, filter or order.
 pub async fn list_package_offers(
     rd: &Read,
-    _scope: AccountScope,
+    _proof: Proof,
     req: ListPackageOffersRequest,
 ) -> Result<ListPackageOffersResponse> {
     let page = rd

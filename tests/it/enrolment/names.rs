@@ -32,6 +32,7 @@ pub async fn reserve(caller: &Caller, display_name: &str) -> Result<ReservedName
 pub async fn availability(caller: &Caller, name: &str) -> Availability {
     let request = CheckPublisherNameRequest {
         publisher_display_name: name.to_owned(),
+        account: String::new(),
     };
     let done = caller.accounts().check_publisher_name(request).await;
     done.unwrap().into_inner().availability()
@@ -85,6 +86,34 @@ async fn a_publisher_name_is_one_accounts_however_it_is_written() {
             assert_eq!(availability(fay, before).await, expected, "{name}");
         }
         assert_eq!(availability(fay, "northwind").await, Availability::Taken);
+    })
+    .await;
+}
+
+// proves ACC-4
+#[tokio::test]
+async fn an_accounts_own_name_in_other_letters_is_free_to_it_alone() {
+    both(async |site| {
+        let contoso = member_tenant(&site, "contoso").await;
+        let fabrikam = member_tenant(&site, "fabrikam").await;
+        let (ann, fay) = (&contoso.admin.caller, &fabrikam.admin.caller);
+        let made = open(ann, draft_of(whole("Contoso"))).await.unwrap();
+        let account = made.account.unwrap().name;
+        let asked = CheckPublisherNameRequest {
+            publisher_display_name: "CONTOSO".to_owned(),
+            account: account.clone(),
+        };
+        let told = ann.accounts().check_publisher_name(asked.clone()).await;
+        let told = told.unwrap().into_inner().availability();
+        assert_eq!(told, Availability::Available);
+        assert_eq!(availability(ann, "CONTOSO").await, Availability::Taken);
+        // Whose it is, is told to nobody by asking for accounts.
+        denied(fay.accounts().check_publisher_name(asked.clone()).await);
+        let nobodys = CheckPublisherNameRequest {
+            account: format!("accounts/{}", uuid::Uuid::now_v7()),
+            ..asked
+        };
+        denied(fay.accounts().check_publisher_name(nobodys).await);
     })
     .await;
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use entente::proto::{
     access::{AccountRole, AgreementKind},
     account::{
-        Account, AccountState, AppealDecisionRequest, ApprovalDecision, CloseAccountRequest,
-        ContactChoice, DecideReviewRequest, GetEnrolmentForApprovalRequest, RequestMoreRequest,
-        Requirement, RequirementBlock, RequirementCode, Review, ReviewDecision, ReviewKind,
-        ReviewState, SubmitStepRequest, UpdateAccountRequest, Verification,
+        Account, AccountState, AccountType, AppealDecisionRequest, ApprovalDecision,
+        CloseAccountRequest, ContactChoice, DecideReviewRequest, GetEnrolmentForApprovalRequest,
+        RequestMoreRequest, Requirement, RequirementBlock, RequirementCode, Review, ReviewDecision,
+        ReviewKind, ReviewState, SubmitStepRequest, UpdateAccountRequest, Verification,
         VerificationStepKind as Kind, VerificationStepState as State,
     },
     operator::OperatorRole,
@@ -217,7 +217,7 @@ async fn an_empty_draft_becomes_active_by_doing_nothing_but_what_its_requirement
                     let mut found = queue(&rita.caller, ReviewKind::Unspecified, "").await;
                     let found = found.pop().unwrap().name;
                     claim(&rita.caller, &found).await.unwrap();
-                    judge(&rita.caller, &found, ReviewDecision::Approve, "")
+                    judge(&rita.caller, &found, ReviewDecision::Approve, "So it is.")
                         .await
                         .unwrap();
                 }
@@ -330,7 +330,7 @@ async fn reviewers_ask_get_and_approve_and_the_account_is_active_with_both_its_m
 
         let found = waiting(&rita.caller, ReviewKind::Employment).await.name;
         refused(
-            judge(&rita.caller, &found, ReviewDecision::Approve, "").await,
+            judge(&rita.caller, &found, ReviewDecision::Approve, "So it is.").await,
             Code::FailedPrecondition,
             "REVIEW_NOT_CLAIMED",
         );
@@ -341,6 +341,9 @@ async fn reviewers_ask_get_and_approve_and_the_account_is_active_with_both_its_m
         let company = seen.company.unwrap();
         assert_eq!(company.primary_contact.unwrap().email, PAULA);
         let tried = judge(&rita.caller, &found, ReviewDecision::Reject, " ").await;
+        let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_eq!(fields(&status), ["reason"]);
+        let tried = judge(&rita.caller, &found, ReviewDecision::Approve, "").await;
         let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
         assert_eq!(fields(&status), ["reason"]);
 
@@ -405,6 +408,12 @@ async fn reviewers_ask_get_and_approve_and_the_account_is_active_with_both_its_m
             assert_eq!(seen.legal_name, "Contoso SA");
             assert_eq!(seen.primary_contact.unwrap().email, PAULA);
             assert_eq!(seen.accepted_agreements, ["PARTNER_NETWORK 0"]);
+            let signatory = seen.signatory.unwrap();
+            assert!(!signatory.display_name.is_empty() && !signatory.user_name.is_empty());
+            assert!(signatory.principal.starts_with(&seen.tenants[0].name));
+            assert!(!seen.tenants[0].display_name.is_empty());
+            assert_eq!(seen.account_type, AccountType::Company as i32);
+            assert!(!seen.partner_id.is_empty() && !seen.website_uri.is_empty());
         }
         link_invalid(look("entl_nonsense").await);
         decide(&site, &to_ada, ApprovalDecision::Approve, "")
@@ -736,7 +745,7 @@ async fn what_was_verified_and_changes_is_verified_anew_while_the_account_stays_
         };
         update(ann, again, &["legal_name"]).await.unwrap();
         refused(
-            judge(&rita.caller, &found, ReviewDecision::Approve, "").await,
+            judge(&rita.caller, &found, ReviewDecision::Approve, "So it is.").await,
             Code::FailedPrecondition,
             "WRONG_STATE",
         );
