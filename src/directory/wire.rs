@@ -12,7 +12,7 @@ use crate::{
     app::App,
     check::{self, MOST_ITEMS_NAMED, Violations},
     directory::{
-        ACTIVE, DELETED, GUEST,
+        ACTIVE, DELETED, GUEST, IDENTITY,
         domain::{record_name, record_value},
         entity::{
             application, application_key, directory_sync, directory_sync_fault, domain, group,
