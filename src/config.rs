@@ -1,13 +1,24 @@
 //! The configuration: one struct, from defaults, a file, the environment and flags, in that order; validated once, every fault named.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
+use config::Source as _;
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
 
-use crate::env::{DAY_US, MINUTE_US, Micros};
+use crate::{
+    env::{DAY_US, MINUTE_US, Micros},
+    keys,
+};
+
+/// Calls at once beyond which no machine gets more done.
+const MOST_CONCURRENT_CALLS: usize = 100_000;
+/// Workers that hash passwords; each takes the memory of one hash.
+const MOST_HASH_WORKERS: usize = 256;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -151,14 +162,18 @@ impl std::fmt::Debug for Config {
 }
 
 impl Config {
-    /// Reads the file, if one is named, and the environment; nothing is validated yet.
-    ///
-    /// # Errors
-    /// What can't be read or isn't known, in plain words.
-    pub fn load(file: Option<&Path>) -> Result<Self, String> {
-        let mut builder = config::Config::builder();
+    /// Reads the file, if one is named, and the environment, setting by setting: what can't be read is a fault, in plain words, and the
+    /// default stands for it, so that everything else is looked at too. Nothing is validated yet.
+    #[must_use]
+    pub fn load(file: Option<&Path>) -> (Self, Vec<String>) {
+        let mut faults = Vec::new();
+        let mut given = BTreeMap::new();
         if let Some(file) = file {
-            builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
+            let file = config::File::from(file).format(config::FileFormat::Toml);
+            match file.collect() {
+                Ok(settings) => given.extend(settings),
+                Err(e) => faults.push(e.to_string()),
+            }
         }
         let environment = config::Environment::with_prefix("ENTENTE")
             .prefix_separator("_")
@@ -171,11 +186,44 @@ impl Config {
                 })
                 .collect(),
         ));
-        builder
-            .add_source(environment)
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|e| e.to_string())
+        match environment.collect() {
+            Ok(settings) => given.extend(settings),
+            Err(e) => faults.push(e.to_string()),
+        }
+        (Self::of_settings(given, &mut faults), faults)
+    }
+
+    fn of_settings(given: BTreeMap<String, config::Value>, faults: &mut Vec<String>) -> Self {
+        let read =
+            |settings: &BTreeMap<String, config::Value>| -> Result<Self, config::ConfigError> {
+                let mut builder = config::Config::builder();
+                for (name, value) in settings {
+                    builder = builder.set_override(name, value.clone())?;
+                }
+                builder.build()?.try_deserialize::<Self>()
+            };
+        let mut good = BTreeMap::new();
+        for (name, value) in given {
+            if !FIELDS.contains(&name.as_str()) {
+                faults.push(format!("{name}: is no setting"));
+                continue;
+            }
+            let alone = BTreeMap::from([(name.clone(), value.clone())]);
+            match read(&alone) {
+                Ok(_) => {
+                    good.insert(name, value);
+                }
+                // What was given may be a secret.
+                Err(_) if SECRETS.contains(&name.as_str()) => {
+                    faults.push(format!("{name}: must be a text"));
+                }
+                Err(e) => faults.push(format!("{name}: {e}")),
+            }
+        }
+        read(&good).unwrap_or_else(|e| {
+            faults.push(e.to_string());
+            Self::default()
+        })
     }
 
     /// Every fault of the configuration, in plain words; none if it is good.
@@ -223,8 +271,21 @@ impl Config {
             "dns_servers: must be addresses with ports, such as 192.0.2.53:53,[2001:db8::53]:53",
         );
         fault(
-            self.max_concurrent_calls == 0,
-            "max_concurrent_calls: must be 1 or more",
+            !(1..=MOST_CONCURRENT_CALLS).contains(&self.max_concurrent_calls),
+            &format!("max_concurrent_calls: must be 1 to {MOST_CONCURRENT_CALLS}"),
+        );
+        fault(
+            self.hash_workers > MOST_HASH_WORKERS,
+            &format!("hash_workers: must be at most {MOST_HASH_WORKERS}"),
+        );
+        fault(
+            EnvFilter::try_new(&self.log_filter).is_err(),
+            "log_filter: must be directives such as info,sqlx=warn",
+        );
+        let key = self.master_key.as_deref();
+        fault(
+            key.is_some_and(|key| !keys::is_good(key)),
+            "master_key: must be base64 of 32 random bytes: `openssl rand -base64 32` makes one",
         );
         fault(
             self.drain_timeout_s > 600,
@@ -364,6 +425,15 @@ const FIELDS: &[&str] = &[
     "gleif_file",
 ];
 
+/// Settings whose values no fault tells.
+const SECRETS: &[&str] = &[
+    "database_url",
+    "migrate_database_url",
+    "master_key",
+    "s3_access_key_id",
+    "s3_secret_access_key",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,6 +470,42 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(config.faults().len(), 5);
+    }
+
+    #[test]
+    fn what_can_not_be_read_hides_nothing_else() {
+        let given = [
+            ("listen", config::Value::from("nowhere")),
+            ("production", config::Value::from("perhaps")),
+            ("no_such_field", config::Value::from(1)),
+            ("master_key", config::Value::from(vec!["hidden"])),
+            ("hash_workers", config::Value::from(1_000)),
+            ("max_concurrent_calls", config::Value::from(i64::MAX)),
+            ("log_filter", config::Value::from("entente=loud")),
+        ];
+        let given = given.map(|(name, value)| (name.to_owned(), value));
+        let mut faults = Vec::new();
+        let config = Config::of_settings(given.into(), &mut faults);
+        faults.extend(config.faults());
+        let begun = |name: &str| faults.iter().filter(|f| f.starts_with(name)).count();
+        for name in [
+            "listen: ",
+            "production: ",
+            "no_such_field: ",
+            "master_key: ",
+            "hash_workers: ",
+            "max_concurrent_calls: ",
+            "log_filter: ",
+        ] {
+            assert_eq!(begun(name), 1, "{name} in {faults:?}");
+        }
+        assert_eq!(faults.len(), 7, "{faults:?}");
+        assert!(faults.iter().all(|f| !f.contains("hidden")));
+        let short = Config {
+            master_key: Some("c2hvcnQ=".to_owned()),
+            ..Config::default()
+        };
+        assert_eq!(short.faults().len(), 1);
     }
 
     #[test]

@@ -146,6 +146,15 @@ impl Keys {
     }
 }
 
+/// Whether a master key as it is configured, base64, can be one.
+#[must_use]
+pub fn is_good(configured: &str) -> bool {
+    let decoded = BASE64_STANDARD
+        .decode(configured.trim())
+        .map(Zeroizing::new);
+    decoded.is_ok_and(|master| Keys::derive(&master).is_ok())
+}
+
 /// Reads the master key from `configured` (base64), else from the file, which is made if it isn't there.
 ///
 /// # Errors

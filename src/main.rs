@@ -117,7 +117,7 @@ fn main() -> ExitCode {
 }
 
 fn configure(cli: &Cli) -> std::result::Result<Config, Vec<String>> {
-    let mut config = Config::load(cli.config.as_deref()).map_err(|e| vec![e])?;
+    let (mut config, mut faults) = Config::load(cli.config.as_deref());
     let Flags {
         listen,
         ops_listen,
@@ -130,7 +130,7 @@ fn configure(cli: &Cli) -> std::result::Result<Config, Vec<String>> {
         config.data_dir.clone_from(folder);
     }
     config.enable_test_clock |= enable_test_clock;
-    let faults = config.faults();
+    faults.extend(config.faults());
     if faults.is_empty() {
         Ok(config)
     } else {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     cache::Facts as _,
-    grants::{self, Held, HeldOf, Source, roles_of},
+    grants::{self, Held, HeldOf, NotAwake, Source, roles_of},
     principal::{Authenticated, Kind, Principal},
     proof,
     roles::{self, ACCOUNT_ROLES, OPERATOR_ROLES, Permission, Permissions, TENANT_ROLES},
@@ -211,6 +211,7 @@ pub async fn get_limits(
             burst: number(l.burst),
             calls_per_minute: number(l.per_minute),
             remaining: number(l.remaining),
+            kind: l.kind.into(),
         })
         .collect();
     Ok(GetLimitsResponse { limits })
@@ -286,19 +287,20 @@ async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> 
 
 /// What of somebody's rights is not awake, by until when.
 fn sleep_of(facts: &Known, asleep: Permissions) -> Vec<String> {
-    let mut all: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
+    let mut all: BTreeMap<(i64, bool), Vec<&str>> = BTreeMap::new();
     for permission in Permission::ALL.iter().filter(|p| asleep.has(**p)) {
-        let until = facts
+        let why = facts
             .held
-            .sleeps_until(*permission, facts.asleep_until, facts.now);
-        all.entry(until.unwrap_or_default())
-            .or_default()
-            .push(permission.name());
+            .not_awake(*permission, facts.asleep_until, facts.now);
+        if let Some(why) = why {
+            let key = (why.until(), matches!(why, NotAwake::Asleep(_)));
+            all.entry(key).or_default().push(permission.name());
+        }
     }
     all.into_iter()
-        .map(|(until, names)| {
+        .map(|((until, can_be_woken), names)| {
             // Nobody wakes what is to begin later.
-            let waking = if Some(until) == facts.asleep_until {
+            let waking = if can_be_woken {
                 ", or until another holder wakes them"
             } else {
                 ""
@@ -330,7 +332,10 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
         .awake(scope, facts.asleep_until, facts.now)
         .has(permission)
     {
-        return refuse(Reason::RightsAsleep);
+        let why = facts
+            .held
+            .not_awake(permission, facts.asleep_until, facts.now);
+        return refuse(why.map_or(Reason::RightsAsleep, NotAwake::reason));
     }
     let mut because = Vec::new();
     for source in &facts.held.sources {

@@ -24,6 +24,16 @@ const BURST_SHARE: u32 = 6;
 /// Buckets remembered; beyond, the least used begin anew, which only ever gives more.
 const MOST_BUCKETS: u64 = 200_000;
 
+/// The kinds of calls, each with a default.
+const KINDS: [CallKind; 6] = [
+    CallKind::Read,
+    CallKind::Mutation,
+    CallKind::StreamOut,
+    CallKind::StreamIn,
+    CallKind::Upload,
+    CallKind::Download,
+];
+
 struct Bucket {
     tokens: f64,
     at: Instant,
@@ -42,6 +52,8 @@ pub enum Who {
 pub struct Limit {
     /// The method; empty for a default.
     pub method: &'static str,
+    /// The method's kind, or that which this is the default of.
+    pub kind: CallKind,
     /// Calls at once.
     pub burst: u32,
     /// Calls given back a minute.
@@ -70,18 +82,26 @@ impl Limits {
         }
     }
 
+    /// Burst and calls a minute of a method.
     fn of(&self, rule: &Rule) -> (u32, u32) {
-        let declared = u32::try_from(rule.declared.calls_per_minute).unwrap_or(0);
-        let per_minute = match (declared, rule.kind) {
-            (0, CallKind::Mutation) => WRITES_A_MINUTE,
-            (
-                0,
-                CallKind::StreamOut | CallKind::StreamIn | CallKind::Upload | CallKind::Download,
-            ) => STREAMS_A_MINUTE,
-            (0, _) => READS_A_MINUTE,
-            (n, _) => n,
+        match u32::try_from(rule.declared.calls_per_minute).unwrap_or(0) {
+            0 => self.default_of(rule.kind),
+            declared => self.with_burst(declared),
         }
-        .saturating_mul(self.factor);
+    }
+
+    fn default_of(&self, kind: CallKind) -> (u32, u32) {
+        self.with_burst(match kind {
+            CallKind::Mutation => WRITES_A_MINUTE,
+            CallKind::StreamOut | CallKind::StreamIn | CallKind::Upload | CallKind::Download => {
+                STREAMS_A_MINUTE
+            }
+            CallKind::Read | CallKind::Unspecified => READS_A_MINUTE,
+        })
+    }
+
+    fn with_burst(&self, per_minute: u32) -> (u32, u32) {
+        let per_minute = per_minute.saturating_mul(self.factor);
         ((per_minute / BURST_SHARE).max(10), per_minute)
     }
 
@@ -113,44 +133,55 @@ impl Limits {
         Err(Error::exhausted(Reason::TooManyCalls, Some(wait)).with("method", rule.method))
     }
 
-    /// The caller's limits: those it has used lately, and the defaults.
+    /// The caller's limits: the default of each kind, those that methods declare, and those of what it has called lately.
     #[must_use]
     pub fn list(&self, caller: &Caller) -> Vec<Limit> {
         let asked = who(caller);
-        let mut limits: Vec<Limit> = [READS_A_MINUTE, WRITES_A_MINUTE, STREAMS_A_MINUTE]
-            .map(|n| n.saturating_mul(self.factor))
+        let mut limits: Vec<Limit> = KINDS
             .into_iter()
-            .map(|n| Limit {
-                method: "",
-                burst: n / BURST_SHARE,
-                per_minute: n,
-                remaining: n / BURST_SHARE,
+            .map(|kind| {
+                let (burst, per_minute) = self.default_of(kind);
+                Limit {
+                    method: "",
+                    kind,
+                    burst,
+                    per_minute,
+                    remaining: burst,
+                }
             })
             .collect();
         for rule in super::rules::every() {
-            let Some(bucket) = self.buckets.get(&(asked.clone(), rule.method)) else {
+            let bucket = self.buckets.get(&(asked.clone(), rule.method));
+            if bucket.is_none() && rule.declared.calls_per_minute == 0 {
                 continue;
-            };
+            }
             let (burst, per_minute) = self.of(rule);
-            let remaining = bucket.lock().map_or(0.0, |b| {
-                let since = Instant::now().saturating_duration_since(b.at).as_secs_f64();
-                (b.tokens + since * f64::from(per_minute) / 60.0).min(f64::from(burst))
-            });
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "between 0 and the burst"
-            )]
             limits.push(Limit {
                 method: rule.method,
+                kind: rule.kind,
                 burst,
                 per_minute,
-                remaining: remaining as u32,
+                remaining: bucket.map_or(burst, |bucket| left_of(&bucket, burst, per_minute)),
             });
         }
-        limits.sort_by_key(|l| l.method);
+        limits.sort_by_key(|l| (l.method, l.kind as i32));
         limits
     }
+}
+
+/// Whole calls that a bucket has by now.
+fn left_of(bucket: &Mutex<Bucket>, burst: u32, per_minute: u32) -> u32 {
+    let left = bucket.lock().map_or(0.0, |b| {
+        let since = Instant::now().saturating_duration_since(b.at).as_secs_f64();
+        (b.tokens + since * f64::from(per_minute) / 60.0).min(f64::from(burst))
+    });
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and the burst"
+    )]
+    let whole = left as u32;
+    whole
 }
 
 /// Whose limits count for a caller.

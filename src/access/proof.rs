@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     cache::Facts,
-    grants::{self, Held, HeldOf, Standing},
+    grants::{self, Held, HeldOf, NotAwake, Standing},
     link::{self, Link},
     principal::{Authenticated, Caller, Kind, Principal},
     roles::{self, Permission, Permissions},
@@ -184,9 +184,9 @@ impl<F: Facts> Asked<'_, F> {
             return Ok(Has::Yes);
         }
         let held = self.held(scope).await?;
-        let until = held.sleeps_until(permission, self.asleep_until(), self.now);
-        Ok(match until.filter(|_| all.has(permission)) {
-            Some(until) => Has::Asleep(until),
+        let why = held.not_awake(permission, self.asleep_until(), self.now);
+        Ok(match why.filter(|_| all.has(permission)) {
+            Some(why) => Has::NotAwake(why, scope),
             None => Has::No,
         })
     }
@@ -196,7 +196,8 @@ impl<F: Facts> Asked<'_, F> {
 enum Has {
     Yes,
     No,
-    Asleep(Micros),
+    /// Held there, but it can't be used now.
+    NotAwake(NotAwake, ScopeKey),
 }
 
 /// What the principal of a token holds on a scope.
@@ -317,8 +318,8 @@ pub async fn prove<R: Request, F: Facts>(
                             first_missing.get_or_insert(pair.permission);
                             all = false;
                         }
-                        Has::Asleep(until) => {
-                            asleep.get_or_insert((pair.permission, until));
+                        Has::NotAwake(why, place) => {
+                            asleep.get_or_insert((pair.permission, why, place));
                             all = false;
                         }
                     }
@@ -346,8 +347,8 @@ pub async fn prove<R: Request, F: Facts>(
         demand_of_accounts(db, rule, &scopes, now).await?;
         return Ok(Proof::new(i, scopes, caller.who, alternative.masked, false));
     }
-    if let Some((permission, until)) = asleep {
-        return Err(grants::asleep(permission, until));
+    if let Some((permission, why, place)) = asleep {
+        return Err(why.refusal(permission, place));
     }
     if rule
         .token()
@@ -480,6 +481,6 @@ pub async fn demand<F: Facts>(
     match asked.has(permission, scope).await? {
         Has::Yes => Ok(()),
         Has::No => Err(Error::denied(permission)),
-        Has::Asleep(until) => Err(grants::asleep(permission, until)),
+        Has::NotAwake(why, scope) => Err(why.refusal(permission, scope)),
     }
 }

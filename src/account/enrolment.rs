@@ -169,7 +169,8 @@ pub async fn create_account(
     )
     .await?;
     if who.kind == Kind::Identity {
-        let set = grants::tie_owner(tx, row.id, who.id, None).await?;
+        let why = grants::Tie::Excepted(tx.method());
+        let set = grants::tie_owner(tx, row.id, who.id, None, why).await?;
         joined(tx, row.id, who, set);
     }
     let null = || Json::Null;

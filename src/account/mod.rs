@@ -210,7 +210,8 @@ pub async fn import_account(
         .touches(manager.id),
     );
     if let Some(owner) = owner {
-        let set = grants::tie_owner(tx, id, owner.id, None).await?;
+        let why = grants::Tie::Excepted(tx.method());
+        let set = grants::tie_owner(tx, id, owner.id, None, why).await?;
         tx.emit(
             Event::new("entente.account.v1.MemberAdded", Name::Member(id, owner.id))
                 .change("rights", null(), set.to_rights())

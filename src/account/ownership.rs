@@ -628,7 +628,12 @@ async fn begin(tx: &mut Tx, row: &Account, tie: &Model) -> Result<Model> {
     let now = tx.now();
     let from = now + WAITING_US;
     let later = (!tie.is_transfer).then_some(from);
-    let set = grants::tie_owner(tx, row.id, owner, later).await?;
+    let why = if tie.is_transfer {
+        grants::Tie::HandedOn
+    } else {
+        grants::Tie::Excepted("InviteOwner")
+    };
+    let set = grants::tie_owner(tx, row.id, owner, later, why).await?;
     tx.emit(
         Event::new(
             "entente.account.v1.MemberAdded",

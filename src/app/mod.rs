@@ -366,7 +366,11 @@ impl App {
 
 /// Whether a function, or its preparation, refused what the proof let through.
 fn is_late_refusal(error: &Error) -> bool {
-    error.code() == tonic::Code::PermissionDenied || error.reason() == Reason::RightsAsleep
+    error.code() == tonic::Code::PermissionDenied
+        || matches!(
+            error.reason(),
+            Reason::RightsAsleep | Reason::RightsBeginLater
+        )
 }
 
 /// Who did it and by what, for audit and events.

@@ -7,6 +7,7 @@ use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, Value};
 use uuid::Uuid;
 
 use super::{
+    IDENTITY,
     entity::user::{Column, Entity, Model},
     user, user_change, wire,
 };
@@ -139,7 +140,7 @@ pub async fn tell_of_gifts(
                 ("scope", scope.to_string()),
                 ("until", rfc3339(until.unwrap_or_default())),
             ];
-        let object = Name::User(first.tenant_id, first.id);
+        let object = grants::home_principal(first.id, first.tenant_id).resource();
         let people: Vec<Uuid> = sleepers
             .iter()
             .flat_map(|s| [Some(s.id), s.home_id])
@@ -277,8 +278,11 @@ pub async fn wake_rights(tx: &mut Tx, caller: CallerScope, req: WakeRightsReques
     } = req;
     let refused = || Error::refused(Reason::NothingToWake);
     let own = caller.principal().id;
-    let Some(Name::User(tenant, id)) = Name::parse(&name) else {
-        return Err(refused());
+    let (tenant, id) = match Name::parse(&name) {
+        Some(Name::User(tenant, id)) => (tenant, id),
+        // An owner is one.
+        Some(Name::Identity(id)) => (Uuid::nil(), id),
+        _ => return Err(refused()),
     };
     // Whoever has nothing in common with the person learns nothing, by time neither, and locks nothing of theirs.
     if own == id || !grants::share_a_scope(tx.db(), own, id).await? {
@@ -333,10 +337,10 @@ pub async fn wake_rights(tx: &mut Tx, caller: CallerScope, req: WakeRightsReques
     as_seen(tx, &row).await
 }
 
-/// A user of a tenant, and the person that it is: what a guest holds sleeps with the credential, which is that of its home. Both tenants
-/// are locked.
+/// A user of a tenant, or a personal identity, and the person that it is: what a guest holds sleeps with the credential, which is that of its
+/// home. Where both are at home is locked.
 async fn find_person(tx: &mut Tx, tenant: Uuid, id: Uuid) -> Result<Option<(Model, Model)>> {
-    tx.lock([ScopeKey::Tenant(tenant)]).await?;
+    tx.lock([grants::home_principal(id, tenant).home()]).await?;
     let named = Entity::find_by_id(id)
         .filter(Column::TenantId.eq(tenant))
         .one(tx.db())
@@ -347,13 +351,17 @@ async fn find_person(tx: &mut Tx, tenant: Uuid, id: Uuid) -> Result<Option<(Mode
     let Some(home) = named.home_id else {
         return Ok(Some((named.clone(), named)));
     };
-    tx.lock(named.home_tenant_id.map(ScopeKey::Tenant)).await?;
+    let at = named.home_tenant_id.unwrap_or_default();
+    tx.lock([grants::home_principal(home, at).home()]).await?;
     let person = Entity::find_by_id(home).one(tx.db()).await?;
     Ok(person.map(|person| (named, person)))
 }
 
-/// A user as the caller may see it: a holder from another tenant gets to see names, no more (ROL-8).
+/// A user as the caller may see it: a holder from another tenant gets to see names, no more (ROL-8); of an identity not its address either.
 async fn as_seen(tx: &Tx, row: &Model) -> Result<User> {
+    if row.kind == IDENTITY {
+        return Ok(wire::named_identity(row, tx.now()));
+    }
     let whole = user_change::to_wire(tx.db(), tx.app(), row, tx.now()).await?;
     let home = ScopeKey::Tenant(row.tenant_id);
     if tx

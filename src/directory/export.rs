@@ -133,7 +133,7 @@ async fn profile(rd: &Read, scope: CallerScope) -> Result<ExportIdentityResponse
         .await?
         .ok_or_else(|| Error::not_found("entente.dev/Identity", Name::Identity(id).to_string()))?;
     Ok(ExportIdentityResponse {
-        identity: Some(wire::identity(&row)),
+        identity: Some(wire::identity(&row, rd.now())),
         ..ExportIdentityResponse::default()
     })
 }

@@ -59,7 +59,7 @@ pub async fn get_identity(
     scope: CallerScope,
     _req: GetIdentityRequest,
 ) -> Result<Identity> {
-    Ok(wire::identity(&own(rd.db(), scope).await?))
+    Ok(wire::identity(&own(rd.db(), scope).await?, rd.now()))
 }
 
 /// Changes the caller's own names.
@@ -114,7 +114,7 @@ pub async fn update_identity(
         .change("given_name", old.given_name, row.given_name.clone())
         .change("family_name", old.family_name, row.family_name.clone()),
     );
-    Ok(wire::identity(&row))
+    Ok(wire::identity(&row, tx.now()))
 }
 
 /// Mails a link to the new address, if it is free; the answer is the same if it isn't.
@@ -210,7 +210,7 @@ pub async fn confirm_email(
         ("origin", tx.app().config.public_origin.clone()),
     ];
     mail::queue(tx, Template::EmailChanged, &old.user_name, name, &values).await?;
-    Ok(wire::identity(&row))
+    Ok(wire::identity(&row, tx.now()))
 }
 
 /// Guests are shown by the name that their home signs in with. Where somebody else is invited by that name, the old one stays.
@@ -327,7 +327,7 @@ pub async fn close_identity(
     ];
     mail::queue(tx, Template::IdentityClosed, &old.user_name, name, &values).await?;
     Ok(CloseIdentityResponse {
-        resources: vec![wire::identity(&row)],
+        resources: vec![wire::identity(&row, tx.now())],
         losses: Some(losses),
     })
 }

@@ -800,6 +800,7 @@ pub async fn get_recovery_case(
     req: GetRecoveryCaseRequest,
 ) -> Result<RecoveryCase> {
     let row = by_name(rd.db(), &req.name).await?;
+    rd.looked(row.name()).await?;
     to_wire(rd.db(), &row).await
 }
 
@@ -829,6 +830,7 @@ pub async fn list_recovery_cases(
             own.map(|d| d.name().to_string()).collect(),
         )?);
     }
+    rd.looked(Name::Operator).await?;
     let page = found.page(cases);
     Ok(ListRecoveryCasesResponse {
         recovery_cases: page.items,

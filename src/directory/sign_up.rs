@@ -196,7 +196,7 @@ pub async fn confirm_identity(
     };
     let row = make(tx, new, &signed_up.hash).await?;
     tx.act_as(user_change::name(&row).to_string());
-    Ok(Outcome::Done(wire::identity(&row)))
+    Ok(Outcome::Done(wire::identity(&row, tx.now())))
 }
 
 /// A personal identity to be made.

@@ -249,10 +249,10 @@ pub fn user(app: &App, row: &user::Model, prefix: &str, directory_roles: i64, no
     }
 }
 
-/// What a user signs in as: a guest with the name of its home.
+/// What a user signs in as: a guest with the name of its home, an identity with its address.
 #[must_use]
 pub fn sign_in_name(app: &App, kind: i64, user_name: &str, prefix: &str) -> String {
-    if kind == GUEST {
+    if matches!(kind, GUEST | IDENTITY) {
         user_name.to_owned()
     } else {
         format!("{user_name}@{}", domain(app, prefix))
@@ -331,8 +331,25 @@ pub fn group_member(app: &App, row: &InGroup, prefix: &str) -> GroupMember {
     }
 }
 
+/// What others see of a personal identity that is named like a user: what it is called, and until when rights of it sleep.
+pub fn named_identity(row: &user::Model, now: i64) -> User {
+    User {
+        name: Name::Identity(row.id).to_string(),
+        given_name: row.given_name.clone(),
+        family_name: row.family_name.clone(),
+        display_name: row.display_name.clone(),
+        state: i32::try_from(row.state).unwrap_or(0),
+        rights_asleep_until: row
+            .rights_asleep_until
+            .filter(|until| now < *until)
+            .and_then(timestamp),
+        etag: etag(row.version),
+        ..User::default()
+    }
+}
+
 /// A personal identity for the wire.
-pub fn identity(row: &user::Model) -> Identity {
+pub fn identity(row: &user::Model, now: i64) -> Identity {
     let user::Model {
         id,
         tenant_id: _,
@@ -346,7 +363,7 @@ pub fn identity(row: &user::Model) -> Identity {
         kind: _,
         state,
         created_through_account: _,
-        rights_asleep_until: _,
+        rights_asleep_until,
         create_time,
         update_time,
         delete_time,
@@ -372,6 +389,9 @@ pub fn identity(row: &user::Model) -> Identity {
         update_time: timestamp(*update_time),
         close_time: delete_time.and_then(timestamp),
         purge_time: purge_time.and_then(timestamp),
+        rights_asleep_until: rights_asleep_until
+            .filter(|until| now < *until)
+            .and_then(timestamp),
         etag: etag(*version),
     }
 }

@@ -8,6 +8,7 @@ use crate::{
         grants::Grant,
         roles::{self, OPERATOR_ROLES, Permissions},
     },
+    directory::wire::mask_email,
     env::{Micros, SECOND_US},
     error::{Error, Result},
     names::Name,
@@ -50,6 +51,7 @@ pub(super) fn permission_names(of: Permissions) -> Vec<String> {
     of.names().into_iter().map(str::to_owned).collect()
 }
 
+/// A mail, as the operator's people see it: its recipient masked, also where an error tells it (ROL-11).
 pub(super) fn mail(row: mail::Model) -> Mail {
     let mail::Model {
         id,
@@ -68,13 +70,13 @@ pub(super) fn mail(row: mail::Model) -> Mail {
     let state = mail_state(state);
     Mail {
         name: Name::Mail(id).to_string(),
-        recipient,
+        recipient: mask_email(&recipient),
         template,
         language_code: language,
         object,
         state: state.into(),
         attempt_count: i32::try_from(attempt_count).unwrap_or(i32::MAX),
-        last_error,
+        last_error: last_error.replace(&recipient, &mask_email(&recipient)),
         create_time: timestamp(create_time),
         send_time: send_time.and_then(timestamp),
         next_attempt_time: timestamp(next_attempt_time).filter(|_| state == MailState::Queued),

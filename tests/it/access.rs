@@ -280,7 +280,7 @@ pub async fn world(site: &Site) -> World {
             _ => AccountRole::Unspecified,
         };
         if bit != AccountRole::Unspecified {
-            // No method gives these to a first holder yet.
+            // Finances come from an owner, who is an identity; here a member stands for each of them, which shows what the role alone may.
             let sql = "UPDATE grants SET roles = $1 WHERE scope_id = $2 AND principal_id = $3";
             let id = |name: &str| Value::from(last(name).parse::<Uuid>().unwrap());
             let values = [
@@ -813,6 +813,7 @@ pub fn cell(method: &MethodDescriptor, answer: &Result<Vec<u8>, Status>) -> &'st
         "PASSWORD_CHANGE_REQUIRED" => "pwd",
         "RECENT_SIGN_IN_REQUIRED" => "old",
         "RIGHTS_ASLEEP" => "asleep",
+        "RIGHTS_BEGIN_LATER" => "later",
         "ON_BEHALF_REFUSED" => "posing",
         other => {
             assert!(

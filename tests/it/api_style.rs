@@ -18,6 +18,26 @@ use crate::dynamic::{self, IDENTIFIER, REQUIRED};
 /// Messages that several methods answer with and that are no resources.
 const SHARED_ANSWERS: &[&str] = &["TokenSet", "ServiceTime", "Verification", "Ownership"];
 
+/// Deletions with which nothing else is lost, so that their answers have no `losses`, each with the reason. To get shorter, never longer.
+const NOTHING_ELSE_IS_LOST: &[(&str, &str)] = &[
+    ("DeleteDomain", "a domain gives nobody anything"),
+    ("DeleteReservedName", "it keeps a name from others"),
+    ("DeleteOffer", "it was never published"),
+    (
+        "RevokeCompetency",
+        "what it counts for is worked out when it is asked",
+    ),
+    ("ReleaseBenefit", "the answer has the benefit"),
+];
+
+/// Methods that take something away for good.
+fn is_removal(method: &str) -> bool {
+    ["Delete", "Remove", "LeaveAccount", "CloseIdentity"]
+        .iter()
+        .any(|verb| method.starts_with(verb))
+        || NOTHING_ELSE_IS_LOST.iter().any(|(name, _)| *name == method)
+}
+
 fn none(faults: &[String]) {
     assert!(faults.is_empty(), "\n  {}\n", faults.join("\n  "));
 }
@@ -314,4 +334,38 @@ fn every_method_has_an_example_of_grpcurl() {
             .map(|h| format!("{h} is no method")),
     );
     none(&faults);
+}
+
+// proves COM-8
+#[test]
+fn removals_answer_with_what_is_gone_and_what_is_lost_by_it() {
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    for (path, method) in dynamic::methods() {
+        if !is_removal(method.name()) {
+            continue;
+        }
+        seen += 1;
+        let answer = method.output();
+        let has = |field: &str| answer.get_field_by_name(field).is_some();
+        if answer.name() != format!("{}Response", method.name()) {
+            faults.push(format!("{path} answers with {}", answer.name()));
+        }
+        if !answer
+            .get_field_by_name("resources")
+            .is_some_and(|field| field.is_list())
+        {
+            faults.push(format!("{path} doesn't say what is gone"));
+        }
+        let excepted = NOTHING_ELSE_IS_LOST
+            .iter()
+            .any(|(name, _)| *name == method.name());
+        if has("losses") == excepted {
+            faults.push(format!("{path}: losses, or the reason for none"));
+        }
+        if method.input().get_field_by_name("validate_only").is_none() {
+            faults.push(format!("{path} can't be tried"));
+        }
+    }
+    none(&faults);
+    assert!(seen > 15, "{seen}");
 }

@@ -7,9 +7,10 @@ use entente::{
         account::{
             Account, AssociateTenantRequest, CreateAssociatedTenantRequest, GetAccountRequest,
             ImportAccountRequest, ListAccountsRequest, ListAssociatedTenantsRequest,
-            RemoveTenantRequest, TenantAssociation,
+            RemoveTenantRequest, RemoveTenantResponse, RestoreManagerRequest, TenantAssociation,
         },
         directory::{DisableUserRequest, GetTenantRequest},
+        operator::{AssignOperatorRolesRequest, OperatorRole},
     },
 };
 use tonic::{Code, Status};
@@ -17,6 +18,7 @@ use tonic::{Code, Status};
 use crate::{
     harness::{Caller, PASSWORD, Person, both, fields, new_tenant, new_user, refused},
     members::{add, list, remove, seed},
+    people::{Service, denied, identity, second_admin},
 };
 
 fn associating(account: &str, token: &str) -> AssociateTenantRequest {
@@ -500,6 +502,128 @@ async fn accounts_are_listed_to_their_members_only() {
             Code::NotFound,
             "RESOURCE_NOT_FOUND",
         );
+    })
+    .await;
+}
+
+/// An account that was brought in, with its owner; and its tenant's association.
+async fn with_owner(
+    site: &crate::harness::Site,
+    tenant: &crate::harness::TenantSite,
+    owner: &Person,
+) -> (String, String) {
+    let request = ImportAccountRequest {
+        account: Some(Account {
+            publisher_display_name: "Brought In".to_owned(),
+            legal_name: "Legal".to_owned(),
+            country_code: "FR".to_owned(),
+            ..Account::default()
+        }),
+        tenant: tenant.name.clone(),
+        first_manager: tenant.admin.name.clone(),
+        owner: owner.name.clone(),
+        ..ImportAccountRequest::default()
+    };
+    let made = site.operator().await.accounts().import_account(request);
+    let account = made.await.unwrap().into_inner().name;
+    let (_, tenant) = tenant.name.split_once('/').unwrap();
+    let association = format!("{account}/tenantAssociations/{tenant}");
+    (account, association)
+}
+
+// proves TEN-4, ROL-9
+#[tokio::test]
+async fn owner_removes_the_last_tenant_and_nobody_else_does() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let olga = identity(&site, "olga@mail.example").await;
+        let (account, association) = with_owner(&site, &contoso, &olga).await;
+        let removed = async |who: &Caller, validate_only: bool| {
+            let request = RemoveTenantRequest {
+                name: association.clone(),
+                validate_only,
+                ..RemoveTenantRequest::default()
+            };
+            let done = who.associations().remove_tenant(request).await;
+            done.map(tonic::Response::<RemoveTenantResponse>::into_inner)
+        };
+        let ann = &contoso.admin.caller;
+        let through = removed(ann, false).await;
+        refused(
+            through,
+            Code::FailedPrecondition,
+            "SIGNED_IN_THROUGH_TENANT",
+        );
+        // A service that acts for the owner, but not that far.
+        let portal = Service::open(&site).await;
+        let service = portal.caller(&site).await;
+        let request = AssignOperatorRolesRequest {
+            principal: portal.name.clone(),
+            roles: vec![OperatorRole::OperatorService as i32],
+            on_behalf_ceiling: vec!["tenants.manage".to_owned()],
+            ..AssignOperatorRolesRequest::default()
+        };
+        let operator = crate::people::operator_tenant(&site).await.admin.caller;
+        operator
+            .staff()
+            .assign_operator_roles(request)
+            .await
+            .unwrap();
+        let acting = site.on_behalf(&service, &olga.caller);
+        let tried = removed(&acting, false).await;
+        refused(tried, Code::FailedPrecondition, "LAST_TENANT");
+
+        let lost = removed(&olga.caller, true).await.unwrap();
+        let losses = lost.losses.unwrap();
+        assert_eq!(losses.memberships.len(), 1);
+        assert_eq!(
+            losses.memberships[0].member,
+            contoso.admin.member_of(&account)
+        );
+        let get = async |who: &Caller| {
+            let name = account.clone();
+            who.accounts().get_account(GetAccountRequest { name }).await
+        };
+        get(ann).await.unwrap();
+        let lost = removed(&olga.caller, false).await.unwrap();
+        assert_eq!(lost.losses, Some(losses));
+        denied(get(ann).await);
+        get(&olga.caller).await.unwrap();
+    })
+    .await;
+}
+
+// proves ROL-9, ROL-12
+#[tokio::test]
+async fn an_owner_restores_a_manager_where_the_tenant_shut_out_the_last() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let olga = identity(&site, "olga@mail.example").await;
+        let (account, _) = with_owner(&site, &contoso, &olga).await;
+        let ben = site.person(&contoso, "ben").await;
+        let ann = &contoso.admin.caller;
+        add(ann, &account, &[&ben], &[]).await.unwrap();
+        let restored = async |who: &Caller| {
+            let request = RestoreManagerRequest {
+                name: ben.member_of(&account),
+                ..RestoreManagerRequest::default()
+            };
+            let done = who.members().restore_manager(request).await;
+            done.map(tonic::Response::into_inner)
+        };
+        let early = restored(&olga.caller).await;
+        refused(early, Code::FailedPrecondition, "MANAGER_EXISTS");
+        let second = second_admin(&site, &contoso, "second").await;
+        let shut = DisableUserRequest {
+            name: contoso.admin.name.clone(),
+            ..DisableUserRequest::default()
+        };
+        second.caller.users().disable_user(shut).await.unwrap();
+        denied(restored(&ben.caller).await);
+        denied(restored(&second.caller).await);
+        let made = restored(&olga.caller).await.unwrap();
+        let manager = crate::harness::rights(&[AccountRole::Manager]);
+        assert_eq!(made.rights, Some(manager));
     })
     .await;
 }

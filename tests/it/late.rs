@@ -11,10 +11,10 @@ use crate::{
     harness::{Caller, both},
 };
 
-/// Demands that no caller reaches yet, with the file that makes them. To get shorter, never longer.
+/// Demands that no caller of this world reaches, with the file that makes them. To get shorter, never longer.
 const OUT_OF_REACH: &[(&str, Permission, &str)] = &[
     (
-        // Only an owner who comes through no tenant can remove the last one: personal identities aren't there yet.
+        // The world's account keeps its tenants; the owner who removes the last one is in `associations.rs`.
         "entente.account.v1.TenantAssociationService/RemoveTenant",
         Permission::TenantsRemoveLast,
         "src/account/tenant_association.rs",

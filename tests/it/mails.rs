@@ -2,15 +2,21 @@
 
 use std::fs;
 
-use entente::proto::{
-    directory::ResetPasswordRequest,
-    operator::{ListMailsRequest, Mail, MailState, ResendMailRequest},
+use entente::{
+    access::rules,
+    proto::{
+        directory::ResetPasswordRequest,
+        operator::{ListMailsRequest, Mail, MailState, OperatorRole, ResendMailRequest},
+    },
 };
 use tonic::{Code, Request};
 
 use crate::{
+    access::names_for,
     claims::count,
+    dynamic::{self, Names},
     harness::{Person, Site, TenantSite, both, new_tenant, refused},
+    people::staff,
 };
 
 /// A user with a recovery address.
@@ -185,6 +191,46 @@ async fn links_begin_with_the_configured_origin() {
         let eml = written(&site, &mails[0]);
         assert!(eml.contains(&site.app.config.public_origin), "{eml}");
         assert!(eml.contains("contoso.partners.localhost"));
+    })
+    .await;
+}
+
+// proves ROL-11, COM-1
+#[tokio::test]
+async fn every_method_with_a_masked_view_masks() {
+    both(async |site| {
+        let (contoso, account, olga) = crate::ownership::owned(&site).await;
+        sent(&site).await;
+        let support = staff(&site, "sue", OperatorRole::OperatorSupport).await;
+        let who = &support.caller;
+        // Addresses that stand in what is read, and those that the answer shows instead.
+        let addresses = [
+            "it@contoso.example",
+            "ann@contoso.example",
+            "paula@contoso.example",
+            "ada@contoso.example",
+            &olga.sign_in_name,
+        ];
+        let mut masked = 0;
+        for (path, method) in dynamic::methods() {
+            let rule = rules::of_path(&path).unwrap();
+            if !rule.any_of.iter().any(|alternative| alternative.masked) {
+                continue;
+            }
+            let names = Names::default()
+                .with("entente.dev/Tenant", &contoso.name)
+                .with("entente.dev/Account", &account);
+            let request = dynamic::request(&method, &names_for(&method, &names));
+            let answer = dynamic::call(who, &method, dynamic::bytes(&request)).await;
+            let answer = answer.unwrap_or_else(|status| panic!("{path}: {status:?}"));
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            for address in addresses {
+                assert!(!text.contains(address), "{path} tells {address}");
+            }
+            masked += usize::from(text.contains("***@"));
+        }
+        // Lists of accounts show no address at all.
+        assert!(masked >= 4, "{masked}");
     })
     .await;
 }

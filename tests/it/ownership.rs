@@ -11,6 +11,7 @@ use entente::proto::{
     },
 };
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt as _;
 
 use crate::{
     enrolment::{all_in_one, draft_of, member_tenant, open, whole},
@@ -147,7 +148,7 @@ pub(crate) async fn approved(site: &Site, prefix: &str) -> (TenantSite, String) 
 }
 
 /// An account with an owner whose finances haven't begun.
-async fn owned(site: &Site) -> (TenantSite, String, Person) {
+pub(crate) async fn owned(site: &Site) -> (TenantSite, String, Person) {
     let (contoso, account) = approved(site, "contoso").await;
     let admin = &contoso.admin.caller;
     admin.invite_owner(&account, OLGA).await.unwrap();
@@ -312,7 +313,10 @@ async fn invited_identity_owns_after_consent_and_has_finances_seven_days_later()
             ..GrantFinanceRequest::default()
         };
         let early = caller.members().grant_finance(grant.clone()).await;
-        refused(early, Code::FailedPrecondition, "RIGHTS_ASLEEP");
+        let status = refused(early, Code::FailedPrecondition, "RIGHTS_BEGIN_LATER");
+        // Nobody can wake it, so nobody is named.
+        let told = status.get_details_error_info().unwrap().metadata;
+        assert!(told.contains_key("until") && !told.contains_key("woken_by"));
         let service = Service::open(&site).await;
         let check = CheckAccessRequest {
             checks: vec![entente::proto::access::AccessCheck {
@@ -326,7 +330,7 @@ async fn invited_identity_owns_after_consent_and_has_finances_seven_days_later()
         let told = told.unwrap().into_inner().decisions.remove(0);
         assert_eq!(
             (told.allowed, told.reason.as_str()),
-            (false, "RIGHTS_ASLEEP")
+            (false, "RIGHTS_BEGIN_LATER")
         );
 
         let shown = again(&site, &contoso.admin).await.settings(&account).await;

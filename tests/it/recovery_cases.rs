@@ -10,12 +10,14 @@ use entente::proto::{
     operator::OperatorRole,
 };
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt as _;
 
 use crate::{
     documents::{download, first, upload},
     enrolment::{all_in_one, open as open_account, whole},
     harness::{Caller, PASSWORD, Person, Site, TenantSite, both, fields, refused},
     network::{join, new_membership},
+    ownership::Owners as _,
     people::{
         People as _, again, audited, change, denied, events, eventually, id, identity, letters,
         link_invalid, mailed_token, number, recover, staff,
@@ -434,6 +436,92 @@ async fn case_is_for_people_who_belong_there_and_gives_what_they_lack() {
             get(&sue, &third).await.state() == State::Expired
         })
         .await;
+    })
+    .await;
+}
+
+// proves ROL-11
+#[tokio::test]
+async fn each_look_at_a_case_is_audited() {
+    both(async |site| {
+        let tenant = site.tenant("contoso").await;
+        let name = opened(&site, &tenant.name, &tenant.admin.name).await;
+        let sue = support(&site, "sue").await;
+        for _ in 0..2 {
+            get(&sue.caller, &name).await;
+            let all = ListRecoveryCasesRequest::default();
+            sue.caller
+                .recoveries()
+                .list_recovery_cases(all)
+                .await
+                .unwrap();
+        }
+        let seen = audited(&site.operator().await, "operator", "")
+            .await
+            .unwrap();
+        let looks = |action: &str, resource: &str| {
+            let action = format!("entente.directory.v1.RecoveryService/{action}");
+            let mine = seen
+                .iter()
+                .filter(|e| e.action == action && e.actor == sue.name);
+            mine.filter(|e| e.resources == [resource]).count()
+        };
+        assert_eq!(looks("GetRecoveryCase", &name), 1);
+        assert_eq!(looks("ListRecoveryCases", "operator"), 1);
+    })
+    .await;
+}
+
+// proves ROL-13, PWD-10
+#[tokio::test]
+async fn rights_of_an_owner_who_came_back_sleep_until_another_holder_wakes_them() {
+    both(async |site| {
+        let (contoso, account, olga) = crate::ownership::owned(&site).await;
+        let [one, two] = [support(&site, "sue").await, support(&site, "sam").await];
+        let new = case(&one.caller, Role::Owner, &account, &olga.name, 1).await;
+        let made = open(&one.caller, new).await.unwrap().name;
+        approve(&two.caller, &made).await.unwrap();
+        site.advance(WAIT + 60).await;
+        let token = link(&site, &made).await;
+        recover(&site, &token, NEW).await.unwrap();
+        let back = site.sign_in(&olga.sign_in_name, NEW).await;
+        let asked = ["account.close", "owner.tie"];
+        assert_eq!(back.mine_of(&account, &asked).await, ["account.close"]);
+        let shown = async || {
+            let name = olga.name.clone();
+            let request = entente::proto::directory::GetIdentityRequest { name };
+            let done = back.identities().get_identity(request).await;
+            done.unwrap().into_inner()
+        };
+        let until = shown().await.rights_asleep_until;
+        assert!(until.is_some());
+        let sleeps = back.hand_on(&account, "next@mail.example").await;
+        let status = refused(sleeps, Code::FailedPrecondition, "RIGHTS_ASLEEP");
+        let told = status.get_details_error_info().unwrap().metadata;
+        assert!(told["woken_by"].split(", ").any(|role| role == "MANAGER"));
+
+        // Nobody wakes their own, nor what they lack; whoever shares nothing with the owner learns nothing.
+        let nothing = |tried| refused(tried, Code::PermissionDenied, "NOTHING_TO_WAKE");
+        nothing(back.wake(&olga.name).await);
+        nothing(again(&site, &two).await.wake(&olga.name).await);
+        let fabrikam = site.tenant("fabrikam").await;
+        nothing(fabrikam.admin.caller.wake(&olga.name).await);
+        let woken = again(&site, &contoso.admin).await.wake(&olga.name).await;
+        let woken = woken.unwrap();
+        assert_eq!(woken.name, olga.name);
+        assert_eq!(woken.rights_asleep_until, until);
+        assert_eq!((&*woken.user_name, &*woken.recovery_email), ("", ""));
+        assert_eq!(back.mine_of(&account, &asked).await, asked);
+        assert_eq!(
+            events(&site, "directory.v1.RightsWoken", &olga.name).await,
+            1
+        );
+        site.advance(WAIT).await;
+        let back = site.sign_in(&olga.sign_in_name, NEW).await;
+        let name = olga.name.clone();
+        let request = entente::proto::directory::GetIdentityRequest { name };
+        let own = back.identities().get_identity(request).await.unwrap();
+        assert_eq!(own.into_inner().rights_asleep_until, None);
     })
     .await;
 }

@@ -207,6 +207,9 @@ async fn rights_of_staff_sleep_for_72_hours_after_a_reset() {
         let user = home.admin.caller.user(&sue.name).await.unwrap();
         let asleep_until = user.rights_asleep_until.unwrap();
         assert!(until(&status).ends_with('Z'), "{}", until(&status));
+        let told = status.get_details_error_info().unwrap().metadata;
+        let roles: Vec<&str> = told["woken_by"].split(", ").collect();
+        assert!(roles.contains(&"OPERATOR_ADMIN") && roles.contains(&"OPERATOR_SUPPORT"));
         // Nobody wakes their own, and nobody wakes what they lack.
         let bob = site.person(&home, "bob").await;
         for other in [&caller, &bob.caller] {

@@ -28,7 +28,7 @@ pub use self::{
     },
     last::{Last, ShutOut, last_administrator, somebody_holds},
     owner::{
-        check_may_invite_owner, demand_untied, identity, may_still_tie, owner_of, tie_owner,
+        Tie, check_may_invite_owner, demand_untied, identity, may_still_tie, owner_of, tie_owner,
         tied_to, untie_owner,
     },
     passing::demand_all_held_by,
@@ -37,8 +37,10 @@ pub use self::{
         share_a_scope, shared_scopes,
     },
     purge::{forget_principals, forget_scope},
-    sleep::{ASLEEP_US, Sleep, asleep, forget_woken, set_asleep, sleeping},
-    standing::{ACTIVE, Held, HeldOf, Source, Standing, held, home_principal, standing, state},
+    sleep::{ASLEEP_US, Sleep, forget_woken, set_asleep, sleeping},
+    standing::{
+        ACTIVE, Held, HeldOf, NotAwake, Source, Standing, held, home_principal, standing, state,
+    },
 };
 use super::{
     principal::{Kind, Principal},

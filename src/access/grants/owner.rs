@@ -99,6 +99,15 @@ pub async fn demand_untied(tx: &mut Tx, id: Uuid, account: Uuid) -> Result<()> {
     }
 }
 
+/// Why somebody may make an owner.
+#[derive(Clone, Copy, Debug)]
+pub enum Tie {
+    /// An act of the table of exceptions lets it: a method, or the one that began what others consented to.
+    Excepted(&'static str),
+    /// The owner hands on what it holds.
+    HandedOn,
+}
+
 /// Makes an identity the owner of an account that has none; what concerns finances begins at a time, if one is given. Emits nothing.
 ///
 /// # Errors
@@ -108,7 +117,15 @@ pub async fn tie_owner(
     account: Uuid,
     id: Uuid,
     finance_from: Option<Micros>,
+    why: Tie,
 ) -> Result<Set> {
+    if let Tie::Excepted(act) = why
+        && exceptions::of(act, "OWNER").is_none()
+    {
+        return Err(Error::internal(format!(
+            "{act} makes an owner that no exception lets it"
+        )));
+    }
     let (scope, to) = (ScopeKey::Account(account), identity(id));
     tx.lock([scope, to.home()]).await?;
     demand_no_owner(tx, account).await?;

@@ -12,11 +12,11 @@ use super::{
     people::{rights_of, tell_if_cut},
 };
 use crate::{
-    access::roles::{self, Permission, Permissions},
+    access::roles::{self, Permissions},
     app::Tx,
     env::{HOUR_US, Micros},
-    error::{Error, Reason, Result},
-    store::{scope_key::ScopeKey, sql, time::rfc3339},
+    error::Result,
+    store::{scope_key::ScopeKey, sql},
 };
 
 /// Rights sleep so long after somebody else set the credential.
@@ -30,14 +30,6 @@ pub fn sleeping(scope: ScopeKey, of: Permissions) -> Permissions {
     } else {
         of.within(roles::SLEEPING)
     }
-}
-
-/// The refusal of a permission that sleeps.
-#[must_use]
-pub fn asleep(permission: Permission, until: Micros) -> Error {
-    Error::precondition(Reason::RightsAsleep)
-        .with("permission", permission.name())
-        .with("until", rfc3339(until))
 }
 
 /// Puts a person's rights to sleep, whatever was woken before, since somebody else set the credential; or ends the sleep.

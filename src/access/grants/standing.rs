@@ -17,6 +17,7 @@ use crate::{
         memory::{Fact, Found},
         scope_key::ScopeKey,
         sql,
+        time::rfc3339,
     },
 };
 
@@ -263,6 +264,53 @@ pub struct Source {
     pub tenant: Uuid,
 }
 
+/// Why a permission that is held can't be used now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAwake {
+    /// Somebody else set the credential; others wake it, or this time comes (ROL-13).
+    Asleep(Micros),
+    /// It begins then for an owner who was tied to the account; nobody wakes it (ACC-20).
+    BeginsLater(Micros),
+}
+
+impl NotAwake {
+    /// Until when.
+    #[must_use]
+    pub fn until(self) -> Micros {
+        match self {
+            Self::Asleep(until) | Self::BeginsLater(until) => until,
+        }
+    }
+
+    /// What callers are told.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Asleep(_) => Reason::RightsAsleep,
+            Self::BeginsLater(_) => Reason::RightsBeginLater,
+        }
+    }
+
+    /// The refusal of a permission on a scope. Who can wake it are other people there who hold it: by which roles it is held is told.
+    #[must_use]
+    pub fn refusal(self, permission: Permission, scope: ScopeKey) -> Error {
+        let refused = Error::precondition(self.reason())
+            .with("permission", permission.name())
+            .with("until", rfc3339(self.until()));
+        match self {
+            Self::BeginsLater(_) => refused,
+            Self::Asleep(_) => {
+                let roles = roles_of(scope).iter();
+                let waking: Vec<&str> = roles
+                    .filter(|role| role.permissions.has(permission))
+                    .map(|role| role.name)
+                    .collect();
+                refused.with("woken_by", waking.join(", "))
+            }
+        }
+    }
+}
+
 /// What a principal holds on a scope.
 #[derive(Clone, Debug, Default)]
 pub struct Held {
@@ -300,18 +348,21 @@ impl Held {
         }
     }
 
-    /// Until when a permission sleeps that isn't awake now; nobody wakes what begins later.
+    /// Why a permission that is held isn't awake now, and until when.
     #[must_use]
-    pub fn sleeps_until(
+    pub fn not_awake(
         &self,
         permission: Permission,
         asleep_until: Option<Micros>,
         now: Micros,
-    ) -> Option<Micros> {
+    ) -> Option<NotAwake> {
         let from = self
             .finance_from
             .filter(|from| now < *from && roles::BEGINNING_LATER.has(permission));
-        asleep_until.max(from)
+        match from {
+            Some(from) if asleep_until <= Some(from) => Some(NotAwake::BeginsLater(from)),
+            _ => asleep_until.map(NotAwake::Asleep),
+        }
     }
 }
 

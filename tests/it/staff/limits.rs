@@ -1,6 +1,9 @@
 //! Limits of calls (COM-18).
 
-use entente::proto::{access::GetLimitsRequest, directory::ChangePasswordRequest};
+use entente::proto::{
+    access::{CallKind, GetLimitsRequest},
+    directory::ChangePasswordRequest,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -50,7 +53,29 @@ async fn whoever_calls_too_often_waits_and_nobody_else_does() {
         let limit = limits.iter().find(|l| l.method == METHOD).unwrap();
         assert_eq!((limit.burst, limit.calls_per_minute), (10, 30));
         assert_eq!(limit.remaining, 0);
-        assert!(limits.iter().any(|l| l.method.is_empty()));
+        let kinds = |of: &str| -> Vec<_> {
+            let of = limits.iter().filter(|l| l.method == of);
+            of.map(|l| (l.kind(), l.calls_per_minute)).collect()
+        };
+        assert_eq!(
+            kinds(""),
+            [
+                (CallKind::Read, 60_000),
+                (CallKind::Mutation, 6_000),
+                (CallKind::StreamOut, 600),
+                (CallKind::StreamIn, 600),
+                (CallKind::Upload, 600),
+                (CallKind::Download, 600),
+            ]
+        );
+        // Whatever has a limit of its own is there before it was ever called.
+        for (path, _) in crate::dynamic::methods() {
+            let rule = entente::access::rules::of_path(&path).unwrap();
+            let declared = rule.declared.calls_per_minute;
+            if declared > 0 {
+                assert_eq!(kinds(rule.method), [(rule.kind, declared)], "{path}");
+            }
+        }
         let theirs = bob.access().get_limits(GetLimitsRequest {}).await.unwrap();
         let theirs = theirs.into_inner().limits;
         let limit = theirs.iter().find(|l| l.method == METHOD).unwrap();
