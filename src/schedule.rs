@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     access::{link, refusals, token},
-    account::TIES_COUNT_US,
+    account::{MEMBERSHIP_CLAIM_US, TIES_COUNT_US},
     app::{App, Tx},
     directory::{application_key, domain_look_up},
     document::{self, blobs},
@@ -54,6 +54,21 @@ const JOBS: &[Job] = &[
         every_us: SECOND_US / 4,
         needed: Some("SELECT 1 AS one FROM recovery_requests LIMIT 1"),
         run: |tx| Box::pin(crate::directory::recovery::mail_recovery_links(tx)),
+    },
+    Job {
+        name: "mail-membership-links",
+        every_us: SECOND_US / 4,
+        needed: Some("SELECT 1 AS one FROM membership_claims WHERE is_waiting LIMIT 1"),
+        run: |tx| Box::pin(crate::account::mail_membership_links(tx)),
+    },
+    Job {
+        name: "purge-membership-claims",
+        every_us: HOUR_US,
+        needed: None,
+        run: |tx| {
+            let kept = MEMBERSHIP_CLAIM_US;
+            Box::pin(purge(tx, "membership_claims", "id", "create_time", kept))
+        },
     },
     Job {
         name: "purge-claims",

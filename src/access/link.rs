@@ -210,6 +210,7 @@ pub fn url(config: &Config, kind: LinkKind, token: &str) -> Zeroizing<String> {
         LinkKind::OwnershipConsent => "consent-to-owner",
         LinkKind::OwnershipStop => "stop-owner",
         LinkKind::RecoveryStop => "stop-recovery",
+        LinkKind::MembershipClaim => "bring-membership",
     };
     Zeroizing::new(format!("{}/{page}#{token}", config.public_origin))
 }

@@ -5,6 +5,7 @@ use serde_json::Value as Json;
 use uuid::Uuid;
 
 use super::{
+    brought,
     enrolment::address_of,
     entity::account::{Entity, Model},
     publisher_name,
@@ -251,10 +252,15 @@ pub(super) async fn remove(tx: &mut Tx, row: &Model) -> Result<()> {
     grants::forget_scope(tx, scope).await?;
     document::forget_account(tx, row.id).await?;
     publisher_name::claim(tx, row.id, "").await?;
-    // The membership is free for another account, unless whoever joined has another one meanwhile.
+    // The membership is free for another account, unless whoever joined has another one meanwhile; then what it brings is.
     let sql = "DELETE FROM network_memberships WHERE account_id = $1 AND EXISTS (SELECT 1 FROM network_memberships other \
                WHERE other.joined_by_id = network_memberships.joined_by_id AND other.account_id IS NULL)";
-    sql::execute(tx.db(), sql, [row.id.into()]).await?;
+    let gone = sql::execute(tx.db(), sql, [row.id.into()]).await?;
+    if gone.rows_affected() > 0
+        && let Some(membership) = row.membership_id
+    {
+        brought::set_free(tx, membership).await?;
+    }
     for sql in [
         "UPDATE network_memberships SET account_id = NULL, version = version + 1 WHERE account_id = $1",
         "DELETE FROM associations WHERE account_id = $1",

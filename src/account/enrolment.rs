@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     acceptance::{self, Consent},
+    brought,
     entity::{
         account::{Entity, Model},
         network_membership,
@@ -144,6 +145,7 @@ pub async fn create_account(
     let who = scope.principal();
     let opening = opening(tx, who, new_tenant, prepared).await?;
     let membership = membership_for(tx, who, &opening, &network_membership).await?;
+    brought::fill(tx, &membership, &mut account).await?;
     let mut refused = Vec::new();
     if submit {
         // A name that can't be taken is told of with all that is missing, and no reason to stop here.

@@ -10,6 +10,7 @@
 pub mod acceptance;
 pub mod agreement;
 pub mod benefit;
+mod brought;
 mod closing;
 mod decision;
 pub mod document;
@@ -19,6 +20,7 @@ mod entity;
 mod involvement;
 mod kept;
 pub mod member;
+mod moves;
 pub mod name_claim;
 pub mod network;
 mod ownership;
@@ -40,6 +42,7 @@ pub(crate) mod wire;
 
 pub(crate) use self::{
     benefit::{SEATS_OF_NOBODY, release_seats},
+    brought::{LINK_US as MEMBERSHIP_CLAIM_US, mail_membership_links},
     draft::{remove_idle_drafts, tell_of_idle_drafts},
     involvement::{COUNT_US as TIES_COUNT_US, date_former_ties},
     name_claim::{end_of_gone as end_name_claims, go_on as go_on_with_name_claims},

@@ -1,13 +1,17 @@
-//! NetworkService: companies join the partner network before they open an account (NET-1).
+//! NetworkService: companies join the partner network before they open an account (NET-1); `brought.rs` has memberships of an older programme.
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
 };
 use uuid::Uuid;
 
+pub(crate) use super::brought::check_import_memberships;
+pub use super::brought::{claim_membership, confirm_membership, import_memberships};
 use super::{
+    brought,
     entity::network_membership::{Column, Entity, Model},
-    involvement, wire,
+    involvement, moves,
+    wire::{self, NewMembership},
 };
 use crate::{
     access::{
@@ -58,20 +62,46 @@ pub async fn join_network(
     if !who.is_person() {
         return Err(Error::refused(Reason::PeopleOnly));
     }
-    let new = wire::new_membership(network_membership)?;
-    let unused = Entity::find()
-        .filter(Column::JoinedById.eq(who.id))
-        .filter(Column::AccountId.is_null())
-        .one(tx.db())
-        .await?;
-    if let Some(unused) = unused {
-        return Err(Error::exists(
-            Reason::AlreadyNetworkMember,
-            "network_membership",
-            "is there already",
-        )
-        .with("membership", Name::NetworkMembership(unused.id).to_string()));
+    if network_membership
+        .as_ref()
+        .is_some_and(|n| n.brought.is_some())
+    {
+        return Err(Error::field(
+            "network_membership.brought",
+            "is only there of a membership that was brought from an older programme (ClaimMembership)",
+        ));
     }
+    let new = wire::new_membership(network_membership)?;
+    if let Some(unused) = unused(tx.db(), who.id).await? {
+        let name = Name::NetworkMembership(unused.id).to_string();
+        return Err(already_member(&name));
+    }
+    let row = insert(tx, who, new).await?;
+    let event = Event::new(
+        "entente.account.v1.NetworkJoined",
+        Name::NetworkMembership(row.id),
+    );
+    tx.emit(joined(event, &row));
+    Ok(wire::membership(&row))
+}
+
+/// The membership of somebody that has no account.
+pub(super) async fn unused<C: ConnectionTrait>(db: &C, who: Uuid) -> Result<Option<Model>> {
+    Ok(Entity::find()
+        .filter(Column::JoinedById.eq(who))
+        .filter(Column::AccountId.is_null())
+        .one(db)
+        .await?)
+}
+
+/// That the caller has a membership of this name without an account.
+pub(super) fn already_member(name: &str) -> Error {
+    let (reason, field) = (Reason::AlreadyNetworkMember, "network_membership");
+    Error::exists(reason, field, "is there already").with("membership", name)
+}
+
+/// Makes a membership, with a partner ID.
+pub(super) async fn insert(tx: &mut Tx, who: Principal, new: NewMembership) -> Result<Model> {
     let (id, now) = (tx.id(), tx.now());
     let row = Model {
         id,
@@ -91,20 +121,26 @@ pub async fn join_network(
         version: 1,
     };
     tx.insert(row.clone()).await?;
+    Ok(row)
+}
+
+/// The event of a new membership, with what it begins with.
+pub(super) fn joined(event: Event, row: &Model) -> Event {
     let null = || serde_json::Value::Null;
-    let shown = wire::membership(&row);
-    tx.emit(
-        Event::new(
-            "entente.account.v1.NetworkJoined",
-            Name::NetworkMembership(id),
-        )
-        .told_in(told_in(&row))
-        .change("partner_id", null(), shown.partner_id.clone())
-        .change("legal_name", null(), shown.legal_name.clone())
-        .change("country_code", null(), shown.country_code.clone())
-        .change("website_uri", null(), shown.website_uri.clone()),
-    );
-    Ok(shown)
+    event
+        .told_in(told_in(row))
+        .change("partner_id", null(), row.partner_id.clone())
+        .change("legal_name", null(), row.legal_name.clone())
+        .change("country_code", null(), row.country_code.clone())
+        .change("website_uri", null(), row.website_uri.clone())
+}
+
+/// A membership for the wire, with what it brings.
+pub(super) async fn shown<C: ConnectionTrait>(db: &C, row: &Model) -> Result<NetworkMembership> {
+    Ok(NetworkMembership {
+        brought: brought::shown(db, row.id).await?,
+        ..wire::membership(row)
+    })
 }
 
 /// Gives a membership to whoever joined, or to members of its account.
@@ -120,7 +156,7 @@ pub async fn get_membership(
     if let Some(row) = &row
         && joined_by(row) == scope.principal()
     {
-        return Ok(wire::membership(row));
+        return shown(rd.db(), row).await;
     }
     let account = row.as_ref().and_then(|row| row.account_id);
     rd.demand(
@@ -128,16 +164,20 @@ pub async fn get_membership(
         Name::Account(account.unwrap_or_default()),
     )
     .await?;
-    row.map(|row| wire::membership(&row))
-        .ok_or_else(|| Error::denied(Permission::AccountRead))
+    let row = row.ok_or_else(|| Error::denied(Permission::AccountRead))?;
+    shown(rd.db(), &row).await
 }
 
 pub(crate) fn check_update_membership(req: &UpdateMembershipRequest, v: &mut Violations) {
     let Some(new) = &req.network_membership else {
         return;
     };
-    if update::fields(req.update_mask.as_ref(), new).contains(&"contact") {
+    let fields = update::fields(req.update_mask.as_ref(), new);
+    if fields.contains(&"contact") {
         wire::check_membership(Some(new), v);
+    }
+    if fields.contains(&"brought") {
+        moves::check(new.brought.as_ref(), "network_membership.brought", v);
     }
 }
 
@@ -199,6 +239,10 @@ pub async fn update_membership(
                 row.contact_email = Set(contact.email);
                 row.contact_phone = Set(contact.phone_number);
             }
+            "brought" => {
+                let (before, after) = brought::choose(tx, &old, new.brought.clone()).await?;
+                event = event.change(field, before, after);
+            }
             other => {
                 return Err(Error::internal(format!(
                     "{other} is mutable, but nobody changes it"
@@ -215,7 +259,7 @@ pub async fn update_membership(
         involvement::contact_left(tx, account, &old.contact_email).await?;
     }
     tx.emit(event);
-    Ok(wire::membership(&row))
+    shown(tx.db(), &row).await
 }
 
 /// A membership by its name.

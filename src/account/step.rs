@@ -12,7 +12,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use super::{
-    closing,
+    brought, closing,
     enrolment::state_changed,
     entity::{
         account::{self, Model},
@@ -270,6 +270,7 @@ async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> 
         state_changed(tx, &row, &changed);
         tell(tx, &changed, Template::AccountActive, &[]).await?;
         program::activated(tx, &changed).await?;
+        brought::arrive(tx, &changed).await?;
     }
     Ok(changed)
 }

@@ -576,6 +576,7 @@ pub fn new_membership(membership: Option<NetworkMembership>) -> Result<NewMember
         create_time: _,
         update_time: _,
         etag: _,
+        brought: _,
     } = membership.ok_or_else(|| Error::field("network_membership", "is required"))?;
     Ok(NewMembership {
         legal_name,
@@ -585,7 +586,7 @@ pub fn new_membership(membership: Option<NetworkMembership>) -> Result<NewMember
     })
 }
 
-/// A membership for the wire.
+/// A membership for the wire, without what it brings.
 pub fn membership(row: &network_membership::Model) -> NetworkMembership {
     let joined_by = network::joined_by(row).name();
     let network_membership::Model {
@@ -621,6 +622,7 @@ pub fn membership(row: &network_membership::Model) -> NetworkMembership {
         create_time: timestamp(*create_time),
         update_time: timestamp(*update_time),
         etag: etag(*version),
+        brought: None,
     }
 }
 

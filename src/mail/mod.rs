@@ -108,11 +108,13 @@ pub enum Template {
     NameClaimKept,
     /// To both sides of a claim on a publisher name that ended without one who takes the name.
     NameClaimEnded,
+    /// To the address on file of a membership that somebody wants to bring, with the link.
+    MembershipClaim,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -158,6 +160,7 @@ impl Template {
         Self::NameClaimOverdue,
         Self::NameClaimKept,
         Self::NameClaimEnded,
+        Self::MembershipClaim,
     ];
 
     /// Its name, as in files and in lists.
@@ -209,6 +212,7 @@ impl Template {
             Self::NameClaimOverdue => "name_claim_overdue",
             Self::NameClaimKept => "name_claim_kept",
             Self::NameClaimEnded => "name_claim_ended",
+            Self::MembershipClaim => "membership_claim",
         }
     }
 }

@@ -156,6 +156,12 @@ pub async fn with_links(site: &Site, mut world: World) -> World {
     tokens.push(("ConfirmContact.token", "paula@contoso.example"));
     tokens.push(("ConfirmApproval.token", "ada@contoso.example"));
     tokens.push(("GetEnrolmentForApproval.token", "ada@contoso.example"));
+    let old = crate::brought::plain("MPN-1");
+    crate::brought::import(&operator, vec![old]).await.unwrap();
+    crate::brought::ask(&world.callers["identity"], "MPN-1")
+        .await
+        .unwrap();
+    tokens.push(("ConfirmMembership.token", "carla@contoso.example"));
     let case = crate::recovery_cases::unstoppable(site).await;
     tokens.push(("StopRecoveryCase.token", "ann@gone.example.net"));
     world.names = world.names.with("StopRecoveryCase.recovery_case", case);

@@ -67,7 +67,7 @@ async fn revoke(operator: &Caller, name: &str) -> Result<(), Status> {
     done.map(drop)
 }
 
-async fn level(caller: &Caller, account: &str) -> Result<MembershipLevel, Status> {
+pub async fn level(caller: &Caller, account: &str) -> Result<MembershipLevel, Status> {
     let request = GetMembershipLevelRequest {
         name: account.to_owned(),
     };
@@ -84,7 +84,7 @@ fn content(kind: BenefitKind, name: &str, count: i64) -> PackageContent {
 }
 
 /// An action pack of a year: seats, keys and cases.
-fn action_pack() -> PackageOffer {
+pub fn action_pack() -> PackageOffer {
     PackageOffer {
         display_name: "Action pack".to_owned(),
         currency_code: "EUR".to_owned(),
@@ -99,7 +99,7 @@ fn action_pack() -> PackageOffer {
     }
 }
 
-async fn offer(operator: &Caller, offer: PackageOffer) -> Result<PackageOffer, Status> {
+pub async fn offer(operator: &Caller, offer: PackageOffer) -> Result<PackageOffer, Status> {
     let request = CreatePackageOfferRequest {
         package_offer: Some(offer),
         ..CreatePackageOfferRequest::default()
@@ -156,7 +156,7 @@ async fn say(billing: &Caller, charge: &str, outcome: BillingOutcome) -> Result<
     done.map(|d| d.into_inner().package.unwrap())
 }
 
-async fn package(caller: &Caller, account: &str) -> Package {
+pub async fn package(caller: &Caller, account: &str) -> Package {
     let request = ListPackagesRequest {
         parent: account.to_owned(),
         ..ListPackagesRequest::default()
@@ -167,7 +167,11 @@ async fn package(caller: &Caller, account: &str) -> Package {
     packages.remove(0)
 }
 
-async fn benefits(caller: &Caller, account: &str, filter: &str) -> Result<Vec<Benefit>, Status> {
+pub async fn benefits(
+    caller: &Caller,
+    account: &str,
+    filter: &str,
+) -> Result<Vec<Benefit>, Status> {
     let request = ListBenefitsRequest {
         parent: account.to_owned(),
         filter: filter.to_owned(),

@@ -154,6 +154,10 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
             }],
             nameless(),
         ),
+        "ImportMemberships" => {
+            let named = "memberships[1].old_id";
+            (vec![twice(method, "memberships", names, named)], nameless())
+        }
         "CreatePackageOffer" => {
             let field = "package_offer.currency_code";
             (vec![text(field, "XXZ", field)], nameless())

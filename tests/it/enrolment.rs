@@ -129,7 +129,7 @@ pub async fn required(caller: &Caller, account: &str) -> Result<Vec<Requirement>
     Ok(done.into_inner().requirements)
 }
 
-async fn get(caller: &Caller, name: &str) -> Result<Account, Status> {
+pub async fn get(caller: &Caller, name: &str) -> Result<Account, Status> {
     let name = name.to_owned();
     let done = caller
         .accounts()

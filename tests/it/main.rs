@@ -15,6 +15,7 @@ mod attacks;
 mod audit;
 mod bad_input;
 mod benefits;
+mod brought;
 mod checks;
 mod claims;
 mod cost;

@@ -10,10 +10,12 @@
 
 mod holding;
 mod listing;
+mod moved;
 mod package;
 mod purchase;
 mod wire;
 
+pub(super) use self::moved::arrive;
 pub(crate) use self::{
     holding::{SEATS_OF_NOBODY, check_list_benefits, release_seats},
     listing::check_list_benefit_assignments,
@@ -55,7 +57,7 @@ use crate::{
         outbox::Event,
         scope_key::ScopeKey,
         sql,
-        time::{json, micros},
+        time::{json, micros, timestamp},
         update,
     },
 };
@@ -206,10 +208,20 @@ fn level_by(count: usize, (silver, gold): (i64, i64)) -> Level {
     }
 }
 
+/// The higher of the level that competencies give and of one that was moved from an older programme.
+fn higher(attained: Level, moved: Option<Level>) -> Level {
+    match moved {
+        Some(moved) if moved as i32 > attained as i32 => moved,
+        _ => attained,
+    }
+}
+
 /// The level of an account now.
 async fn level_of<C: ConnectionTrait>(db: &C, account: Uuid, now: Micros) -> Result<Level> {
     let count = counting(db, account, now).await?.len();
-    Ok(level_by(count, thresholds(db, now).await?))
+    let moved = moved::level(db, account, now).await?;
+    let attained = level_by(count, thresholds(db, now).await?);
+    Ok(higher(attained, moved.map(|(level, _)| level)))
 }
 
 /// Gives the level of an account.
@@ -225,13 +237,17 @@ pub async fn get_membership_level(
     let account = super::verification::find(rd.db(), id).await?;
     let rows = counting(rd.db(), account.id, rd.now()).await?;
     let thresholds = thresholds(rd.db(), rd.now()).await?;
+    let moved = moved::level(rd.db(), scope.id(), rd.now()).await?;
     let number = |n: i64| i32::try_from(n).unwrap_or(i32::MAX);
+    let attained = level_by(rows.len(), thresholds);
     Ok(MembershipLevel {
-        level: level_by(rows.len(), thresholds) as i32,
+        level: higher(attained, moved.map(|(level, _)| level)) as i32,
         competency_count: i32::try_from(rows.len()).unwrap_or(i32::MAX),
         silver_competencies: number(thresholds.0),
         gold_competencies: number(thresholds.1),
         competencies: rows.iter().map(wire::competency).collect(),
+        moved_level: moved.map_or(0, |(level, _)| level as i32),
+        moved_level_expire_time: moved.and_then(|(_, until)| timestamp(until)),
     })
 }
 

@@ -47,14 +47,30 @@ pub struct Content {
     pub count: i64,
 }
 
+impl Content {
+    /// What a request says.
+    pub fn of(content: &PackageContent) -> Self {
+        Self {
+            kind: content.kind,
+            display_name: content.display_name.clone(),
+            count: content.count,
+        }
+    }
+
+    /// For the wire.
+    #[must_use]
+    pub fn to_wire(&self) -> PackageContent {
+        PackageContent {
+            kind: self.kind,
+            display_name: self.display_name.clone(),
+            count: self.count,
+        }
+    }
+}
+
 /// Contents as they are stored.
 fn to_stored(contents: &[PackageContent]) -> Json<Vec<Content>> {
-    let stored = contents.iter().map(|c| Content {
-        kind: c.kind,
-        display_name: c.display_name.clone(),
-        count: c.count,
-    });
-    Json(stored.collect())
+    Json(contents.iter().map(Content::of).collect())
 }
 
 fn check(offer: &PackageOffer, v: &mut Violations) {

@@ -5,9 +5,7 @@ use crate::{
     account::entity::{benefit, benefit_assignment, competency, package, package_offer},
     env::Micros,
     names::Name,
-    proto::account::{
-        Benefit, BenefitAssignment, Competency, Package, PackageContent, PackageOffer,
-    },
+    proto::account::{Benefit, BenefitAssignment, Competency, Package, PackageOffer},
     store::{time::timestamp, update::etag},
 };
 
@@ -43,18 +41,13 @@ pub fn package_offer(row: &package_offer::Model) -> PackageOffer {
         update_time,
         version,
     } = row;
-    let content = |c: &Content| PackageContent {
-        kind: c.kind,
-        display_name: c.display_name.clone(),
-        count: c.count,
-    };
     PackageOffer {
         name: Name::PackageOffer(*id).to_string(),
         display_name: display_name.clone(),
         currency_code: currency_code.clone(),
         amount_minor: *amount_minor,
         term_days: i32::try_from(*term_days).unwrap_or(0),
-        contents: contents.0.iter().map(content).collect(),
+        contents: contents.0.iter().map(Content::to_wire).collect(),
         withdrawn: *withdrawn,
         create_time: timestamp(*create_time),
         update_time: timestamp(*update_time),

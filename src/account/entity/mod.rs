@@ -9,6 +9,7 @@ pub mod benefit;
 pub mod benefit_assignment;
 pub mod charge;
 pub mod competency;
+pub mod imported_membership;
 pub mod member;
 pub mod name_claim;
 pub mod network_membership;

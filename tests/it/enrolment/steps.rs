@@ -8,15 +8,15 @@ use entente::proto::{
         Account, AccountState, AccountType, AppealDecisionRequest, ApprovalDecision,
         CloseAccountRequest, ContactChoice, DecideReviewRequest, GetEnrolmentForApprovalRequest,
         RequestMoreRequest, Requirement, RequirementBlock, RequirementCode, Review, ReviewDecision,
-        ReviewKind, ReviewState, SubmitStepRequest, UpdateAccountRequest, Verification,
-        VerificationStepKind as Kind, VerificationStepState as State,
+        ReviewKind, ReviewState, SubmitAccountRequest, SubmitStepRequest, UpdateAccountRequest,
+        Verification, VerificationStepKind as Kind, VerificationStepState as State,
     },
     operator::OperatorRole,
 };
 use tonic::{Code, Response, Status};
 
 use super::{
-    all_in_one, draft_of, get, member_tenant, open, required, satisfy,
+    all_in_one, consent, draft_of, get, member_tenant, open, required, satisfy,
     states::{reinstate, suspend},
     submit, update,
     verification::{
@@ -189,6 +189,18 @@ async fn prove(site: &Site, rita: &Person, ann: &Caller, name: &str) {
         submit_step(site, ann, name, step).await;
         settle(&rita.caller, kind, ReviewDecision::Approve).await;
     }
+}
+
+/// Submits a draft, and makes it active.
+pub async fn submit_and_activate(site: &Site, rita: &Person, ann: &Caller, name: &str) {
+    let request = SubmitAccountRequest {
+        name: name.to_owned(),
+        agreement: Some(consent()),
+        signatory_confirmed: true,
+        ..SubmitAccountRequest::default()
+    };
+    ann.accounts().submit_account(request).await.unwrap();
+    activate(site, rita, ann, name).await;
 }
 
 // proves VER-1, VER-3, VER-4, VER-7, VER-8, ACC-13
