@@ -28,6 +28,7 @@ mod m0020_ownership;
 mod m0021_benefits;
 mod m0022_name_claims;
 mod m0023_brought_memberships;
+mod m0024_recovery_evidence;
 mod m0026_refused_charges;
 mod m0027_former_addresses;
 
@@ -60,6 +61,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0021_benefits::Migration),
             Box::new(m0022_name_claims::Migration),
             Box::new(m0023_brought_memberships::Migration),
+            Box::new(m0024_recovery_evidence::Migration),
             Box::new(m0026_refused_charges::Migration),
             Box::new(m0027_former_addresses::Migration),
         ]

@@ -1,9 +1,7 @@
 //! AccountService, enrolment: opening an account, changing what it tells of its company, submitting it (ACC-1 to ACC-6). In one call or in
 //! steps, the same functions do the work.
 
-use sea_orm::{
-    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, Set, Value,
-};
+use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, Set};
 use serde_json::Value as Json;
 use tonic::Code;
 use uuid::Uuid;
@@ -43,7 +41,7 @@ use crate::{
             SubmitAccountRequest, UpdateAccountRequest,
         },
     },
-    store::{list::fold, outbox::Event, scope_key::ScopeKey, sql, update},
+    store::{list::fold, outbox::Event, scope_key::ScopeKey, update},
 };
 
 const JOIN: &str = "entente.account.v1.NetworkService/JoinNetwork";
@@ -476,20 +474,10 @@ async fn finish(
     Ok(changed)
 }
 
-/// Where the principal of a name is reached; nowhere, if it is nobody any more.
+/// Where the principal of a name is reached; nowhere, if it is nobody any more. A personal identity first at its name.
 pub(super) async fn address_of(tx: &Tx, principal: &str) -> Result<Vec<String>> {
     let id = Name::parse(principal).map(|n| n.id()).unwrap_or_default();
-    // A personal identity's address is its name.
-    let sql = "SELECT CASE WHEN kind = 3 THEN user_name ELSE recovery_email END AS email FROM users WHERE id = $1 AND state = $2";
-    let values: [Value; 2] = [id.into(), grants::ACTIVE.into()];
-    let found = match sql::row(tx.db(), sql, values).await? {
-        Some(row) => row.try_get::<String>("", "email")?,
-        None => String::new(),
-    };
-    Ok(Some(found)
-        .filter(|email| !email.is_empty())
-        .into_iter()
-        .collect())
+    grants::addresses_of_person(tx.db(), id).await
 }
 
 /// Tells that the state of an account changed.

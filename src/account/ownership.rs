@@ -294,7 +294,8 @@ async fn invited(tx: &Tx, account: Uuid, who: Principal) -> Result<Option<Model>
     let Some(tie) = on_its_way(tx.db(), account).await? else {
         return Ok(None);
     };
-    let is_theirs = own.iter().any(|own| fold(own) == tie.email_fold);
+    // Its own name; not an address at which the operator reaches it since a case of recovery.
+    let is_theirs = own.first().is_some_and(|own| fold(own) == tie.email_fold);
     let is_open = tie.state == State::Invited as i64 && tx.now() < tie.expire_time;
     if !is_theirs || !is_open || !still_stands(tx, &tie).await? {
         return Ok(None);
@@ -374,19 +375,45 @@ async fn last_verified<C: ConnectionTrait>(db: &C, account: Uuid) -> Result<Opti
     sql::one::<Approver, _>(db, sql, [account.into()]).await
 }
 
-/// An approver was verified: from now on it is asked.
+/// The approver approved by its link: it is verified once the business is, of which its approval is a part (VER-8).
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn approver_approved(tx: &Tx, row: &Account) -> Result<()> {
+    let Some(approver) = Profile::from_stored(&row.profile).company_approver else {
+        return Ok(());
+    };
+    let sql = "INSERT INTO approvers_to_verify (account_id, email_fold) VALUES ($1, $2) \
+               ON CONFLICT (account_id) DO UPDATE SET email_fold = excluded.email_fold";
+    let values: [Value; 2] = [row.id.into(), fold(&approver.email).into()];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
+/// The business was verified, and with it the approver who approved of it: from now on it is asked, also about an ownership that waits for the
+/// consent of the one before, or of a reviewer.
 ///
 /// # Errors
 /// Those of the database.
 pub(super) async fn approver_verified(tx: &mut Tx, row: &Account) -> Result<()> {
-    let Some(Person {
+    let sql = "DELETE FROM approvers_to_verify WHERE account_id = $1 RETURNING email_fold";
+    let approved = sql::row(tx.db(), sql, [row.id.into()]).await?;
+    let (Some(approved), Some(person)) = (
+        approved,
+        Profile::from_stored(&row.profile).company_approver,
+    ) else {
+        return Ok(());
+    };
+    let Person {
         display_name,
         email,
         ..
-    }) = Profile::from_stored(&row.profile).company_approver
-    else {
+    } = person;
+    if approved.try_get::<String>("", "email_fold")? != fold(&email) {
         return Ok(());
-    };
+    }
+    let before = last_verified(tx.db(), row.id).await?;
+    let is_new = before.is_none_or(|before| fold(&before.email) != fold(&email));
     let sql = "UPDATE account_approvers SET replace_time = $1 WHERE account_id = $2 AND replace_time IS NULL AND email_fold <> $3";
     let values: [Value; 3] = [tx.now().into(), row.id.into(), fold(&email).into()];
     sql::execute(tx.db(), sql, values).await?;
@@ -401,6 +428,11 @@ pub(super) async fn approver_verified(tx: &mut Tx, row: &Account) -> Result<()> 
         tx.now().into(),
     ];
     sql::execute(tx.db(), sql, values).await?;
+    let tie = on_its_way(tx.db(), row.id).await?;
+    if let Some(tie) = tie.filter(|tie| is_new && tie.state == State::AwaitingConsent as i64) {
+        review::withdraw(tx, ReviewKind::Ownership, Name::Account(row.id)).await?;
+        ask_for_consent(tx, row, &tie).await?;
+    }
     Ok(())
 }
 
@@ -422,23 +454,6 @@ async fn approvers(tx: &Tx, row: &Account) -> Result<Vec<String>> {
         .collect())
 }
 
-#[derive(FromQueryResult)]
-struct Address {
-    email: String,
-}
-
-/// Addresses of an account's managers who can act.
-async fn managers(tx: &Tx, account: Uuid) -> Result<Vec<String>> {
-    let sql = "SELECT CASE WHEN c.kind = 3 THEN c.user_name ELSE c.recovery_email END AS email FROM ( \
-                 SELECT principal_id AS person, tenant_id FROM grants WHERE scope_kind = 2 AND scope_id = $1 AND (roles & $2) <> 0 \
-                 UNION SELECT user_id AS person, tenant_id FROM group_rights WHERE scope_kind = 2 AND scope_id = $1 AND (roles & $2) <> 0 \
-               ) h JOIN associations a ON a.account_id = $1 AND a.tenant_id = h.tenant_id \
-               JOIN active_people p ON p.id = h.person JOIN users c ON c.id = p.credential_of ORDER BY p.id LIMIT $3";
-    let values: [Value; 3] = [account.into(), MANAGER.into(), MOST_TOLD.into()];
-    let rows = sql::all::<Address, _>(tx.db(), sql, values).await?;
-    Ok(rows.into_iter().map(|row| row.email).collect())
-}
-
 /// Who is told of an ownership, with the link that stops it.
 enum Told<'a> {
     /// Approvers, primary contact, managers, and the owner who hands on.
@@ -458,7 +473,8 @@ async fn tell_all(tx: &mut Tx, row: &Account, tie: &Model, told: Told<'_>) -> Re
         Told::All => {
             let contact = Profile::from_stored(&row.profile).primary_contact;
             to.extend(contact.map(|p| p.email));
-            to.extend(managers(tx, row.id).await?);
+            let scope = ScopeKey::Account(row.id);
+            to.extend(grants::addresses_of(tx.db(), scope, MANAGER, MOST_TOLD).await?);
             if tie.is_transfer {
                 to.extend(address_of(tx, &inviter(tie).name()).await?);
             }

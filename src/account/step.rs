@@ -18,7 +18,7 @@ use super::{
         account::{self, Model},
         verification_step::{self as step, Column, Entity},
     },
-    name_claim,
+    name_claim, ownership,
     profile::{Person, Profile},
     program, registered, requirement, review, verification,
 };
@@ -247,6 +247,11 @@ async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> 
         .iter()
         .filter(|kind| !is_in(steps, **kind, State::Verified));
     let open = open.fold(0, |bits, kind| bits | 1_i64 << *kind as i64);
+    if is_in(steps, Kind::Business, State::Verified)
+        && is_in(steps, Kind::Approval, State::Verified)
+    {
+        ownership::approver_verified(tx, &row).await?;
+    }
     let (pending, active) = (AccountState::Pending as i64, AccountState::Active as i64);
     let becomes_active =
         open == 0 && row.state == pending && requirement::has_admin_agent(tx.db(), &row).await?;

@@ -310,7 +310,7 @@ pub async fn confirm_approval(
     };
     set(tx, row.id, Kind::Approval, state, reason).await?;
     if state == State::Verified {
-        super::ownership::approver_verified(tx, &row).await?;
+        super::ownership::approver_approved(tx, &row).await?;
     }
     step::advance(tx, row.id).await?;
     Ok(ConfirmApprovalResponse {

@@ -462,27 +462,6 @@ pub async fn approve_recovery_case(
     to_wire(tx.db(), &row).await
 }
 
-#[derive(FromQueryResult)]
-struct Holder {
-    address: String,
-}
-
-/// Addresses of those who hold any of these roles on a scope, directly or by groups.
-async fn holders(tx: &Tx, scope: ScopeKey, roles: i64) -> Result<Vec<String>> {
-    let sql = "SELECT DISTINCT CASE WHEN u.recovery_email = '' THEN u.user_name ELSE u.recovery_email END AS address FROM ( \
-                 SELECT principal_id FROM grants WHERE scope_kind = $1 AND scope_id = $2 AND (roles & $3) <> 0 \
-                 UNION SELECT user_id FROM group_rights WHERE scope_kind = $1 AND scope_id = $2 AND (roles & $3) <> 0) x \
-               JOIN users u ON u.id = x.principal_id AND u.state = 1 AND (u.recovery_email <> '' OR u.kind = 2) LIMIT $4";
-    let values: [Value; 4] = [
-        scope.kind().into(),
-        scope.id().into(),
-        roles.into(),
-        MOST_TOLD.into(),
-    ];
-    let found = sql::all::<Holder, _>(tx.db(), sql, values).await?;
-    Ok(found.into_iter().map(|h| h.address).collect())
-}
-
 /// Every admin, owner and primary contact whom a case concerns: of the tenant or account itself, and of those tied to it.
 async fn concerned(tx: &Tx, case: &Model) -> Result<BTreeSet<String>> {
     let mut told = BTreeSet::new();
@@ -503,12 +482,14 @@ async fn concerned(tx: &Tx, case: &Model) -> Result<BTreeSet<String>> {
         ScopeKey::Operator | ScopeKey::Identity(_) => (Vec::new(), Vec::new()),
     };
     for id in tenants {
-        told.extend(holders(tx, ScopeKey::Tenant(id), GLOBAL_ADMIN).await?);
+        let scope = ScopeKey::Tenant(id);
+        told.extend(grants::addresses_of(tx.db(), scope, GLOBAL_ADMIN, MOST_TOLD).await?);
         told.insert(tenant::by_id(tx.db(), id).await?.contact_email);
     }
     let contact_of = tx.app().contact_of_account;
     for id in accounts {
-        told.extend(holders(tx, ScopeKey::Account(id), MANAGER | OWNER).await?);
+        let scope = ScopeKey::Account(id);
+        told.extend(grants::addresses_of(tx.db(), scope, MANAGER | OWNER, MOST_TOLD).await?);
         told.extend(contact_of(tx, id).await?);
     }
     told.remove("");

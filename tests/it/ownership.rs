@@ -19,8 +19,11 @@ use crate::{
     identities::close,
     members::add,
     network::contact,
-    people::{Service, identity, letters, link_invalid, mailed_token, mask},
-    reviews::{claim, queue, reviewer},
+    people::{
+        Service, change, execute_on, id, identity, letters, link_invalid, literal, mailed_token,
+        mask,
+    },
+    reviews::{claim, involved, queue, reviewer},
 };
 
 const OLGA: &str = "olga@mail.example";
@@ -127,6 +130,7 @@ async fn opened(site: &Site, prefix: &str) -> (TenantSite, String) {
 }
 
 async fn approve(site: &Site, mailbox: &str) {
+    waits_for_its_approver(site).await;
     let request = ConfirmApprovalRequest {
         token: mailed_token(site, mailbox).await.unwrap(),
         decision: ApprovalDecision::Approve as i32,
@@ -138,6 +142,19 @@ async fn approve(site: &Site, mailbox: &str) {
         .confirm_approval(request)
         .await
         .unwrap();
+}
+
+/// All else of the verification of accounts that are submitted is done: the approver's word is what their business waits for.
+async fn waits_for_its_approver(site: &Site) {
+    let pending = "account_id IN (SELECT id FROM accounts WHERE state = 3)";
+    for sql in [
+        format!("UPDATE verification_steps SET state = 4 WHERE kind IN (1, 2) AND {pending}"),
+        format!(
+            "UPDATE verification_steps SET state = 2, reviewed = TRUE WHERE kind = 3 AND {pending}"
+        ),
+    ] {
+        execute_on(site, &sql).await;
+    }
 }
 
 /// The same, with an approver who was verified.
@@ -546,6 +563,188 @@ async fn who_was_verified_last_consents_and_old_and_new_approver_can_stop() {
         let caller = again(&site, &olga).await;
         caller.accept_ownership(&account).await.unwrap();
         assert_eq!(told(&site, STOP, mails).await, [] as [&str; 0]);
+    })
+    .await;
+}
+
+async fn approve_as(site: &Site, token: &str) {
+    let request = ConfirmApprovalRequest {
+        token: token.to_owned(),
+        decision: ApprovalDecision::Approve as i32,
+        ..ConfirmApprovalRequest::default()
+    };
+    let mut verification = site.nobody().verification();
+    verification.confirm_approval(request).await.unwrap();
+}
+
+// proves ACC-20, VER-8
+#[tokio::test]
+async fn an_approver_who_is_verified_while_an_ownership_waits_is_asked_in_place_of_the_one_before()
+{
+    const NINA: &str = "nina@contoso.example";
+    const NORA: &str = "nora@contoso.example";
+    both(async |site| {
+        let (contoso, account) = approved(&site, "contoso").await;
+        let admin = &contoso.admin.caller;
+        let olga = identity(&site, OLGA).await;
+        let nobody = site.nobody();
+        admin.invite_owner(&account, OLGA).await.unwrap();
+        olga.caller.accept_ownership(&account).await.unwrap();
+        let adas = mailed_token(&site, ADA).await.unwrap();
+        // The next one's own word verifies nobody while the business is looked at anew.
+        name_approver(admin, &account, "Nina").await;
+        let approval = mailed_token(&site, NINA).await.unwrap();
+        let of_it = literal(&site, &account);
+        let again = format!(
+            "UPDATE verification_steps SET state = 3, reviewed = FALSE WHERE kind = 3 AND account_id = {of_it}"
+        );
+        execute_on(&site, &again).await;
+        let mails = letters(&site).await.len();
+        approve_as(&site, &approval).await;
+        assert_eq!(told(&site, "ConfirmOwnership", mails).await, [] as [&str; 0]);
+        // With the business it is: the new one is asked, the old one only stops.
+        name_approver(admin, &account, "Nora").await;
+        let approval = mailed_token(&site, NORA).await.unwrap();
+        let done = format!(
+            "UPDATE verification_steps SET state = 2, reviewed = TRUE WHERE kind = 3 AND account_id = {of_it}"
+        );
+        execute_on(&site, &done).await;
+        let mails = letters(&site).await.len();
+        approve_as(&site, &approval).await;
+        assert_eq!(told(&site, "ConfirmOwnership", mails).await, [NORA]);
+        assert_eq!(told(&site, STOP, mails).await, [ADA]);
+        let consent = OwnershipDecision::Consent;
+        link_invalid(nobody.decide_ownership(&adas, consent).await);
+        let noras = mailed_token(&site, NORA).await.unwrap();
+        let decided = nobody.decide_ownership(&noras, consent).await.unwrap();
+        assert_eq!(decided.state(), State::Owner);
+
+        // Where reviewers were to decide, they have nothing left to.
+        let fabrikam = site.tenant("fabrikam").await;
+        let theirs = site.account(&fabrikam, "Fabrikam").await;
+        let admin = &fabrikam.admin.caller;
+        name_approver(admin, &theirs, "Nora").await;
+        let rita = reviewer(&site, "rita").await;
+        admin.invite_owner(&theirs, NEXT).await.unwrap();
+        let nick = identity(&site, NEXT).await;
+        nick.caller.accept_ownership(&theirs).await.unwrap();
+        assert_eq!(queue(&rita.caller, ReviewKind::Ownership, "").await.len(), 1);
+        name_approver(admin, &theirs, "Nina").await;
+        let approval = mailed_token(&site, NINA).await.unwrap();
+        approve_as(&site, &approval).await;
+        let left = queue(&rita.caller, ReviewKind::Ownership, "").await;
+        assert!(left.is_empty());
+        let token = mailed_token(&site, NINA).await.unwrap();
+        let decided = nobody.decide_ownership(&token, consent).await.unwrap();
+        assert_eq!(decided.state(), State::Owner);
+    })
+    .await;
+}
+
+/// The owner is the only manager, by its own doing.
+async fn only_manager(site: &Site, account: &str, owner: &Person, admin: &Person) {
+    let bit = 1_i64 << entente::proto::access::AccountRole::Manager as i64;
+    let sql = format!("UPDATE grants SET roles = roles | {bit} WHERE principal_id = $1");
+    change(site, &sql, [id(&owner.name).into()]).await;
+    let sql = format!(
+        "UPDATE grants SET roles = roles - {bit} WHERE principal_id = $1 AND scope_id = $2 AND (roles & {bit}) <> 0"
+    );
+    change(site, &sql, [id(&admin.name).into(), id(account).into()]).await;
+}
+
+// proves ACC-20, ROL-9
+#[tokio::test]
+async fn an_owner_who_is_the_only_manager_is_stopped_and_hands_on_all_the_same() {
+    both(async |site| {
+        let (contoso, account, olga) = owned(&site).await;
+        let stop = stop_token(&site, PAULA).await;
+        only_manager(&site, &account, &olga, &contoso.admin).await;
+        site.nobody().stop_ownership(&stop).await.unwrap();
+        let out = olga.caller.settings(&account).await;
+        refused(out, Code::PermissionDenied, "PERMISSION_MISSING");
+
+        let (fabrikam, theirs) = approved(&site, "fabrikam").await;
+        let admin = &fabrikam.admin.caller;
+        admin.invite_owner(&theirs, OLGA).await.unwrap();
+        olga.caller.accept_ownership(&theirs).await.unwrap();
+        let token = mailed_token(&site, ADA).await.unwrap();
+        let nobody = site.nobody();
+        let consent = OwnershipDecision::Consent;
+        nobody.decide_ownership(&token, consent).await.unwrap();
+        only_manager(&site, &theirs, &olga, &fabrikam.admin).await;
+        // Its old mailbox is not the only one that hears of it, once the operator has proven another.
+        let sql = "UPDATE users SET recovery_email = 'olga@proven.example' WHERE id = $1";
+        change(&site, sql, [id(&olga.name).into()]).await;
+        let nick = identity(&site, NEXT).await;
+        olga.caller.hand_on(&theirs, NEXT).await.unwrap();
+        let mails = letters(&site).await.len();
+        nick.caller.accept_ownership(&theirs).await.unwrap();
+        let both = ["olga@mail.example", "olga@proven.example"];
+        let heard = told(&site, STOP, mails).await;
+        assert!(
+            both.iter().all(|one| heard.iter().any(|to| to == one)),
+            "{heard:?}"
+        );
+        site.advance(7 * DAY_S + 60).await;
+        crate::people::eventually(async || {
+            site.settle().await;
+            let next = again(&site, &nick).await;
+            next.mine_of(&theirs, &["account.read"]).await == ["account.read"]
+        })
+        .await;
+        let before = again(&site, &olga).await;
+        assert!(before.mine_of(&theirs, &["account.read"]).await.is_empty());
+    })
+    .await;
+}
+
+// proves ACC-20
+#[tokio::test]
+async fn nothing_is_consented_to_once_who_invited_is_gone() {
+    both(async |site| {
+        let (contoso, account) = approved(&site, "contoso").await;
+        let cid = site.person(&contoso, "cid").await;
+        let admin = &contoso.admin.caller;
+        let manager = [entente::proto::access::AccountRole::Manager];
+        add(admin, &account, &[&cid], &manager).await.unwrap();
+        cid.caller.invite_owner(&account, OLGA).await.unwrap();
+        let olga = identity(&site, OLGA).await;
+        olga.caller.accept_ownership(&account).await.unwrap();
+        let sql = "DELETE FROM grants WHERE principal_id = $1";
+        change(&site, sql, [id(&cid.name).into()]).await;
+        let token = mailed_token(&site, ADA).await.unwrap();
+        let consent = OwnershipDecision::Consent;
+        refused(
+            site.nobody().decide_ownership(&token, consent).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        assert!(!admin.settings(&account).await.unwrap().has_owner);
+    })
+    .await;
+}
+
+// proves ACC-20, VER-6
+#[tokio::test]
+async fn a_reviewer_who_is_to_own_an_account_handles_nothing_of_it() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let rita = reviewer(&site, "rita").await;
+        let rob = reviewer(&site, "rob").await;
+        // By the address of the reviewer's mail.
+        let email = "rita@operator.example";
+        contoso
+            .admin
+            .caller
+            .invite_owner(&account, email)
+            .await
+            .unwrap();
+        let owner = identity(&site, email).await;
+        owner.caller.accept_ownership(&account).await.unwrap();
+        let waiting = queue(&rob.caller, ReviewKind::Ownership, "").await;
+        involved(claim(&rita.caller, &waiting[0].name).await);
+        claim(&rob.caller, &waiting[0].name).await.unwrap();
     })
     .await;
 }

@@ -329,8 +329,41 @@ async fn stopped_case_is_opened_again_by_two_others_on_more_evidence_only() {
         denied(stop(&tenant.admin.caller, "", &second).await);
         assert_eq!(stop(sue, "", &second).await.unwrap(), State::Stopped);
         refused(stop(sue, "", &second).await, code, "WRONG_STATE");
+        // Nor does anybody of the first case open the third, nor approve of it.
+        for who in [sue, sam, sid, sol] {
+            refused(again_by(who, 3, &second).await, code, "ANOTHER_OPERATOR");
+        }
+        let uma = support(&site, "uma").await.caller;
+        let third = again_by(&uma, 3, &second).await.unwrap().name;
+        for who in [sue, sam] {
+            refused(approve(who, &third).await, code, "ANOTHER_OPERATOR");
+        }
         site.advance(WAIT + 60).await;
         assert_eq!(mailed_token(&site, PROVEN).await, None);
+    })
+    .await;
+}
+
+// proves PWD-10
+#[tokio::test]
+async fn nobody_of_the_operator_comes_back_by_a_case() {
+    both(async |site| {
+        let sue = support(&site, "sue").await;
+        let sam = support(&site, "sam").await;
+        let operator = crate::people::operator_tenant(&site).await;
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        for (role, scope) in [
+            (Role::GlobalAdmin, &operator.name),
+            (Role::Manager, &account),
+        ] {
+            let new = case(&sue.caller, role, scope, &sam.name, 1).await;
+            refused(
+                open(&sue.caller, new).await,
+                Code::FailedPrecondition,
+                "OPERATOR_TENANT",
+            );
+        }
     })
     .await;
 }

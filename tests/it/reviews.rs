@@ -80,7 +80,7 @@ pub async fn queued(site: &Site, account: &str, kind: ReviewKind, submitter: &st
 }
 
 #[track_caller]
-fn involved<T: std::fmt::Debug>(tried: Result<T, Status>) {
+pub fn involved<T: std::fmt::Debug>(tried: Result<T, Status>) {
     refused(tried, Code::PermissionDenied, "REVIEWER_INVOLVED");
 }
 

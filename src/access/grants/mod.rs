@@ -4,6 +4,7 @@
 //! A grant is what a principal holds on a scope: a user, an application, a personal identity, or a group, which holds for its members.
 //! `group_rights` is worked out from the grants of groups and their members whenever one of these changes, and only by `groups`.
 
+mod addresses;
 mod associations;
 mod excepted;
 mod groups;
@@ -19,6 +20,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use uuid::Uuid;
 
 pub use self::{
+    addresses::{addresses_of, addresses_of_person},
     associations::{
         accounts_of, associate, association_count, dissociate, is_associated, rename_tenant,
     },
