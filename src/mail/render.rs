@@ -61,6 +61,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "name_claim_overdue",
     "name_claim_kept",
     "name_claim_ended",
+    "membership_claim",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
