@@ -524,8 +524,9 @@ async fn with_owner(
         owner: owner.name.clone(),
         ..ImportAccountRequest::default()
     };
-    let made = site.operator().await.accounts().import_account(request);
-    let account = made.await.unwrap().into_inner().name;
+    let operator = site.operator().await;
+    let made = operator.accounts().import_account(request).await;
+    let account = made.unwrap().into_inner().name;
     let (_, tenant) = tenant.name.split_once('/').unwrap();
     let association = format!("{account}/tenantAssociations/{tenant}");
     (account, association)
