@@ -151,6 +151,7 @@ impl Sleep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::roles::Permission;
 
     // proves ROL-13
     #[test]

@@ -590,14 +590,15 @@ mod tests {
         assert_eq!(awake(Some(NOW + 1), Some(NOW + 5)), read);
         assert_eq!(awake(Some(NOW), None), read.and(finance).and(tie));
 
-        let until = |permission, from, asleep| held(from).sleeps_until(permission, asleep, NOW);
-        assert_eq!(until(P::FinanceGrant, None, None), None);
-        assert_eq!(until(P::FinanceGrant, Some(NOW + 1), None), Some(NOW + 1));
-        assert_eq!(until(P::FinanceGrant, Some(NOW), None), None);
-        assert_eq!(until(P::OwnerTie, Some(NOW + 1), None), None);
-        let both = until(P::FinanceGrant, Some(NOW + 1), Some(NOW + 5));
-        assert_eq!(both, Some(NOW + 5));
-        let both = until(P::FinanceGrant, Some(NOW + 9), Some(NOW + 5));
-        assert_eq!(both, Some(NOW + 9));
+        let why = |permission, from, asleep| held(from).not_awake(permission, asleep, NOW);
+        let later = |at| Some(NotAwake::BeginsLater(at));
+        assert_eq!(why(P::FinanceGrant, None, None), None);
+        assert_eq!(why(P::FinanceGrant, Some(NOW + 1), None), later(NOW + 1));
+        assert_eq!(why(P::FinanceGrant, Some(NOW), None), None);
+        assert_eq!(why(P::OwnerTie, Some(NOW + 1), None), None);
+        let both = why(P::FinanceGrant, Some(NOW + 1), Some(NOW + 5));
+        assert_eq!(both, Some(NotAwake::Asleep(NOW + 5)));
+        let both = why(P::FinanceGrant, Some(NOW + 9), Some(NOW + 5));
+        assert_eq!(both, later(NOW + 9));
     }
 }

@@ -237,7 +237,7 @@ pub async fn get_membership_level(
     let account = super::verification::find(rd.db(), id).await?;
     let rows = counting(rd.db(), account.id, rd.now()).await?;
     let thresholds = thresholds(rd.db(), rd.now()).await?;
-    let moved = moved::level(rd.db(), scope.id(), rd.now()).await?;
+    let moved = moved::level(rd.db(), account.id, rd.now()).await?;
     let number = |n: i64| i32::try_from(n).unwrap_or(i32::MAX);
     let attained = level_by(rows.len(), thresholds);
     Ok(MembershipLevel {
