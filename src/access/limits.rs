@@ -307,36 +307,48 @@ mod tests {
 
     // proves COM-18
     #[test]
-    fn the_list_has_defaults_and_what_is_left_of_what_was_used() {
+    fn the_list_has_defaults_what_methods_declare_and_what_is_left_of_what_was_used() {
         let (limits, caller, rule) = (Limits::new(1), nobody(), thirty_a_minute());
-        let list = || {
-            let told = limits.list(&caller);
-            told.iter()
-                .map(|l| (l.method, l.burst, l.per_minute, l.remaining))
-                .collect::<Vec<_>>()
+        let list = || limits.list(&caller);
+        let all = list();
+        let defaults: Vec<_> = all.iter().filter(|l| l.method.is_empty()).collect();
+        let told = |l: &&Limit| (l.kind, l.burst, l.per_minute, l.remaining);
+        assert_eq!(
+            defaults.iter().map(told).collect::<Vec<_>>(),
+            [
+                (CallKind::Read, 10_000, 60_000, 10_000),
+                (CallKind::Mutation, 1_000, 6_000, 1_000),
+                (CallKind::StreamOut, 100, 600, 100),
+                (CallKind::StreamIn, 100, 600, 100),
+                (CallKind::Upload, 100, 600, 100),
+                (CallKind::Download, 100, 600, 100),
+            ]
+        );
+        // What declares a limit is there unused; what doesn't, once it was called.
+        let declared = rules::every().filter(|r| r.declared.calls_per_minute > 0);
+        assert_eq!(all.len(), defaults.len() + declared.count());
+        let remaining = |of: &Rule| {
+            let list = list();
+            let mut own = list.iter().filter(|l| l.method == of.method);
+            let told = own.next().map(|l| (l.kind, l.remaining));
+            assert!(own.next().is_none());
+            told
         };
-        let defaults = [
-            ("", 10_000, 60_000, 10_000),
-            ("", 1_000, 6_000, 1_000),
-            ("", 100, 600, 100),
-        ];
-        assert_eq!(list(), defaults);
+        assert_eq!(remaining(rule), Some((rule.kind, 10)));
         for _ in 0..6 {
             limits.take(&caller, rule).unwrap();
         }
-        let remaining = || {
-            let list = list();
-            assert_eq!(list[..3], defaults);
-            assert_eq!(list.len(), 4);
-            assert_eq!((list[3].0, list[3].1, list[3].2), (rule.method, 10, 30));
-            list[3].3
-        };
-        assert_eq!(remaining(), 4);
+        assert_eq!(remaining(rule), Some((rule.kind, 4)));
         pass(&limits, &caller, rule, Duration::from_secs(5));
-        assert_eq!(remaining(), 6);
+        assert_eq!(remaining(rule), Some((rule.kind, 6)));
         pass(&limits, &caller, rule, Duration::from_secs(500));
-        assert_eq!(remaining(), 10);
-        assert_eq!(limits.list(&at(Some("192.0.2.9"))).len(), 3);
+        assert_eq!(remaining(rule), Some((rule.kind, 10)));
+        let read = plain(CallKind::Read);
+        assert_eq!(remaining(read), None);
+        limits.take(&caller, read).unwrap();
+        assert!(remaining(read).is_some());
+        // Another caller hears nothing of that.
+        assert_eq!(limits.list(&at(Some("192.0.2.9"))).len(), all.len());
     }
 
     // proves COM-18
