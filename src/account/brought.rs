@@ -166,6 +166,12 @@ pub async fn import_memberships(
                 let sql = "UPDATE imported_memberships SET content = $1, moves = $2, update_time = $3 \
                            WHERE id = $4 AND membership_id IS NULL";
                 let values: [Value; 4] = [content.into(), moves.into(), now.into(), row.id.into()];
+                // What was mailed proved another contact, perhaps.
+                let claims = format!("{CLAIMS} WHERE old_id_fold = $1");
+                let old: Value = row.old_id_fold.clone().into();
+                for claim in sql::all::<Claim, _>(tx.db(), claims, [old]).await? {
+                    link::revoke(tx, LinkKind::MembershipClaim, claim.id).await?;
+                }
                 if sql::execute(tx.db(), sql, values).await?.rows_affected() == 0 {
                     v.also(
                         format!("{field}.old_id"),
@@ -292,6 +298,11 @@ pub(crate) async fn mail_membership_links(tx: &mut Tx) -> Result<u64> {
     let Some(claim) = sql::one::<Claim, _>(tx.db(), sql, []).await? else {
         return Ok(0);
     };
+    // The same is audited for every old ID, whether or not there is one.
+    let who = claim.claimant();
+    tx.lock([who.home()]).await?;
+    tx.touch(who.home());
+    tx.about(who.name());
     let sql = "UPDATE membership_claims SET is_waiting = $1 WHERE id = $2";
     sql::execute(tx.db(), sql, [false.into(), claim.id.into()]).await?;
     let row = by_old_id(tx.db(), &claim.old_id_fold).await?;
@@ -304,7 +315,6 @@ pub(crate) async fn mail_membership_links(tx: &mut Tx) -> Result<u64> {
 
 async fn mail_link(tx: &mut Tx, claim: &Claim, row: &Model) -> Result<()> {
     let (app, who) = (tx.app().clone(), claim.claimant());
-    tx.lock([who.home()]).await?;
     let by = directory::user::summary(tx.db(), who.id).await?;
     let can_act = grants::state(tx.db(), who, tx.now()).await?.is_some();
     let Some(by) = by.filter(|_| can_act) else {
@@ -329,10 +339,7 @@ async fn mail_link(tx: &mut Tx, claim: &Claim, row: &Model) -> Result<()> {
     ];
     let (language, template) = (Language::of_tag(&claim.language), Template::MembershipClaim);
     let (to, object) = (&imported.contact.email, who.resource());
-    mail::queue_in(tx, language, template, to, object, &values).await?;
-    tx.touch(who.home());
-    tx.about(object.to_string());
-    Ok(())
+    mail::queue_in(tx, language, template, to, object, &values).await
 }
 
 // ---- bringing
@@ -368,8 +375,13 @@ pub async fn confirm_membership(
     };
     let membership = network::insert(tx, who, new).await?;
     // Of two at once one wins.
-    let sql = "UPDATE imported_memberships SET membership_id = $1, update_time = $2 WHERE id = $3 AND membership_id IS NULL";
-    let values: [Value; 3] = [membership.id.into(), tx.now().into(), row.id.into()];
+    let sql = "UPDATE imported_memberships SET membership_id = $1, update_time = $2 WHERE id = $3 AND membership_id IS NULL AND content = $4";
+    let values: [Value; 4] = [
+        membership.id.into(),
+        tx.now().into(),
+        row.id.into(),
+        row.content.clone().into(),
+    ];
     if sql::execute(tx.db(), sql, values).await?.rows_affected() == 0 {
         return Err(Error::precondition(Reason::MembershipClaimed));
     }
@@ -411,8 +423,13 @@ pub(super) async fn shown<C: ConnectionTrait>(
     db: &C,
     membership: Uuid,
 ) -> Result<Option<BroughtMembership>> {
-    let row = of(db, membership).await?;
-    Ok(row.map(|row| Moves::from_stored(&row.moves).to_wire(&row.old_id, row.arrive_time)))
+    match of(db, membership).await? {
+        Some(row) => {
+            let moves = Moves::from_stored(&row.moves)?;
+            Ok(Some(moves.to_wire(&row.old_id, row.arrive_time)))
+        }
+        None => Ok(None),
+    }
 }
 
 // ---- choosing
@@ -427,6 +444,18 @@ pub(super) async fn choose(
     wanted: Option<BroughtMembership>,
 ) -> Result<(serde_json::Value, serde_json::Value)> {
     const FIELD: &str = "network_membership.brought";
+    let row = of(tx.db(), membership.id).await?;
+    // What wasn't changed is sent back, too.
+    let same = match &row {
+        Some(row) => {
+            let now = Moves::from_stored(&row.moves)?.to_wire(&row.old_id, row.arrive_time);
+            wanted.as_ref() == Some(&now)
+        }
+        None => wanted.is_none(),
+    };
+    if same {
+        return Ok((serde_json::Value::Null, serde_json::Value::Null));
+    }
     if let Some(account) = membership.account_id {
         tx.lock([ScopeKey::Account(account)]).await?;
         let row = account::Entity::find_by_id(account).one(tx.db()).await?;
@@ -434,7 +463,7 @@ pub(super) async fn choose(
             return Err(Error::precondition(Reason::WrongState).with("state", "SUBMITTED"));
         }
     }
-    let row = of(tx.db(), membership.id).await?.ok_or_else(|| {
+    let row = row.ok_or_else(|| {
         Error::field(
             FIELD,
             "is only there of a membership that was brought from an older programme",
@@ -444,7 +473,7 @@ pub(super) async fn choose(
     let all = Imported::from_stored(&row.content)?.moves;
     let chosen = all.chosen(&wanted.unwrap_or_default(), FIELD, &mut v);
     v.none()?;
-    let before = Moves::from_stored(&row.moves).to_json();
+    let before = Moves::from_stored(&row.moves)?.to_json();
     let mut changed = row.into_active_model();
     changed.moves = Set(chosen.to_stored());
     changed.update_time = Set(tx.now());
@@ -503,7 +532,7 @@ pub(super) async fn arrive(tx: &mut Tx, account: &account::Model) -> Result<()> 
     let Some(row) = row.filter(|row| row.arrive_time.is_none()) else {
         return Ok(());
     };
-    let moves = Moves::from_stored(&row.moves);
+    let moves = Moves::from_stored(&row.moves)?;
     let level = benefit::arrive(tx, account.id, &moves).await?;
     let mut event = Event::new(
         "entente.account.v1.MembershipArrived",

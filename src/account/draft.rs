@@ -267,6 +267,7 @@ pub(super) async fn remove(tx: &mut Tx, row: &Model) -> Result<()> {
         "DELETE FROM verification_steps WHERE account_id = $1",
         "DELETE FROM ownerships WHERE account_id = $1",
         "DELETE FROM account_approvers WHERE account_id = $1",
+        "DELETE FROM approvers_to_verify WHERE account_id = $1",
         "DELETE FROM accounts WHERE id = $1",
     ] {
         sql::execute(tx.db(), sql, [row.id.into()]).await?;

@@ -11,7 +11,7 @@ use super::{benefit::Content, entity::package_offer};
 use crate::{
     check::{MOST_ITEMS_NAMED, Violations},
     env::Micros,
-    error::Result,
+    error::{Error, Result},
     names::Name,
     proto::account::{BroughtCompetency, BroughtMembership, BroughtPackage, Level, PackageContent},
     store::time::{json, micros, timestamp},
@@ -255,8 +255,11 @@ impl Moves {
     }
 
     /// What `to_stored` gave.
-    pub fn from_stored(text: &str) -> Self {
-        serde_json::from_str(text).unwrap_or_default()
+    ///
+    /// # Errors
+    /// Internal, if it is something else: nothing of a membership is taken for nothing.
+    pub fn from_stored(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|e| Error::internal(format!("stored moves: {e}")))
     }
 }
 

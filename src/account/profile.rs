@@ -61,7 +61,7 @@ pub fn check_form(account: &Account, field: &str, v: &mut Violations) {
     if !name.is_empty() && publisher_name::misleads(name) {
         v.also(
             format!("{field}.publisher_display_name"),
-            "has nothing that is seen, or characters that can't be",
+            publisher_name::MISLEADS,
         );
     }
     for (path, address) in addresses(account) {

@@ -34,6 +34,9 @@ fn folded(text: &str) -> String {
     text.to_uppercase().to_lowercase()
 }
 
+/// What is wrong with a name that misleads.
+pub const MISLEADS: &str = "has nothing that is seen, or characters that can't be";
+
 /// Whether a name isn't what it looks like: characters that can't be seen, or turn the direction of text; or nothing is left that is seen.
 #[must_use]
 pub fn misleads(name: &str) -> bool {
@@ -114,9 +117,15 @@ async fn hindrance<C: sea_orm::ConnectionTrait>(
 pub async fn look_up(rd: &Read, own: Option<Uuid>, name: &str) -> Result<Option<Hindrance>> {
     let mut kept = Vec::new();
     for holder in holders(rd.db(), &keys(name)).await? {
-        if let Some(claim) = holder.kept_for
-            && name_claim::is_callers(rd, claim).await?
-        {
+        let Some(claim) = holder.kept_for else {
+            continue;
+        };
+        let caller = rd.caller().who.map(|who| who.principal.id);
+        let may = match own {
+            Some(account) => name_claim::may_take(rd.db(), caller, claim, account).await?,
+            None => name_claim::is_callers(rd, claim).await?,
+        };
+        if may {
             kept.push(claim);
         }
     }
@@ -124,7 +133,8 @@ pub async fn look_up(rd: &Read, own: Option<Uuid>, name: &str) -> Result<Option<
         (own.is_some() && holder.account_id == own)
             || holder.kept_for.is_some_and(|claim| kept.contains(&claim))
     };
-    hindrance(rd.db(), name, is_free).await
+    let found = hindrance(rd.db(), name, is_free).await?;
+    Ok(found.filter(|found| kept.is_empty() || *found == Hindrance::Taken))
 }
 
 /// What a name can't be taken for.
@@ -170,8 +180,9 @@ pub async fn claim(tx: &mut Tx, account: Uuid, name: &str) -> Result<()> {
     if !name.is_empty() {
         wanted = keys(name);
         for holder in holders(tx.db(), &wanted).await? {
+            let caller = tx.caller().who.map(|who| who.principal.id);
             if let Some(claim) = holder.kept_for
-                && name_claim::may_take(tx, claim, account).await?
+                && name_claim::may_take(tx.db(), caller, claim, account).await?
             {
                 kept.push(claim);
             }
@@ -180,7 +191,9 @@ pub async fn claim(tx: &mut Tx, account: Uuid, name: &str) -> Result<()> {
             holder.account_id == Some(account)
                 || holder.kept_for.is_some_and(|claim| kept.contains(&claim))
         };
-        refused(hindrance(tx.db(), name, is_free).await?)?;
+        let found = hindrance(tx.db(), name, is_free).await?;
+        // Who won a name has it, though it was reserved since.
+        refused(found.filter(|found| kept.is_empty() || *found == Hindrance::Taken))?;
     }
     name_claim::renaming(tx, account, &wanted).await?;
     let sql = "DELETE FROM publisher_names WHERE account_id = $1";

@@ -150,6 +150,7 @@ mod tests {
     fn values(name: &str) -> serde_json::Map<String, serde_json::Value> {
         [
             "organisation",
+            "drafts",
             "by",
             "sign_in_name",
             "until",

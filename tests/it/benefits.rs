@@ -794,7 +794,7 @@ async fn whoever_records_competencies_or_makes_packages_reads_what_there_is() {
         record(&operator, &account, "Data", until).await.unwrap();
         let told = level(&operator, &account).await.unwrap();
         assert_eq!(told.competencies.len(), 1);
-        let nobodys = format!("accounts/{}", uuid::Uuid::now_v7());
+        let nobodys = format!("accounts/{}", request_id());
         refused(
             level(&operator, &nobodys).await,
             Code::NotFound,

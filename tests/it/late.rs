@@ -18,7 +18,8 @@ const OUT_OF_REACH: &[(&str, Permission, &str)] = &[
         "entente.account.v1.TenantAssociationService/RemoveTenant",
         Permission::TenantsRemoveLast,
         "src/account/tenant_association.rs",
-    ), // Nothing is evidence in a case of recovery here.
+    ),
+    // Nothing is evidence in a case of recovery here.
     (
         "entente.account.v1.VerificationService/DownloadDocument",
         Permission::RecoveryOpen,
@@ -90,10 +91,19 @@ fn occasion(
         "RemoveTenant" => ("manager", Vec::new()),
         "TransferOwnership" => ("owner", Vec::new()),
         // The admin of the tenant, who is no member of the account.
-        "CreateAccount" | "UpdateAccount" | "SubmitAccount" => ("global", Vec::new()),
+        "CreateAccount"
+        | "UpdateAccount"
+        | "SubmitAccount"
+        | "GetAccount"
+        | "ListRequirements"
+        | "ListRequiredActions" => ("global", Vec::new()),
         // A membership of the network that is somebody else's.
         "GetMembership" | "UpdateMembership" => ("manager", Vec::new()),
         "CreateTenant" => ("identity", Vec::new()),
+        "CheckPublisherName" => {
+            let account = Value::String(world.names.0["entente.dev/Account"].clone());
+            ("manager", vec![("account", account)])
+        }
         "CreateNameClaim" => {
             let account = Value::String(world.names.0["entente.dev/Account"].clone());
             ("manager", vec![("name_claim.account", account)])

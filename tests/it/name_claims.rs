@@ -2,11 +2,11 @@
 
 use entente::proto::{
     account::{
-        Account, AccountState, AnswerNameClaimRequest, CloseAccountRequest, CreateNameClaimRequest,
-        DecideNameClaimRequest, GetAccountRequest, GetNameClaimRequest, ListNameClaimsRequest,
-        NameClaim, NameClaimAnswer as Answer, NameClaimDecision as Decision,
-        NameClaimState as State, PublisherNameAvailability as Availability,
-        RequirementCode as Code_, ReviewKind,
+        Account, AccountState, AnswerNameClaimRequest, CheckPublisherNameRequest,
+        CloseAccountRequest, CreateNameClaimRequest, DecideNameClaimRequest, GetAccountRequest,
+        GetNameClaimRequest, ListNameClaimsRequest, NameClaim, NameClaimAnswer as Answer,
+        NameClaimDecision as Decision, NameClaimState as State,
+        PublisherNameAvailability as Availability, RequirementCode as Code_, ReviewKind,
     },
     directory::DeleteUserRequest,
 };
@@ -343,9 +343,19 @@ async fn a_claim_is_answered_decided_and_the_name_kept_for_who_won_it() {
         taken(rename(&adatum.admin.caller, &third, LOOKALIKE).await);
         let tried = filed(&adatum.admin.caller, &adatum.admin.name, &third, "Contoso").await;
         refused(tried, Code::AlreadyExists, "NAME_CLAIM_OPEN");
+        // For the account that won it, and nobody else.
+        let of = async |caller: &Caller, account: &str| {
+            let request = CheckPublisherNameRequest {
+                publisher_display_name: "Contoso".to_owned(),
+                account: account.to_owned(),
+            };
+            let told = caller.accounts().check_publisher_name(request).await;
+            told.unwrap().into_inner().availability()
+        };
+        assert_eq!(of(&fay.caller, &theirs).await, Availability::Available);
         assert_eq!(
             availability(&fay.caller, "Contoso").await,
-            Availability::Available
+            Availability::Taken
         );
         assert_eq!(availability(ann, "Contoso").await, Availability::Taken);
         rename(&fay.caller, &theirs, LOOKALIKE).await.unwrap();

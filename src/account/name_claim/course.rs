@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, EntityTrait, FromQueryResult, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect as _, Value,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
+    QueryFilter, QueryOrder, QuerySelect as _, Value,
 };
 use uuid::Uuid;
 
@@ -299,13 +299,17 @@ pub(in crate::account) async fn holder_ended(tx: &mut Tx, account: Uuid) -> Resu
 ///
 /// # Errors
 /// Those of the database.
-pub(in crate::account) async fn may_take(tx: &Tx, claim: Uuid, account: Uuid) -> Result<bool> {
+pub(in crate::account) async fn may_take<C: ConnectionTrait>(
+    db: &C,
+    caller: Option<Uuid>,
+    claim: Uuid,
+    account: Uuid,
+) -> Result<bool> {
     let sql = "SELECT 1 AS one FROM name_claims c WHERE c.id = $1 AND c.state = $2 AND (c.account_id = $3 OR (c.account_id IS NULL AND ( \
                c.claimant_id = $4 \
                OR EXISTS (SELECT 1 FROM associations a WHERE a.account_id = $3 AND a.tenant_id = c.claimant_tenant_id) \
                OR EXISTS (SELECT 1 FROM grants g WHERE g.scope_kind = 2 AND g.scope_id = $3 AND g.principal_id = c.claimant_id \
                AND (g.roles & $5) <> 0))))";
-    let caller = tx.caller().who.map(|who| who.principal.id);
     let values: [Value; 5] = [
         claim.into(),
         (State::Kept as i64).into(),
@@ -313,7 +317,7 @@ pub(in crate::account) async fn may_take(tx: &Tx, claim: Uuid, account: Uuid) ->
         caller.unwrap_or_default().into(),
         OWNER.into(),
     ];
-    Ok(sql::row(tx.db(), sql, values).await?.is_some())
+    Ok(sql::row(db, sql, values).await?.is_some())
 }
 
 /// The name that was kept for a claim becomes an account's.
@@ -334,8 +338,11 @@ pub(in crate::account) async fn taken(tx: &mut Tx, claim: Uuid) -> Result<()> {
 
 // ---- time
 
+/// Who lost a name and is suspended is looked at again after so long.
+const AGAIN_US: Micros = 7 * DAY_US;
+
 /// Why an account is suspended that doesn't rename.
-fn overdue(row: &Model) -> String {
+pub(super) fn overdue(row: &Model) -> String {
     format!(
         "Its publisher name was to be changed, by {}, and was not.",
         row.name()
@@ -402,6 +409,7 @@ async fn not_renamed(tx: &mut Tx, row: &Model) -> Result<()> {
     let Some(holder) = account(tx.db(), row.holder_id).await? else {
         return end(tx, row, State::Ended).await;
     };
+    let next = tx.now() + AGAIN_US;
     match AccountState::try_from(i32::try_from(holder.state).unwrap_or(0)).unwrap_or_default() {
         AccountState::Active | AccountState::Pending => {
             let state = AccountState::Suspended as i64;
@@ -409,7 +417,8 @@ async fn not_renamed(tx: &mut Tx, row: &Model) -> Result<()> {
             standing::change(tx, holder, state, overdue(row)).await?;
             change(tx, row, State::Granted, By::Service, |new| {
                 new.suspended = true;
-                new.due_time = None;
+                // Should it go on and still not rename, it is suspended again.
+                new.due_time = Some(next);
             })
             .await?;
         }
@@ -418,13 +427,10 @@ async fn not_renamed(tx: &mut Tx, row: &Model) -> Result<()> {
             let fields = &["publisher_display_name"];
             enrolment::change(tx, &holder, &Account::default(), fields).await?;
         }
-        // Stopped for something else: once it goes on, it is suspended for this.
+        // Once it goes on, it is suspended for this. Nothing of the claim changes.
         AccountState::Suspended => {
-            let next = tx.now() + DAY_US;
-            change(tx, row, State::Granted, By::Service, |new| {
-                new.due_time = Some(next);
-            })
-            .await?;
+            let sql = "UPDATE name_claims SET due_time = $1 WHERE id = $2";
+            sql::execute(tx.db(), sql, [next.into(), row.id.into()]).await?;
         }
         AccountState::Rejected | AccountState::Closed | AccountState::Unspecified => {
             free(tx, row, &BTreeSet::new(), By::Service).await?;

@@ -149,19 +149,19 @@ fn filed(row: &Model, who: Principal) -> bool {
 }
 
 /// As which side the caller of a party may look, if it is of one.
-async fn party(rd: &Read, row: &Model, who: Principal) -> Result<Option<Side>> {
-    if filed(row, who) {
+async fn party(rd: &Read, row: Option<&Model>, who: Principal) -> Result<Option<Side>> {
+    if row.is_some_and(|row| filed(row, who)) {
         return Ok(Some(Side::Claimant));
     }
+    // Asked also where there is no claim, or none for an account: a refusal costs the same.
     for (account, side) in [
-        (row.account_id, Side::Claimant),
-        (Some(row.holder_id), Side::Holder),
+        (row.and_then(|row| row.account_id), Side::Claimant),
+        (row.map(|row| row.holder_id), Side::Holder),
     ] {
-        if let Some(account) = account {
-            let held = rd.caller_permissions(ScopeKey::Account(account)).await?;
-            if held.has(Permission::AccountRead) {
-                return Ok(Some(side));
-            }
+        let scope = ScopeKey::Account(account.unwrap_or_default());
+        let held = rd.caller_permissions(scope).await?;
+        if account.is_some() && held.has(Permission::AccountRead) {
+            return Ok(Some(side));
         }
     }
     Ok(None)
@@ -178,10 +178,7 @@ pub async fn get_name_claim(
 ) -> Result<NameClaim> {
     let who = proof.caller()?.principal();
     let row = find(rd.db(), &req.name).await?;
-    let side = match &row {
-        Some(row) => party(rd, row, who).await?,
-        None => None,
-    };
+    let side = party(rd, row.as_ref(), who).await?;
     let side = match (&row, side) {
         (_, Some(side)) => side,
         (Some(row), None) if proof.by_operator() => {
@@ -224,12 +221,13 @@ pub(in crate::account) async fn demand_sight(rd: &Read, id: Uuid) -> Result<()> 
     demand_untied(rd, &row).await
 }
 
-/// Whether a claim is the caller's, or that of somebody of its tenant.
+/// Whether a claim that is for no account yet is the caller's, or that of somebody of its tenant.
 ///
 /// # Errors
 /// Those of the database.
 pub(in crate::account) async fn is_callers(rd: &Read, claim: Uuid) -> Result<bool> {
     let row = Entity::find_by_id(claim).one(rd.db()).await?;
+    let row = row.filter(|row| row.account_id.is_none());
     let who = rd.caller().who.map(|who| who.principal);
     Ok(row.zip(who).is_some_and(|(row, who)| {
         filed(&row, who) || (!who.tenant.is_nil() && row.claimant_tenant_id == who.tenant)

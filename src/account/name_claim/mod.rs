@@ -253,14 +253,15 @@ async fn holder(tx: &mut Tx, name: &str, own: Option<Uuid>) -> Result<account::M
         others.filter(|id| Some(*id) != own).min()
     };
     let found = publisher_name::holders(tx.db(), &keys).await?;
+    if publisher_name::reserved(tx, name).await? {
+        return Err(Error::precondition(Reason::PublisherNameReserved));
+    }
     let Some(holder) = of(&found) else {
         return Err(if found.iter().any(|h| h.account_id.is_some()) {
             let field = "name_claim.publisher_display_name";
             Error::field(field, "is the account's own")
         } else if !found.is_empty() {
             open_already()
-        } else if publisher_name::reserved(tx, name).await? {
-            Error::precondition(Reason::PublisherNameReserved)
         } else {
             Error::precondition(Reason::PublisherNameFree)
         });
@@ -281,13 +282,18 @@ async fn within_bounds(tx: &Tx, row: &Model) -> Result<()> {
             row.claimant_tenant_id,
             MOST_OF_A_TENANT,
         ),
+        (
+            "account_id",
+            row.account_id.unwrap_or_default(),
+            MOST_OF_A_CLAIMANT,
+        ),
     ] {
         if id.is_nil() {
             continue;
         }
         let sql =
             format!("SELECT COUNT(*) AS n FROM name_claims WHERE {column} = $1 AND state <= $2");
-        let values: [Value; 2] = [id.into(), (State::Granted as i64).into()];
+        let values: [Value; 2] = [id.into(), (State::InReview as i64).into()];
         let n: i64 = match sql::row(tx.db(), &sql, values).await? {
             Some(found) => found.try_get("", "n")?,
             None => 0,
@@ -299,13 +305,14 @@ async fn within_bounds(tx: &Tx, row: &Model) -> Result<()> {
         }
     }
     let sql = "SELECT MAX(decide_time) AS decided FROM name_claims WHERE holder_id = $1 AND state = $2 \
-               AND (claimant_id = $3 OR (claimant_tenant_id = $4 AND claimant_tenant_id <> $5))";
-    let values: [Value; 5] = [
+               AND (claimant_id = $3 OR (claimant_tenant_id = $4 AND claimant_tenant_id <> $5) OR account_id = $6)";
+    let values: [Value; 6] = [
         row.holder_id.into(),
         (State::Refused as i64).into(),
         row.claimant_id.into(),
         row.claimant_tenant_id.into(),
         Uuid::nil().into(),
+        row.account_id.unwrap_or_default().into(),
     ];
     let decided: Option<i64> = match sql::row(tx.db(), sql, values).await? {
         Some(found) => found.try_get("", "decided")?,
@@ -349,6 +356,10 @@ pub(crate) fn check_answer_name_claim(req: &AnswerNameClaimRequest, v: &mut Viol
     }
     if req.answer() == Answer::Contest && !req.new_publisher_display_name.is_empty() {
         v.also("new_publisher_display_name", "goes with GIVE_UP only");
+    }
+    let next = &req.new_publisher_display_name;
+    if !next.is_empty() && publisher_name::misleads(next) {
+        v.also("new_publisher_display_name", publisher_name::MISLEADS);
     }
     if req.answer() == Answer::GiveUp && !req.documents.is_empty() {
         v.also("documents", "go with CONTEST only");
@@ -405,7 +416,10 @@ async fn give_up(tx: &mut Tx, row: &Model, text: String, next: &str) -> Result<M
     }
     let holder = account(tx.db(), row.holder_id).await?;
     let holder = holder.ok_or_else(|| Error::internal("the holder of a name is gone"))?;
-    if !next.is_empty() && is_over(&holder) {
+    // One that is suspended for something else gives the name up, and takes no other one.
+    let is_stopped = holder.state == AccountState::Suspended as i64
+        && !(row.suspended && holder.suspension_reason == course::overdue(row));
+    if !next.is_empty() && (is_over(&holder) || is_stopped) {
         return Err(account_state::wrong_state(holder.state));
     }
     let mut row = row.clone();

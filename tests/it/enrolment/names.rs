@@ -12,7 +12,7 @@ use tonic::{Code, Response, Status};
 
 use super::{draft_of, member_tenant, open, update, whole};
 use crate::{
-    harness::{Caller, both, fields, refused},
+    harness::{Caller, both, fields, refused, request_id},
     people::denied,
 };
 
@@ -110,7 +110,7 @@ async fn an_accounts_own_name_in_other_letters_is_free_to_it_alone() {
         // Whose it is, is told to nobody by asking for accounts.
         denied(fay.accounts().check_publisher_name(asked.clone()).await);
         let nobodys = CheckPublisherNameRequest {
-            account: format!("accounts/{}", uuid::Uuid::now_v7()),
+            account: format!("accounts/{}", request_id()),
             ..asked
         };
         denied(fay.accounts().check_publisher_name(nobodys).await);

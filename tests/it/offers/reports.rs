@@ -290,7 +290,7 @@ async fn large_reports_are_recorded_and_exported_in_pieces() {
                 lines += 1;
             }
         }
-        let grown = peak_memory_kib() - before;
+        let grown = peak_memory_kib().saturating_sub(before);
         println!(
             "{there} rows on {:?}: recorded in {recorded:?}, {bytes} bytes exported in {:?}, peak memory +{grown} KiB",
             site.database,
