@@ -11,10 +11,7 @@ use super::{
     profile::Profile,
 };
 use crate::{
-    access::{
-        grants::OWNER,
-        roles::{OPERATOR_ROLES, Permission},
-    },
+    access::roles::{OPERATOR_ROLES, Permission},
     app::{App, Tx},
     directory::wire::domain,
     env::{DAY_US, Micros},
@@ -143,47 +140,9 @@ struct Tie {
 const PERSON: &[(&str, sql::Type)] = &[("r", sql::Type::Id), ("p", sql::Type::Id)];
 const EMAIL: &[(&str, sql::Type)] = &[("r", sql::Type::Id), ("e", sql::Type::Text)];
 
-#[derive(FromQueryResult)]
-struct Has {
-    side: Uuid,
-    account_id: Uuid,
-}
-
-/// Which of these reviewers are tied to which of these companies, or were lately: company and reviewer. A company is an account; or a tenant or a
-/// personal identity, by its ID, where somebody claims something for none, with all accounts that it has. A fixed number of statements.
+/// Which of these reviewers are tied to which of these accounts, or were lately: account and reviewer. A tenant, or a personal identity, by its
+/// ID, is taken for a company too, where somebody has no account yet. A fixed number of statements.
 pub(super) async fn involved<C: ConnectionTrait>(
-    db: &C,
-    sides: &[Uuid],
-    reviewers: &[Reviewer],
-    now: Micros,
-) -> Result<BTreeSet<(Uuid, Uuid)>> {
-    if sides.is_empty() || reviewers.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let ids = sql::in_ids(db, 1);
-    let sql = format!(
-        "SELECT tenant_id AS side, account_id FROM associations WHERE tenant_id IN ({ids}) \
-         UNION SELECT principal_id, scope_id FROM grants WHERE principal_id IN ({ids}) AND scope_kind = 2 AND (roles & $2) <> 0"
-    );
-    let values: [Value; 2] = [sql::ids(sides), OWNER.into()];
-    let has = sql::all::<Has, _>(db, sql, values).await?;
-    let mut all: Vec<Uuid> = sides.to_vec();
-    all.extend(has.iter().map(|has| has.account_id));
-    all.sort_unstable();
-    all.dedup();
-    let mut found = directly_involved(db, &all, reviewers, now).await?;
-    for Has { side, account_id } in has {
-        for reviewer in reviewers {
-            if found.contains(&(account_id, reviewer.id)) {
-                found.insert((side, reviewer.id));
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// The same, of accounts and tenants by themselves.
-async fn directly_involved<C: ConnectionTrait>(
     db: &C,
     accounts: &[Uuid],
     reviewers: &[Reviewer],

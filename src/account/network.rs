@@ -64,13 +64,6 @@ pub async fn join_network(
     }
     if network_membership
         .as_ref()
-        .is_some_and(|new| new.brought.is_some())
-    {
-        let field = "network_membership.brought";
-        return Err(Error::field(field, "comes by ClaimMembership only"));
-    }
-    if network_membership
-        .as_ref()
         .is_some_and(|n| n.brought.is_some())
     {
         return Err(Error::field(

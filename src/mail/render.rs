@@ -151,6 +151,7 @@ mod tests {
         [
             "organisation",
             "drafts",
+            "old_id",
             "by",
             "sign_in_name",
             "until",

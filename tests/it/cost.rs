@@ -227,6 +227,11 @@ async fn strangers_hear_the_same_of_what_exists_and_what_does_not_at_the_same_co
                         }
                         let (answer, other_cost) = send(&fake).await;
                         let not_there = heard(answer, &fake, &fake);
+                        // What only the service gives isn't read, so both calls make a membership.
+                        let is_given = place.path.starts_with("network_membership.brought");
+                        if is_given && method.name() == "JoinNetwork" {
+                            continue;
+                        }
                         if there != not_there {
                             different.push(format!(
                                 "{} {} as {column}:\n  {there:?}\n  {not_there:?}",
