@@ -61,6 +61,7 @@ mod schedule;
 mod sessions;
 mod sign_in;
 mod staff;
+mod story;
 mod synchronization;
 mod tenant_deletion;
 mod tenants;

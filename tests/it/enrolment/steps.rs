@@ -56,7 +56,7 @@ pub async fn document(site: &Site, account: &str) -> String {
     name
 }
 
-fn submission(account: &str, step: Kind, documents: &[&str], note: &str) -> SubmitStepRequest {
+pub fn submission(account: &str, step: Kind, documents: &[&str], note: &str) -> SubmitStepRequest {
     SubmitStepRequest {
         name: account.to_owned(),
         step: step as i32,
@@ -66,7 +66,7 @@ fn submission(account: &str, step: Kind, documents: &[&str], note: &str) -> Subm
     }
 }
 
-async fn send(caller: &Caller, request: SubmitStepRequest) -> Result<Verification, Status> {
+pub async fn send(caller: &Caller, request: SubmitStepRequest) -> Result<Verification, Status> {
     let done = caller.verification().submit_step(request).await;
     done.map(Response::into_inner)
 }
@@ -78,7 +78,7 @@ async fn submit_step(site: &Site, caller: &Caller, account: &str, step: Kind) {
     send(caller, request).await.unwrap();
 }
 
-async fn appeal(
+pub async fn appeal(
     caller: &Caller,
     account: &str,
     step: Kind,
@@ -95,7 +95,7 @@ async fn appeal(
     done.map(Response::into_inner)
 }
 
-async fn judge(
+pub async fn judge(
     caller: &Caller,
     review: &str,
     decision: ReviewDecision,
@@ -111,7 +111,7 @@ async fn judge(
     done.map(Response::into_inner)
 }
 
-async fn ask_for(caller: &Caller, review: &str, text: &str) -> Result<Review, Status> {
+pub async fn ask_for(caller: &Caller, review: &str, text: &str) -> Result<Review, Status> {
     let request = RequestMoreRequest {
         name: review.to_owned(),
         text: text.to_owned(),
@@ -122,14 +122,14 @@ async fn ask_for(caller: &Caller, review: &str, text: &str) -> Result<Review, St
 }
 
 /// The only waiting review of a kind.
-async fn waiting(caller: &Caller, kind: ReviewKind) -> Review {
+pub async fn waiting(caller: &Caller, kind: ReviewKind) -> Review {
     let mut found = queue(caller, kind, "state = WAITING").await;
     assert_eq!(found.len(), 1, "{kind:?}");
     found.pop().unwrap()
 }
 
 /// Claims the only waiting review of a kind, and decides it.
-async fn settle(caller: &Caller, kind: ReviewKind, decision: ReviewDecision) -> Review {
+pub async fn settle(caller: &Caller, kind: ReviewKind, decision: ReviewDecision) -> Review {
     let found = waiting(caller, kind).await;
     claim(caller, &found.name).await.unwrap();
     judge(caller, &found.name, decision, "Because.")
