@@ -107,7 +107,7 @@ const JOBS: &[Job] = &[
         name: "purge-users",
         every_us: 10 * MINUTE_US,
         needed: None,
-        run: |tx| Box::pin(crate::directory::user::purge_users(tx)),
+        run: |tx| Box::pin(crate::directory::user_state::purge_users(tx)),
     },
     Job {
         name: "purge-invitations",

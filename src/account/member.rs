@@ -525,7 +525,7 @@ pub async fn remove_members(
     }
     if delete_from_directory {
         for row in &rows {
-            let lost = directory::user::delete_by_id(tx, row.principal_id).await?;
+            let lost = directory::user_state::delete_by_id(tx, row.principal_id).await?;
             add_losses(&mut losses, lost);
         }
     }

@@ -41,8 +41,10 @@ mod tenant_card;
 pub(crate) mod tenant_deletion;
 pub(crate) mod tokens;
 pub mod user;
+pub(crate) mod user_admin;
 pub(crate) mod user_card;
 pub(crate) mod user_change;
+pub(crate) mod user_state;
 pub(crate) mod wire;
 
 /// Active: users, tenants and applications alike.

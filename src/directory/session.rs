@@ -722,7 +722,7 @@ pub async fn end_user_sessions(
         .await?
         .ok_or_else(|| Error::not_found("entente.dev/User", name))?;
     update::check_etag(&etag, user.version)?;
-    super::user::demand_over(tx, &user).await?;
+    super::user_admin::demand_over(tx, &user).await?;
     let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
     tx.emit(
         Event::new(

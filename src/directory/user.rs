@@ -2,27 +2,30 @@
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
-    JoinType, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, Value,
+    JoinType, QueryFilter, QuerySelect, QueryTrait, Set, Value,
     sea_query::{Alias, Expr, ExprTrait as _},
 };
 use uuid::Uuid;
 
-pub(crate) use super::asleep::check_wake_rights;
-pub use super::asleep::wake_rights;
 use super::{
-    ACTIVE, DELETED, DISABLED, GUEST, IDENTITY, INVITED, asleep, credential,
+    ACTIVE, DELETED, DISABLED, asleep, credential,
     entity::user::{self, Column, Entity, Model},
-    group, search, synchronization, tenant,
+    group, search, tenant,
     user_card::UserCard,
     user_change,
     wire::{self, NewUser},
+};
+pub(crate) use super::{asleep::check_wake_rights, user_admin::check_replace_global_admin};
+pub use super::{
+    asleep::wake_rights,
+    user_admin::{assign_directory_roles, replace_global_admin, reset_password},
+    user_state::{delete_user, disable_user, enable_user, undelete_user},
 };
 use crate::{
     access::{
         cache::Facts as _,
         grants::{self, GLOBAL_ADMIN},
         link,
-        roles::{self, Permission, TENANT_ROLES},
         scope::{CallerScope, Proof, Reach, TenantScope},
     },
     app::{Read, Tx},
@@ -31,16 +34,12 @@ use crate::{
     mail::{self, Template},
     names::Name,
     proto::directory::{
-        AssignDirectoryRolesRequest, CreateUserRequest, CreateUserResponse, DeleteUserRequest,
-        DeleteUserResponse, DisableUserRequest, EnableUserRequest, GetUserRequest,
-        ListUsersRequest, ListUsersResponse, ReplaceGlobalAdminRequest, ReplaceGlobalAdminResponse,
-        ResetPasswordRequest, ResetPasswordResponse, UndeleteUserRequest, UndeleteUserResponse,
+        CreateUserRequest, CreateUserResponse, GetUserRequest, ListUsersRequest, ListUsersResponse,
         UpdateOwnContactRequest, UpdateUserRequest, User,
     },
     store::{
         filter::{Field, Kind, OrderField, Pairs},
         list::{Listing, fold},
-        outbox::Event,
         scope_key::ScopeKey,
         sql, update,
     },
@@ -346,378 +345,12 @@ async fn after_recovery_change(tx: &mut Tx, old: &Model, new: &Model) -> Result<
     Ok(())
 }
 
-/// Shuts a user out from the next call on; its sessions end, what it holds is kept (USR-6, ROL-9).
-///
-/// # Errors
-/// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`.
-pub async fn disable_user(
-    tx: &mut Tx,
-    scope: TenantScope,
-    req: DisableUserRequest,
-) -> Result<User> {
-    let DisableUserRequest {
-        name,
-        etag,
-        request_id: _,
-        validate_only: _,
-    } = req;
-    let old = find(tx.db(), scope, &name).await?;
-    update::check_etag(&etag, old.version)?;
-    let row = disable(tx, &old).await?;
-    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
-}
-
-/// Shuts an active user out.
-pub(super) async fn disable(tx: &mut Tx, old: &Model) -> Result<Model> {
-    demand_state(old, &[ACTIVE])?;
-    let kept = grants::kept_by(tx.db(), old.id).await?;
-    let shut_out = grants::ShutOut::before(tx, kept).await?;
-    let row = change_state(tx, old, DISABLED, "entente.directory.v1.UserDisabled").await?;
-    credential::end_sessions(tx, old.id, None).await?;
-    link::revoke_ways_in(tx, old.id).await?;
-    shut_out.done(tx).await?;
-    Ok(row)
-}
-
-/// Lets a disabled user in again, with what it held; that is no grant (ROL-7).
-///
-/// # Errors
-/// `WRONG_STATE`, `ETAG_MISMATCH`; `DIRECTORY_SYNCHRONIZED` for whom the local directory has disabled.
-pub async fn enable_user(tx: &mut Tx, scope: TenantScope, req: EnableUserRequest) -> Result<User> {
-    let EnableUserRequest {
-        name,
-        etag,
-        request_id: _,
-        validate_only: _,
-    } = req;
-    let old = find(tx.db(), scope, &name).await?;
-    update::check_etag(&etag, old.version)?;
-    demand_state(&old, &[DISABLED])?;
-    if synchronization::is_disabled_there(tx, old.id).await? {
-        return Err(Error::precondition(Reason::DirectorySynchronized));
-    }
-    let row = change_state(tx, &old, ACTIVE, "entente.directory.v1.UserEnabled").await?;
-    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
-}
-
-async fn change_state(tx: &mut Tx, old: &Model, state: i64, kind: &'static str) -> Result<Model> {
-    let mut row = old.clone().into_active_model();
-    row.state = Set(state);
-    row.update_time = Set(tx.now());
-    row.version = Set(old.version + 1);
-    let row = row.update(tx.db()).await?;
-    tx.emit(
-        Event::new(kind, user_change::name(old))
-            .change("state", old.state, state)
-            .touches(old.id),
-    );
-    Ok(row)
-}
-
-/// Deletes a user (USR-6).
-///
-/// # Errors
-/// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`, `DIRECTORY_SYNCHRONIZED`.
-pub async fn delete_user(
-    tx: &mut Tx,
-    scope: TenantScope,
-    req: DeleteUserRequest,
-) -> Result<DeleteUserResponse> {
-    let DeleteUserRequest {
-        name,
-        etag,
-        request_id: _,
-        validate_only: _,
-    } = req;
-    let old = find(tx.db(), scope, &name).await?;
-    update::check_etag(&etag, old.version)?;
-    user_change::demand_made_here(&old)?;
-    demand_state(&old, &[ACTIVE, DISABLED, INVITED])?;
-    let (row, losses) = user_change::delete(tx, old).await?;
-    let resource = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
-    Ok(DeleteUserResponse {
-        resources: vec![resource],
-        losses: Some(losses),
-    })
-}
-
-/// Restores a deleted user with a new temporary password, and nothing else that it had; as after a reset, what it gets within 72 hours
-/// sleeps (ROL-13). A guest keeps the home that it signs in with; one
-/// that never accepted has none, and is invited again instead.
-///
-/// # Errors
-/// `USER_NAME_TAKEN` if the old name is taken and no new one is given, `USER_EXISTS` if a guest's home is tied to another guest by now;
-/// `CREDENTIAL_ELSEWHERE` for a guest under a new name; `WRONG_STATE`, `ETAG_MISMATCH`,
-/// `DIRECTORY_SYNCHRONIZED`.
-pub async fn undelete_user(
-    tx: &mut Tx,
-    scope: TenantScope,
-    req: UndeleteUserRequest,
-) -> Result<UndeleteUserResponse> {
-    let UndeleteUserRequest {
-        name,
-        user_name,
-        etag,
-        request_id: _,
-        validate_only: _,
-    } = req;
-    let old = find(tx.db(), scope, &name).await?;
-    update::check_etag(&etag, old.version)?;
-    user_change::demand_made_here(&old)?;
-    demand_state(&old, &[DELETED])?;
-    if old.purge_time.is_some_and(|at| at <= tx.now()) {
-        return Err(Error::not_found("entente.dev/User", name));
-    }
-    let is_guest = old.kind == GUEST;
-    if is_guest && old.home_id.is_none() {
-        return Err(Error::precondition(Reason::WrongState)
-            .with("state", user_change::state_name(old.state)));
-    }
-    let mut row = old.clone().into_active_model();
-    if !user_name.is_empty() {
-        user_change::has_own_credential(&old)?;
-        row.user_name_fold = Set(fold(&user_name));
-        row.user_name = Set(user_name.clone());
-    }
-    row.state = Set(ACTIVE);
-    row.delete_time = Set(None);
-    row.purge_time = Set(None);
-    row.rights_asleep_until = Set((!is_guest).then(|| tx.now() + grants::ASLEEP_US));
-    row.update_time = Set(tx.now());
-    row.version = Set(old.version + 1);
-    let row = row.update(tx.db()).await?;
-    let temporary_password = if is_guest {
-        String::new()
-    } else {
-        let prefix = tenant::find(tx.db(), scope).await?.domain_prefix;
-        let sign_in_name = wire::sign_in_name(tx.app(), row.kind, &row.user_name, &prefix);
-        asleep::put_to_sleep(tx, &row, &sign_in_name).await?;
-        credential::make_temporary(tx, row.id).await?
-    };
-    tx.emit(
-        Event::new(
-            "entente.directory.v1.UserUndeleted",
-            user_change::name(&row),
-        )
-        .change("state", old.state, ACTIVE)
-        .change("user_name", old.user_name, row.user_name.clone())
-        .touches(row.id),
-    );
-    let user = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
-    Ok(UndeleteUserResponse {
-        user: Some(user),
-        temporary_password,
-        secret_omitted: false,
-    })
-}
-
-/// Sets a temporary password; sessions end, rights sleep (PWD-5, ROL-13).
-///
-/// # Errors
-/// `PERMISSION_DENIED` for a helpdesk admin if the user holds anything; `OWN_CREDENTIAL`; `CREDENTIAL_ELSEWHERE` for a guest; `WRONG_STATE`,
-/// `ETAG_MISMATCH`, `DIRECTORY_SYNCHRONIZED`.
-pub async fn reset_password(
-    tx: &mut Tx,
-    scope: TenantScope,
-    req: ResetPasswordRequest,
-) -> Result<ResetPasswordResponse> {
-    let ResetPasswordRequest {
-        name,
-        etag,
-        request_id: _,
-        validate_only: _,
-    } = req;
-    let user = find(tx.db(), scope, &name).await?;
-    update::check_etag(&etag, user.version)?;
-    user_change::has_own_credential(&user)?;
-    user_change::demand_made_here(&user)?;
-    demand_state(&user, &[ACTIVE, DISABLED])?;
-    if tx.caller().who.is_some_and(|w| w.principal.id == user.id) {
-        // Knowing the old password is what protects one's own: a stolen token must not be worth more.
-        return Err(Error::refused(Reason::OwnCredential));
-    }
-    demand_over(tx, &user).await?;
-    let temporary_password = credential::make_temporary(tx, user.id).await?;
-    let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
-    let prefix = tenant::find(tx.db(), scope).await?;
-    let sign_in_name = format!(
-        "{}@{}",
-        user.user_name,
-        wire::domain(tx.app(), &prefix.domain_prefix)
-    );
-    asleep::put_to_sleep(tx, &user, &sign_in_name).await?;
-    let by = tx.caller().name();
-    let by = caller_display_name(tx, &by).await?;
-    let values = [
-        ("name", user.display_name.clone()),
-        ("sign_in_name", sign_in_name),
-        ("organisation", prefix.display_name.clone()),
-        ("by", by),
-    ];
-    mail::queue(
-        tx,
-        Template::PasswordReset,
-        &user.recovery_email,
-        user_change::name(&user),
-        &values,
-    )
-    .await?;
-    let row = bump(tx, &user).await?;
-    tx.emit(
-        Event::new(
-            "entente.directory.v1.PasswordReset",
-            user_change::name(&user),
-        )
-        .with("ended_session_count", ended_session_count)
-        .touches(user.id),
-    );
-    let wire_user = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
-    Ok(ResetPasswordResponse {
-        user: Some(wire_user),
-        temporary_password,
-        secret_omitted: false,
-        ended_session_count,
-    })
-}
-
-/// A helpdesk admin may only over people who hold nothing anywhere (PWD-5); over others it takes who may change users.
-///
-/// # Errors
-/// `PERMISSION_DENIED`.
-pub(super) async fn demand_over(tx: &mut Tx, user: &Model) -> Result<()> {
-    let held = grants::rights_of(tx.db(), user.id).await?;
-    if held.iter().any(|right| !right.set.is_empty()) {
-        tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id))
-            .await?;
-    }
-    Ok(())
-}
-
-async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
-    Ok(match Name::parse(name) {
-        Some(Name::User(_, id)) => Entity::find_by_id(id)
-            .one(tx.db())
-            .await?
-            .map_or_else(|| "An administrator".to_owned(), |u| u.display_name),
-        _ => "An administrator".to_owned(),
-    })
-}
-
-pub(super) async fn bump(tx: &mut Tx, user: &Model) -> Result<Model> {
-    let sql = "UPDATE users SET update_time = $1, version = version + 1 WHERE id = $2";
-    let values: [Value; 2] = [tx.now().into(), user.id.into()];
-    sql::execute(tx.db(), sql, values).await?;
-    reload(tx, user).await
-}
-
 /// The row as it is by now.
 pub(super) async fn reload(tx: &Tx, user: &Model) -> Result<Model> {
     Entity::find_by_id(user.id)
         .one(tx.db())
         .await?
         .ok_or_else(|| Error::internal("a user vanished within its transaction"))
-}
-
-/// Replaces the directory roles of a user.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` on `recovery_email` (USR-2), `LAST_GLOBAL_ADMIN`, `WRONG_STATE`, `ETAG_MISMATCH`, and those of giving.
-pub async fn assign_directory_roles(
-    tx: &mut Tx,
-    scope: TenantScope,
-    req: AssignDirectoryRolesRequest,
-) -> Result<User> {
-    let AssignDirectoryRolesRequest {
-        name,
-        directory_roles,
-        etag,
-        request_id: _,
-        validate_only: _,
-    } = req;
-    let user = find(tx.db(), scope, &name).await?;
-    update::check_etag(&etag, user.version)?;
-    demand_state(&user, &[ACTIVE, DISABLED])?;
-    let roles = roles::bits_of(TENANT_ROLES, &directory_roles);
-    let row = set_directory_roles(tx, &user, roles).await?;
-    user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
-}
-
-async fn set_directory_roles(tx: &mut Tx, user: &Model, new: i64) -> Result<Model> {
-    // A guest has no such address, and is refused below whatever it has (USR-2).
-    if new & GLOBAL_ADMIN != 0 && user.recovery_email.is_empty() && user.kind != GUEST {
-        return Err(Error::field(
-            "recovery_email",
-            "is required for a global admin; set it with UpdateUser first",
-        ));
-    }
-    let scope = ScopeKey::Tenant(user.tenant_id);
-    let old = grants::find(tx.db(), scope, user.id)
-        .await?
-        .map_or(0, |g| g.roles);
-    if new != old {
-        grants::set(
-            tx,
-            scope,
-            user_change::principal(user),
-            grants::Set::of_roles(new),
-            grants::By::Caller,
-        )
-        .await?;
-        tx.emit(
-            Event::new(
-                "entente.directory.v1.DirectoryRolesAssigned",
-                user_change::name(user),
-            )
-            .change(
-                "directory_roles",
-                roles::numbers_of(TENANT_ROLES, old),
-                roles::numbers_of(TENANT_ROLES, new),
-            )
-            .touches(user.id),
-        );
-    }
-    bump(tx, user).await
-}
-
-pub(crate) fn check_replace_global_admin(req: &ReplaceGlobalAdminRequest, v: &mut Violations) {
-    if req.name == req.successor {
-        v.also("successor", "must be another user");
-    }
-}
-
-/// Disables one global admin and appoints another in one step (ROL-9).
-///
-/// # Errors
-/// `INVALID_ARGUMENT` if the successor lacks a recovery address; `WRONG_STATE`, `ETAG_MISMATCH`.
-pub async fn replace_global_admin(
-    tx: &mut Tx,
-    scope: TenantScope,
-    req: ReplaceGlobalAdminRequest,
-) -> Result<ReplaceGlobalAdminResponse> {
-    let ReplaceGlobalAdminRequest {
-        name,
-        successor,
-        etag,
-        request_id: _,
-        validate_only: _,
-    } = req;
-    let old = find(tx.db(), scope, &name).await?;
-    let next = find(tx.db(), scope, &successor).await?;
-    update::check_etag(&etag, old.version)?;
-    if !holds_global_admin(tx, &old).await? {
-        return Err(Error::precondition(Reason::WrongState).with("state", "no global admin"));
-    }
-    demand_state(&next, &[ACTIVE])?;
-    let roles = grants::find(tx.db(), ScopeKey::Tenant(next.tenant_id), next.id)
-        .await?
-        .map_or(0, |g| g.roles);
-    let next = set_directory_roles(tx, &next, roles | GLOBAL_ADMIN).await?;
-    let old = disable(tx, &old).await?;
-    let now = tx.now();
-    Ok(ReplaceGlobalAdminResponse {
-        disabled: Some(user_change::to_wire(tx.db(), tx.app(), &old, now).await?),
-        successor: Some(user_change::to_wire(tx.db(), tx.app(), &next, now).await?),
-    })
 }
 
 /// Sets the caller's own recovery address.
@@ -753,8 +386,19 @@ pub async fn update_own_contact(
     user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await
 }
 
+pub(super) async fn bump(tx: &mut Tx, user: &Model) -> Result<Model> {
+    let sql = "UPDATE users SET update_time = $1, version = version + 1 WHERE id = $2";
+    let values: [Value; 2] = [tx.now().into(), user.id.into()];
+    sql::execute(tx.db(), sql, values).await?;
+    reload(tx, user).await
+}
+
 /// The user of a name that a proof reaches.
-async fn find<C: ConnectionTrait>(db: &C, reach: impl Into<Reach>, name: &str) -> Result<Model> {
+pub(super) async fn find<C: ConnectionTrait>(
+    db: &C,
+    reach: impl Into<Reach>,
+    name: &str,
+) -> Result<Model> {
     let not_found = || Error::not_found("entente.dev/User", name);
     match Name::parse(name) {
         Some(Name::User(_, id)) => user::find(db, reach, id).await?.ok_or_else(not_found),
@@ -762,32 +406,18 @@ async fn find<C: ConnectionTrait>(db: &C, reach: impl Into<Reach>, name: &str) -
     }
 }
 
-async fn holds_global_admin(tx: &Tx, user: &Model) -> Result<bool> {
+pub(super) async fn holds_global_admin(tx: &Tx, user: &Model) -> Result<bool> {
     let grant = grants::find(tx.db(), ScopeKey::Tenant(user.tenant_id), user.id).await?;
     Ok(grant.is_some_and(|g| g.roles & GLOBAL_ADMIN != 0))
 }
 
-fn demand_state(user: &Model, states: &[i64]) -> Result<()> {
+pub(super) fn demand_state(user: &Model, states: &[i64]) -> Result<()> {
     if states.contains(&user.state) {
         Ok(())
     } else {
         Err(Error::precondition(Reason::WrongState)
             .with("state", user_change::state_name(user.state)))
     }
-}
-
-/// A deletion of a user that another slice has proven (USR-5): by its ID.
-///
-/// # Errors
-/// As `delete_user`.
-pub async fn delete_by_id(tx: &mut Tx, id: Uuid) -> Result<crate::proto::directory::Losses> {
-    let user = Entity::find_by_id(id)
-        .one(tx.db())
-        .await?
-        .ok_or_else(|| Error::not_found("entente.dev/User", id.to_string()))?;
-    user_change::demand_made_here(&user)?;
-    demand_state(&user, &[ACTIVE, DISABLED])?;
-    Ok(user_change::delete(tx, user).await?.1)
 }
 
 /// What other slices know of a user: tenant, account through which it was made, whether it is active, user and display name.
@@ -816,49 +446,4 @@ pub struct Summary {
     pub display_name: String,
     /// Unique in the tenant.
     pub user_name: String,
-}
-
-/// Removes users whose time to be restored is over; the scheduler's.
-///
-/// # Errors
-/// Those of the database.
-pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
-    let before = tx.now();
-    let found = || {
-        Entity::find()
-            .filter(Column::PurgeTime.lte(before))
-            .filter(Column::State.eq(DELETED))
-            .order_by_asc(Column::PurgeTime)
-            .order_by_asc(Column::Id)
-            .limit(500)
-    };
-    let due = found().all(tx.db()).await?;
-    tx.lock(due.iter().map(|user| user_change::principal(user).home()))
-        .await?;
-    // Under the locks: one that was restored meanwhile stays.
-    let due = found().all(tx.db()).await?;
-    for user in &due {
-        for sql in [
-            "DELETE FROM sessions WHERE user_id = $1",
-            "DELETE FROM sign_in_networks WHERE user_id = $1",
-            "DELETE FROM invitations WHERE user_id = $1",
-            "DELETE FROM directory_disabled_users WHERE user_id = $1",
-        ] {
-            sql::execute(tx.db(), sql, [user.id.into()]).await?;
-        }
-        let sql = "DELETE FROM users WHERE id = $1 AND state = 3 AND purge_time <= $2";
-        let gone = sql::execute(tx.db(), sql, [user.id.into(), before.into()]).await?;
-        if gone.rows_affected() != 1 {
-            return Err(Error::internal(
-                "a user to be purged changed under its lock",
-            ));
-        }
-        let kind = if user.kind == IDENTITY {
-            "entente.directory.v1.IdentityPurged"
-        } else {
-            "entente.directory.v1.UserPurged"
-        };
-        tx.emit(Event::new(kind, user_change::name(user)).touches(user.id));
-    }
-    Ok(due.len() as u64)
 }

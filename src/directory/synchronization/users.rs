@@ -14,7 +14,8 @@ use crate::{
     access::grants,
     app::Tx,
     directory::{
-        ACTIVE, DELETED, DISABLED, RESTORABLE_US, entity::user::Model, user, user_change, wire,
+        ACTIVE, DELETED, DISABLED, RESTORABLE_US, entity::user::Model, user, user_change,
+        user_state, wire,
     },
     error::{Reason, Result},
     proto::directory::DirectoryUser,
@@ -447,7 +448,7 @@ async fn disable_all(tx: &mut Tx, chunk: &mut Chunk, users: Vec<Model>) -> Resul
             );
             continue;
         }
-        user::disable(tx, &user::reload(tx, &old).await?).await?;
+        user_state::disable(tx, &user::reload(tx, &old).await?).await?;
         disabled.push(old.id);
     }
     Ok(disabled)
