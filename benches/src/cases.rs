@@ -32,6 +32,8 @@ pub enum What {
     GetUser,
     /// The same on the large site.
     GetUserLarge,
+    /// GetUser of somebody of another tenant, who is there or isn't.
+    Refused(bool),
     /// ListUsers: page 1 of 1,000 users.
     ListSmall,
     /// Page 1 of a million.
@@ -115,6 +117,8 @@ pub const CASES: &[Case] = &[
     case(What::Echo, "echo", All, &[MIDDLE]),
     case(What::GetUser, "get-user", All, &[MIDDLE]),
     case(What::GetUserLarge, "get-user-1m", All, &[]),
+    case(What::Refused(true), "refused-foreign", Middle, &[]),
+    case(What::Refused(false), "refused-missing", Middle, &[]),
     case(What::ListSmall, "list-users", All, &[MIDDLE]),
     case(What::ListLarge, "list-users-1m", Middle, &[MIDDLE]),
     case(What::ListLate, "list-users-1m-late", Middle, &[MIDDLE]),
@@ -238,6 +242,7 @@ pub fn needs(runs: &[Run]) -> Needs {
             | What::CreateReplicas
             | What::OpenAccount
             | What::SignIn
+            | What::Refused(_)
             | What::Calm
             | What::Storm
             | What::OneCommit => needs.shared = true,
@@ -267,6 +272,10 @@ fn load_of(world: &World, what: What) -> Result<Option<(Op, Meter)>> {
         What::GetUserLarge => {
             let large = large()?;
             (ops::get_user(&large.open, &large.users), meter(&large.open))
+        }
+        What::Refused(there) => {
+            let open = &shared(world)?.open;
+            (ops::refused(open, there), meter(open))
         }
         What::ListSmall => {
             let (open, _) = small()?;

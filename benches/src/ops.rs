@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     load::Op,
@@ -83,6 +83,28 @@ pub fn get_self(open: &Open) -> Op {
         let name = people[who].name.clone();
         let request = by(&tokens[who], GetUserRequest { name });
         Box::pin(async move { client.get_user(request).await.map(drop) })
+    })
+}
+
+/// Asks for a user of another tenant, who is there or isn't: both are refused, and nobody is to tell them apart by time (COM-2).
+pub fn refused(open: &Open, there: bool) -> Op {
+    let (wire, tokens, people) = (open.wire.clone(), open.tokens.clone(), open.people.clone());
+    Arc::new(move |caller, random| {
+        let mut client = UserServiceClient::new(wire.of(caller));
+        let who = random.usize(..people.len());
+        let other = &people[(who + random.usize(1..people.len())) % people.len()];
+        let name = if there {
+            other.name.clone()
+        } else {
+            format!("{}/users/{}", other.tenant(), request_id(random))
+        };
+        let request = by(&tokens[who], GetUserRequest { name });
+        Box::pin(async move {
+            match client.get_user(request).await {
+                Err(status) if status.code() == Code::PermissionDenied => Ok(()),
+                told => told.and_then(|_| wrong(false)),
+            }
+        })
     })
 }
 

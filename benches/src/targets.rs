@@ -263,6 +263,21 @@ const BOTH: &[Ratio] = &[
         P99,
         Most(1.3),
     ),
+    // Of what must not show by time (COM-2): 1 but for chance.
+    ratio(
+        "Refused, time: a user who isn't there / another tenant's, 32 callers",
+        "refused-foreign/32",
+        "refused-missing/32",
+        Rate,
+        Less,
+    ),
+    ratio(
+        "Refused, p99: a user who isn't there / another tenant's, 32 callers",
+        "refused-missing/32",
+        "refused-foreign/32",
+        P99,
+        Less,
+    ),
     ratio("Idle memory, MiB", "memory-idle", "", Value, Most(40.0)),
     ratio(
         "Memory with 1,000,000 users, after the rounds, MiB",
