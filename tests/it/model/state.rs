@@ -33,6 +33,13 @@ pub struct Held {
     pub single: Words,
 }
 
+impl Held {
+    /// Whether another one has all of it, role for role.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.roles.is_subset(&other.roles) && self.single.is_subset(&other.single)
+    }
+}
+
 /// Where a guest was invited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -121,6 +128,36 @@ pub struct Promise {
     pub on: Option<(usize, Held)>,
 }
 
+/// How far somebody has come who is to own an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Invited,
+    /// A reviewer is to consent.
+    Awaiting,
+    /// Accepted from the owner; seven days later it would begin.
+    HandingOver,
+}
+
+/// Who is to own an account, and by whose invitation.
+#[derive(Clone, Copy, Debug)]
+pub struct Tie {
+    pub who: usize,
+    pub by: usize,
+    pub transfer: bool,
+    pub way: Way,
+}
+
+impl Tie {
+    pub fn new(who: usize, by: usize, transfer: bool) -> Self {
+        Self {
+            who,
+            by,
+            transfer,
+            way: Way::Invited,
+        }
+    }
+}
+
 /// Roles and what they may do.
 pub struct Table(pub BTreeMap<(String, String), Words>);
 
@@ -160,6 +197,14 @@ pub fn sleeps(permission: &str) -> bool {
             .any(|p| permission.starts_with(p))
 }
 
+/// What begins seven days later for an owner who was tied to an account (ACC-20).
+fn begins_later(permission: &str) -> bool {
+    permission == "finance.grant"
+        || ["payouts.", "tax."]
+            .iter()
+            .any(|p| permission.starts_with(p))
+}
+
 /// What everybody holds.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -170,6 +215,12 @@ pub struct Model {
     pub associated: BTreeSet<(usize, usize)>,
     /// By guest.
     pub promises: BTreeMap<usize, Promise>,
+    /// Who is to own an account, by account.
+    pub ties: BTreeMap<usize, Tie>,
+    /// Accounts whose owner was tied to them within seven days.
+    pub late: BTreeSet<usize>,
+    pub drafts: BTreeSet<usize>,
+    pub suspended: BTreeSet<usize>,
 }
 
 impl Model {
@@ -239,6 +290,9 @@ impl Model {
         if self.asleep(who) {
             let woken = self.principals[who].woken.get(&account);
             may.retain(|p| !sleeps(p) || woken.is_some_and(|woken| woken.contains(p)));
+        }
+        if self.late.contains(&account) && self.owner(account) == Some(who) {
+            may.retain(|p| !begins_later(p));
         }
         may
     }
