@@ -326,7 +326,7 @@ impl World<'_> {
                 Err(status) => self.fail(&format!("{who} isn't told its rights: {status:?}")),
             }
             let missing = Some(Some("PERMISSION_MISSING".to_owned()));
-            let expected = if may.contains("account.read") {
+            let expected = if self.model.reads(&self.table, who, account) {
                 None
             } else {
                 missing

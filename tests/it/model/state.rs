@@ -190,7 +190,7 @@ fn role_bound(permission: &str) -> bool {
 }
 
 /// What sleeps (ROL-13); `finance.grant` with it, since FINANCE is handed on by it.
-pub fn sleeps(permission: &str) -> bool {
+fn sleeps(permission: &str) -> bool {
     ["delegated.act", "finance.grant"].contains(&permission)
         || ["payouts.", "tax.", "owner."]
             .iter()
@@ -287,14 +287,33 @@ impl Model {
     /// Permissions on an account, awake.
     pub fn on_account(&self, table: &Table, who: usize, account: usize) -> Words {
         let mut may = self.all_on_account(table, who, account);
-        if self.asleep(who) {
-            let woken = self.principals[who].woken.get(&account);
-            may.retain(|p| !sleeps(p) || woken.is_some_and(|woken| woken.contains(p)));
-        }
-        if self.late.contains(&account) && self.owner(account) == Some(who) {
-            may.retain(|p| !begins_later(p));
-        }
+        may.retain(|p| !self.is_asleep(who, account, p) && !self.begins_later(who, account, p));
         may
+    }
+
+    /// Whether a permission that somebody holds on an account sleeps there, and nobody woke it (ROL-13).
+    pub fn is_asleep(&self, who: usize, account: usize, permission: &str) -> bool {
+        let woken = self.principals[who].woken.get(&account);
+        let is_woken = woken.is_some_and(|woken| woken.contains(permission));
+        self.asleep(who) && sleeps(permission) && !is_woken
+    }
+
+    /// Whether it is an owner's and begins later; then nobody can wake it (ACC-20).
+    fn begins_later(&self, who: usize, account: usize, permission: &str) -> bool {
+        let is_late = self.late.contains(&account) && self.owner(account) == Some(who);
+        is_late && begins_later(permission)
+    }
+
+    /// Whether somebody may read an account: its members, and of a draft the global admins of its tenants, who may finish it (ACC-1).
+    pub fn reads(&self, table: &Table, who: usize, account: usize) -> bool {
+        let tenant = self.principals[who].tenant;
+        let finishes = self.drafts.contains(&account)
+            && self.associated.contains(&(account, tenant))
+            && self.on_tenant(table, who, tenant).contains("tenant.update");
+        finishes
+            || self
+                .on_account(table, who, account)
+                .contains("account.read")
     }
 
     /// Somebody else set a person's credential: whatever was woken sleeps again, as itself and as a guest (ROL-13).
@@ -476,7 +495,12 @@ impl By<'_> {
         let all = self.model.all_on_account(table, who, account);
         let awake = self.model.on_account(table, who, account);
         unless(all.contains(permission), "PERMISSION_MISSING")?;
-        unless(awake.contains(permission), "RIGHTS_ASLEEP")
+        let reason = if self.model.begins_later(who, account, permission) {
+            "RIGHTS_BEGIN_LATER"
+        } else {
+            "RIGHTS_ASLEEP"
+        };
+        unless(awake.contains(permission), reason)
     }
 
     pub fn on_tenant(&self, tenant: usize, permission: &str) -> Result<(), Reasons> {
