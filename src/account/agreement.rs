@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::digest;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, JoinType, QueryFilter, QueryOrder,
-    QueryTrait, Value,
-    sea_query::{Alias, CaseStatement, Expr, ExprTrait as _, Query as Select},
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, Value,
+    sea_query::{Alias, CaseStatement, Query as Select},
 };
 use uuid::Uuid;
 
@@ -294,14 +293,9 @@ pub async fn list_agreements(
         .expr_as(state, Alias::new("state"))
         .from(Entity)
         .to_owned();
-    let mut select = Entity::find();
-    QueryTrait::query(&mut select).join_subquery(
-        JoinType::InnerJoin,
-        shown,
-        Alias::new("shown"),
-        Expr::col((Alias::new("shown"), Alias::new("id"))).equals((Entity, Column::Id)),
-    );
-    let found = rd.rows::<_, Model>(&req, &LISTING, select).await?;
+    let found = rd
+        .rows_with::<_, Model>(&req, &LISTING, Entity::find(), shown)
+        .await?;
     let mut titles = titles_of(rd.db(), &found.rows).await?;
     let agreements = found.rows.iter().map(|row| {
         let texts = titles.remove(&row.id).unwrap_or_default();

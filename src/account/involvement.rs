@@ -126,22 +126,27 @@ impl Reviewer {
 }
 
 #[derive(FromQueryResult)]
-struct Known {
-    id: Uuid,
-    user_name_fold: String,
-}
-
-#[derive(FromQueryResult)]
 struct Tie {
     account_id: Uuid,
     reviewer: Uuid,
+    /// When it ended; none if it lasts, or its end isn't dated yet.
+    end_time: Option<Micros>,
+    /// When the tenant in which it is, or was, ceased to be the company's; none as above.
+    tenancy_end_time: Option<Micros>,
+}
+
+impl Tie {
+    fn counts(&self, now: Micros) -> bool {
+        let ends = [self.end_time, self.tenancy_end_time];
+        ends.into_iter().flatten().all(|end| end > now - COUNT_US)
+    }
 }
 
 const PERSON: &[(&str, sql::Type)] = &[("r", sql::Type::Id), ("p", sql::Type::Id)];
 const EMAIL: &[(&str, sql::Type)] = &[("r", sql::Type::Id), ("e", sql::Type::Text)];
 
 /// Which of these reviewers are tied to which of these accounts, or were lately: account and reviewer. A tenant, or a personal identity, by its
-/// ID, is taken for a company too, where somebody has no account yet. A fixed number of statements.
+/// ID, is taken for a company too, where somebody has no account yet. Two statements, for however many.
 pub(super) async fn involved<C: ConnectionTrait>(
     db: &C,
     accounts: &[Uuid],
@@ -152,25 +157,9 @@ pub(super) async fn involved<C: ConnectionTrait>(
     if accounts.is_empty() || reviewers.is_empty() {
         return Ok(found);
     }
-    // A personal identity with a reviewer's address is taken for the same person.
-    let all_emails = reviewers.iter().flat_map(|r| r.emails.iter());
-    let sql = format!(
-        "SELECT id, user_name_fold FROM users WHERE tenant_id = $1 AND state <> 3 AND user_name_fold IN ({})",
-        sql::in_texts(db, 2)
-    );
-    let values: [Value; 2] = [
-        Uuid::nil().into(),
-        sql::texts(all_emails.map(String::as_str)),
-    ];
-    let identities = sql::all::<Known, _>(db, sql, values).await?;
     let (mut persons, mut emails) = (Vec::new(), Vec::new());
     for reviewer in reviewers {
         persons.push(vec![sql::id(reviewer.id), sql::id(reviewer.id)]);
-        for identity in &identities {
-            if reviewer.emails.contains(&identity.user_name_fold) {
-                persons.push(vec![sql::id(reviewer.id), sql::id(identity.id)]);
-            }
-        }
         for email in &reviewer.emails {
             emails.push(vec![sql::id(reviewer.id), email.as_str().into()]);
         }
@@ -179,10 +168,11 @@ pub(super) async fn involved<C: ConnectionTrait>(
         sql::ids(accounts),
         sql::table(persons),
         sql::table(emails),
-        (now - COUNT_US).into(),
+        Uuid::nil().into(),
     ];
     let ties = sql::all::<Tie, _>(db, ties(db), values).await?;
-    found.extend(ties.into_iter().map(|t| (t.account_id, t.reviewer)));
+    let ties = ties.into_iter().filter(|tie| tie.counts(now));
+    found.extend(ties.map(|tie| (tie.account_id, tie.reviewer)));
     let rows = Entity::find()
         .filter(sea_orm::ColumnTrait::is_in(
             &Column::Id,
@@ -202,58 +192,58 @@ pub(super) async fn involved<C: ConnectionTrait>(
 }
 
 /// The statement that finds ties by users and addresses: of members, also by groups; of guests of the company's tenants; of those who were; of
-/// contacts before, of the membership of the network, and of whoever is to own it. It goes from the reviewers, who are few, to the accounts: a company may have a
-/// hundred thousand members.
+/// contacts before, of the membership of the network, and of whoever is to own it. It goes from the reviewers, who are few, to the accounts: a
+/// company may have a hundred thousand members.
+///
+/// What several parts use is named, so that it is planned once: accounts `a`, persons `x`, addresses `y`, tenants `t`, users `c`, former ties
+/// `f`. Ends are judged by the caller, so that no plan depends on a value, and PostgreSQL keeps one. CROSS JOIN keeps SQLite to this order; each
+/// goes along an index.
 fn ties<C: ConnectionTrait>(db: &C) -> String {
-    let (accounts, x, y) = (
+    let (accounts, persons, emails) = (
         sql::in_ids(db, 1),
         sql::rows(db, 2, PERSON),
         sql::rows(db, 3, EMAIL),
     );
-    // CROSS JOIN keeps SQLite to this order; each goes along an index.
-    let users = format!(
-        "SELECT x.r, u.id FROM ({x}) x CROSS JOIN users u WHERE u.id = x.p \
-         UNION SELECT x.r, u.id FROM ({x}) x CROSS JOIN users u WHERE u.home_id = x.p \
-         UNION SELECT y.r, u.id FROM ({y}) y CROSS JOIN users u WHERE lower(u.recovery_email) = y.e AND u.recovery_email <> '' \
-         UNION SELECT y.r, u.id FROM ({y}) y CROSS JOIN users u WHERE u.user_name_fold = y.e AND u.kind <> 1"
+    // A personal identity with a reviewer's address is taken for the same person.
+    let given = format!(
+        "a(id) AS MATERIALIZED ({accounts}), y(r, e) AS MATERIALIZED ({emails}), \
+         x(r, p) AS MATERIALIZED ({persons} UNION SELECT y.r, u.id FROM y CROSS JOIN users u \
+           WHERE u.tenant_id = $4 AND u.user_name_fold = y.e AND u.state <> 3)"
     );
-    let places = format!(
-        "SELECT a.id AS account_id, 2 AS k, a.id AS i FROM accounts a WHERE a.id IN ({accounts}) \
-         UNION ALL SELECT s.account_id, 1 AS k, s.tenant_id AS i FROM ({tenants}) s",
-        tenants = tenants(&accounts)
-    );
-    let former = "SELECT f.scope_kind, f.scope_id, x.r FROM former_people x CROSS JOIN former_ties f WHERE f.person_id = x.p AND counts \
-         UNION SELECT f.scope_kind, f.scope_id, y.r FROM former_emails y CROSS JOIN former_ties f WHERE f.email = y.e AND f.email <> '' AND counts \
-         UNION SELECT f.scope_kind, f.scope_id, y.r FROM former_emails y CROSS JOIN former_ties f WHERE f.recovery_email = y.e AND f.recovery_email <> '' AND counts"
-        .replace("former_people", &format!("({x})"))
-        .replace("former_emails", &format!("({y})"))
-        .replace("counts", "(f.end_time IS NULL OR f.end_time > $4)");
+    // The tenants of accounts, and those that were theirs lately; a tenant is its own.
+    let tenants = "t(account_id, tenant_id, end_time) AS MATERIALIZED ( \
+           SELECT account_id, tenant_id, CAST(NULL AS bigint) FROM associations WHERE account_id IN (SELECT id FROM a) \
+           UNION SELECT account_id, tenant_id, end_time FROM former_tenants WHERE account_id IN (SELECT id FROM a) \
+           UNION SELECT id, id, NULL FROM tenants WHERE id IN (SELECT id FROM a))";
+    let users = "c(r, id, tenant_id, kind, state) AS MATERIALIZED ( \
+           SELECT x.r, u.id, u.tenant_id, u.kind, u.state FROM x CROSS JOIN users u WHERE u.id = x.p \
+           UNION SELECT x.r, u.id, u.tenant_id, u.kind, u.state FROM x CROSS JOIN users u WHERE u.home_id = x.p \
+           UNION SELECT y.r, u.id, u.tenant_id, u.kind, u.state FROM y CROSS JOIN users u WHERE lower(u.recovery_email) = y.e AND u.recovery_email <> '' \
+           UNION SELECT y.r, u.id, u.tenant_id, u.kind, u.state FROM y CROSS JOIN users u WHERE u.user_name_fold = y.e AND u.kind <> 1)";
+    let former = "f(scope_kind, scope_id, r, end_time) AS MATERIALIZED ( \
+           SELECT o.scope_kind, o.scope_id, x.r, o.end_time FROM x CROSS JOIN former_ties o WHERE o.person_id = x.p \
+           UNION SELECT o.scope_kind, o.scope_id, y.r, o.end_time FROM y CROSS JOIN former_ties o WHERE o.email = y.e AND o.email <> '' \
+           UNION SELECT o.scope_kind, o.scope_id, y.r, o.end_time FROM y CROSS JOIN former_ties o WHERE o.recovery_email = y.e AND o.recovery_email <> '')";
     format!(
-        "SELECT g.scope_id AS account_id, c.r AS reviewer FROM ({users}) c CROSS JOIN grants g \
-         WHERE g.principal_id = c.id AND g.scope_kind = 2 AND g.scope_id IN ({accounts}) \
-         UNION SELECT g.scope_id, c.r FROM ({users}) c CROSS JOIN group_rights g \
-         WHERE g.user_id = c.id AND g.scope_kind = 2 AND g.scope_id IN ({accounts}) \
-         UNION SELECT s.account_id, c.r FROM ({users}) c CROSS JOIN users u JOIN ({tenants}) s ON s.tenant_id = u.tenant_id \
-         WHERE u.id = c.id AND (u.kind = 2 OR s.account_id = s.tenant_id) AND u.state <> 3 \
-         UNION SELECT s.account_id, y.r FROM ({tenants}) s CROSS JOIN ({y}) y CROSS JOIN users u \
-         WHERE u.tenant_id = s.tenant_id AND u.user_name_fold = y.e AND u.state <> 3 \
-         UNION SELECT s.account_id, f.r FROM ({former}) f JOIN ({places}) s ON f.scope_kind = s.k AND f.scope_id = s.i \
-         UNION SELECT c.account_id, y.r FROM former_contacts c JOIN ({y}) y ON y.e = c.email \
-         WHERE c.account_id IN ({accounts}) AND c.end_time > $4 \
-         UNION SELECT o.account_id, y.r FROM ownerships o JOIN ({y}) y ON y.e = o.email_fold WHERE o.account_id IN ({accounts}) AND o.state <= 3 \
-         UNION SELECT o.account_id, x.r FROM ownerships o JOIN ({x}) x ON x.p = o.identity_id WHERE o.account_id IN ({accounts}) AND o.state <= 3 \
-         UNION SELECT n.account_id, y.r FROM network_memberships n JOIN ({y}) y ON y.e = lower(n.contact_email) WHERE n.account_id IN ({accounts}) \
-         UNION SELECT x.p, x.r FROM ({x}) x WHERE x.p IN ({accounts})",
-        tenants = tenants(&accounts)
-    )
-}
-
-/// The tenants of accounts, and those that were theirs lately; a tenant is its own.
-fn tenants(accounts: &str) -> String {
-    format!(
-        "SELECT account_id, tenant_id FROM associations WHERE account_id IN ({accounts}) \
-         UNION SELECT account_id, tenant_id FROM former_tenants WHERE account_id IN ({accounts}) AND (end_time IS NULL OR end_time > $4) \
-         UNION SELECT id, id FROM tenants WHERE id IN ({accounts})"
+        "WITH {given}, {tenants}, {users}, {former} \
+         SELECT g.scope_id AS account_id, c.r AS reviewer, CAST(NULL AS bigint) AS end_time, CAST(NULL AS bigint) AS tenancy_end_time \
+           FROM c CROSS JOIN grants g WHERE g.principal_id = c.id AND g.scope_kind = 2 AND g.scope_id IN (SELECT id FROM a) \
+         UNION SELECT g.scope_id, c.r, NULL, NULL FROM c CROSS JOIN group_rights g \
+           WHERE g.user_id = c.id AND g.scope_kind = 2 AND g.scope_id IN (SELECT id FROM a) \
+         UNION SELECT t.account_id, c.r, NULL, t.end_time FROM c JOIN t ON t.tenant_id = c.tenant_id \
+           WHERE c.state <> 3 AND (c.kind = 2 OR t.account_id = t.tenant_id) \
+         UNION SELECT t.account_id, y.r, NULL, t.end_time FROM t CROSS JOIN y CROSS JOIN users u \
+           WHERE u.tenant_id = t.tenant_id AND u.user_name_fold = y.e AND u.state <> 3 \
+         UNION SELECT a.id, f.r, f.end_time, NULL FROM f JOIN a ON a.id = f.scope_id WHERE f.scope_kind = 2 \
+         UNION SELECT t.account_id, f.r, f.end_time, t.end_time FROM f JOIN t ON t.tenant_id = f.scope_id WHERE f.scope_kind = 1 \
+         UNION SELECT o.account_id, y.r, o.end_time, NULL FROM former_contacts o JOIN y ON y.e = o.email WHERE o.account_id IN (SELECT id FROM a) \
+         UNION SELECT o.account_id, y.r, NULL, NULL FROM ownerships o JOIN y ON y.e = o.email_fold \
+           WHERE o.account_id IN (SELECT id FROM a) AND o.state <= 3 \
+         UNION SELECT o.account_id, x.r, NULL, NULL FROM ownerships o JOIN x ON x.p = o.identity_id \
+           WHERE o.account_id IN (SELECT id FROM a) AND o.state <= 3 \
+         UNION SELECT n.account_id, y.r, NULL, NULL FROM network_memberships n JOIN y ON y.e = lower(n.contact_email) \
+           WHERE n.account_id IN (SELECT id FROM a) \
+         UNION SELECT x.p, x.r, NULL, NULL FROM x WHERE x.p IN (SELECT id FROM a)"
     )
 }
 

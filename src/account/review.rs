@@ -8,8 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, JoinType,
-    QueryFilter, QueryTrait, Set,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
     sea_query::{Alias, CaseStatement, Expr, ExprTrait as _, Query as Select},
 };
 use uuid::Uuid;
@@ -570,13 +569,7 @@ pub async fn list_reviews(
     if req.kind() != ReviewKind::Unspecified {
         select = select.filter(Column::Kind.eq(req.kind() as i64));
     }
-    QueryTrait::query(&mut select).join_subquery(
-        JoinType::InnerJoin,
-        states,
-        Alias::new("shown"),
-        Expr::col((Alias::new("shown"), Alias::new("id"))).equals((Entity, Column::Id)),
-    );
-    let mut found = rd.rows(&req, &LISTING, select).await?;
+    let mut found = rd.rows_with(&req, &LISTING, select, states).await?;
     let rows: Vec<Model> = std::mem::take(&mut found.rows);
     // One look for all reviewers and the caller: it is what a page costs most.
     let (me, refs) = (reading(rd)?, rows.iter().collect::<Vec<_>>());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
 use prost::Message;
-use sea_orm::{EntityTrait, FromQueryResult, Select};
+use sea_orm::{EntityTrait, FromQueryResult, Select, sea_query::SelectStatement};
 
 use super::{App, Begin, Call, Lazy, check};
 use crate::{
@@ -191,12 +191,36 @@ impl Read {
         listing: &Listing,
         select: Select<E>,
     ) -> Result<Rows<'_, M>> {
+        self.rows_of(request, listing, select, None).await
+    }
+
+    /// The same of a list whose filters also ask what no column says: `shown` selects that, by `id`, and is their table `shown`.
+    ///
+    /// # Errors
+    /// As `list`.
+    pub async fn rows_with<E: EntityTrait, M: FromQueryResult>(
+        &self,
+        request: &impl ListRequest,
+        listing: &Listing,
+        select: Select<E>,
+        shown: SelectStatement,
+    ) -> Result<Rows<'_, M>> {
+        self.rows_of(request, listing, select, Some(shown)).await
+    }
+
+    async fn rows_of<E: EntityTrait, M: FromQueryResult>(
+        &self,
+        request: &impl ListRequest,
+        listing: &Listing,
+        select: Select<E>,
+        shown: Option<SelectStatement>,
+    ) -> Result<Rows<'_, M>> {
         let asker = Asker {
             keys: &self.app.keys,
             caller: self.call.caller.key(),
             method: self.method(),
         };
-        list::rows(self.db(), asker, request, listing, select).await
+        list::rows(self.db(), asker, request, listing, select, shown).await
     }
 
     /// Demands what only the data tells: the permission, on the scope of what is named.

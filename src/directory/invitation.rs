@@ -5,8 +5,7 @@
 //! credential it signs in with from then on.
 
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, JoinType,
-    QueryFilter, QueryTrait, Set,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set,
     sea_query::{Alias, CaseStatement, Expr, ExprTrait as _, Query as Select},
 };
 use uuid::Uuid;
@@ -383,17 +382,13 @@ pub async fn list_invitations(
         .from(Entity)
         .and_where(Column::TenantId.eq(scope.id()))
         .to_owned();
-    let mut select = Entity::find().filter(Column::TenantId.eq(scope.id()));
-    QueryTrait::query(&mut select).join_subquery(
-        JoinType::InnerJoin,
-        shown,
-        Alias::new("shown"),
-        Expr::col((Alias::new("shown"), Alias::new("id"))).equals((Entity, Column::Id)),
-    );
+    let select = Entity::find().filter(Column::TenantId.eq(scope.id()));
     let now = rd.now();
-    let page = rd
-        .list(&req, &LISTING, select, |row: Model| to_wire(&row, now))
+    let found = rd
+        .rows_with::<_, Model>(&req, &LISTING, select, shown)
         .await?;
+    let invitations = found.rows.iter().map(|row| to_wire(row, now)).collect();
+    let page = found.page(invitations);
     Ok(ListInvitationsResponse {
         invitations: page.items,
         next_page_token: page.next_page_token,

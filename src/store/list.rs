@@ -7,7 +7,7 @@
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use prost::Message;
 use sea_orm::{
-    ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult, Order as Direction,
+    ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult, JoinType, Order as Direction,
     QueryResult, QueryTrait, Select,
     sea_query::{Alias, Asterisk, Expr, ExprTrait, Query, SelectStatement},
 };
@@ -135,7 +135,11 @@ impl<M> Rows<'_, M> {
     }
 }
 
-/// Reads the rows of a page of `select`, which must already be bound to its parent.
+/// The table of what rows show now and no column says, such as a state that time changes: filters name its columns.
+const SHOWN: &str = "shown";
+
+/// Reads the rows of a page of `select`, which must already be bound to its parent. `shown` selects what filters ask of the table `shown`: a
+/// row for each of the list, by its `id`. It takes no part where there is no filter, nor in finding the window.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a bad size, filter, order or token; those of the database.
@@ -145,6 +149,7 @@ pub async fn rows<'a, E, M, C>(
     request: &impl ListRequest,
     listing: &Listing,
     select: Select<E>,
+    shown: Option<SelectStatement>,
 ) -> Result<Rows<'a, M>>
 where
     E: EntityTrait,
@@ -186,6 +191,10 @@ where
                     order.walk(&mut query);
                 }
             }
+        }
+        if let Some(shown) = shown {
+            let on = column((SHOWN, "id")).eq(column(listing.id));
+            query.join_subquery(JoinType::InnerJoin, shown, Alias::new(SHOWN), on);
         }
         query.cond_where(filter.condition);
     }

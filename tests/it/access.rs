@@ -9,7 +9,8 @@ use entente::{
     proto::{
         access::{AccountRole, AgreementKind, Program},
         account::{
-            Account, AddMembersRequest, ImportAccountRequest, InviteOwnerRequest, ReviewKind,
+            Account, AddMembersRequest, GrantFinanceRequest, ImportAccountRequest, ReviewKind,
+            TransferOwnershipRequest,
         },
         directory::{
             Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
@@ -21,10 +22,8 @@ use entente::{
 };
 use prost::Message as _;
 use prost_reflect::MethodDescriptor;
-use sea_orm::{ConnectionTrait as _, Statement, Value};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
-use uuid::Uuid;
 
 use crate::{
     agreements::{publish, version},
@@ -62,7 +61,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("finance", "member with FINANCE"),
     ("agent", "member with ADMIN_AGENT"),
     ("hagent", "member with HELPDESK_AGENT"),
-    ("owner", "member with OWNER"),
+    ("owner", "personal identity that owns the account"),
     ("member", "member without roles"),
     (
         "opadmin",
@@ -173,7 +172,13 @@ async fn application(
     )
 }
 
-async fn account(site: &Site, tenant: &TenantSite, publisher: &str, manager: &Person) -> String {
+async fn account(
+    site: &Site,
+    tenant: &TenantSite,
+    publisher: &str,
+    manager: &Person,
+    owner: &str,
+) -> String {
     let request = ImportAccountRequest {
         account: Some(Account {
             publisher_display_name: publisher.to_owned(),
@@ -183,6 +188,7 @@ async fn account(site: &Site, tenant: &TenantSite, publisher: &str, manager: &Pe
         }),
         tenant: tenant.name.clone(),
         first_manager: manager.name.clone(),
+        owner: owner.to_owned(),
         ..ImportAccountRequest::default()
     };
     let operator = site.operator().await;
@@ -248,7 +254,8 @@ pub async fn world(site: &Site) -> World {
             r.user.as_mut().unwrap().recovery_email = "target@contoso.example".to_owned();
         })
         .await;
-    let home = account(site, &contoso, "Contoso", &mia).await;
+    let olga = identity(site, "olga@new.example").await;
+    let home = account(site, &contoso, "Contoso", &mia, &olga.name).await;
     let (app, key, app_caller) = application(site, &contoso, "Reporter").await;
     callers.insert("app", app_caller);
 
@@ -258,7 +265,6 @@ pub async fn world(site: &Site) -> World {
         ("finance", None),
         ("agent", Some(AccountRole::AdminAgent)),
         ("hagent", Some(AccountRole::HelpdeskAgent)),
-        ("owner", None),
         ("member", None),
         ("target", None),
     ] {
@@ -274,31 +280,21 @@ pub async fn world(site: &Site) -> World {
             ..AddMembersRequest::default()
         };
         mia.caller.members().add_members(request).await.unwrap();
-        let bit = match column {
-            "finance" => AccountRole::Finance,
-            "owner" => AccountRole::Owner,
-            _ => AccountRole::Unspecified,
-        };
-        if bit != AccountRole::Unspecified {
-            // Finances come from an owner, who is an identity; here a member stands for each of them, which shows what the role alone may.
-            let sql = "UPDATE grants SET roles = $1 WHERE scope_id = $2 AND principal_id = $3";
-            let id = |name: &str| Value::from(last(name).parse::<Uuid>().unwrap());
-            let values = [
-                Value::from(1_i64 << bit as i64),
-                id(&home),
-                id(&person.name),
-            ];
-            let statement = Statement::from_sql_and_values(site.app.db.backend, sql, values);
-            let done = site.app.db.write.execute_raw(statement).await.unwrap();
-            assert_eq!(done.rows_affected(), 1);
+        if column == "finance" {
+            let request = GrantFinanceRequest {
+                name: person.member_of(&home),
+                ..GrantFinanceRequest::default()
+            };
+            olga.caller.members().grant_finance(request).await.unwrap();
         }
         if column != "target" {
             callers.insert(column, person.caller);
         }
     }
+    callers.insert("owner", olga.caller.clone());
 
     let mallory = site.person(&contoso, "mallory").await;
-    account(site, &contoso, "Contoso Two", &mallory).await;
+    account(site, &contoso, "Contoso Two", &mallory, "").await;
     callers.insert("elsewhere", mallory.caller);
     callers.insert("plain", site.person(&contoso, "plain").await.caller);
     callers.insert(
@@ -431,12 +427,13 @@ pub async fn world(site: &Site) -> World {
     let ida = identity(site, "ida@new.example").await;
     callers.insert("identity", ida.caller);
     let other_identity = identity(site, "other@new.example").await;
-    let request = InviteOwnerRequest {
+    let request = TransferOwnershipRequest {
         account: home.clone(),
         email: "ida@new.example".to_owned(),
-        ..InviteOwnerRequest::default()
+        ..TransferOwnershipRequest::default()
     };
-    mia.caller.accounts().invite_owner(request).await.unwrap();
+    let mut accounts = olga.caller.accounts();
+    accounts.transfer_ownership(request).await.unwrap();
     let agreement = upcoming_agreement(&operator).await;
     let membership = join(&callers["member"], new_membership("Member SA")).await;
     let membership = membership.unwrap();
@@ -505,7 +502,7 @@ pub async fn world(site: &Site) -> World {
         );
 
     let fabrikam = site.tenant("fabrikam").await;
-    let theirs = account(site, &fabrikam, "Fabrikam", &fabrikam.admin).await;
+    let theirs = account(site, &fabrikam, "Fabrikam", &fabrikam.admin, "").await;
     let (their_app, their_key, _) = application(site, &fabrikam, "Theirs").await;
     let their_domain = domain(&fabrikam, "fabrikam.example").await;
     let (theirs_invited, _) = invited(

@@ -11,6 +11,7 @@ mod api_style;
 mod applications;
 mod associations;
 mod attack_names;
+mod attack_verbs;
 mod attacks;
 mod audit;
 mod bad_input;

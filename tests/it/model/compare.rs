@@ -76,7 +76,10 @@ impl World<'_> {
         let people = rng.some(&people, 6);
         self.check_access(&people, scope).await;
         let who = rng.pick(&people);
-        self.compare_reads(who, account).await;
+        let owner = self.model.owner(account);
+        for who in [who].into_iter().chain(owner) {
+            self.compare_reads(who, account).await;
+        }
     }
 
     /// All that is granted, on older accounts too.
@@ -87,6 +90,9 @@ impl World<'_> {
         }
         for account in self.accounts.clone() {
             self.check_access(&everybody, Ok(account)).await;
+            if let Some(owner) = self.model.owner(account) {
+                self.compare_reads(owner, account).await;
+            }
         }
         for tenant in self.tenants.clone() {
             self.compare_users(tenant).await;
@@ -320,7 +326,7 @@ impl World<'_> {
                 Err(status) => self.fail(&format!("{who} isn't told its rights: {status:?}")),
             }
             let missing = Some(Some("PERMISSION_MISSING".to_owned()));
-            let expected = if may.contains("account.read") {
+            let expected = if self.model.reads(&self.table, who, account) {
                 None
             } else {
                 missing

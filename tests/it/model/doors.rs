@@ -131,28 +131,54 @@ impl World<'_> {
     pub async fn mailed_token(&self, to: &str) -> String {
         for _ in 0..100 {
             schedule::settle(&self.site.app).await.unwrap();
-            let folder = std::fs::read_dir(self.site.folder.join("mails"));
-            let files = folder.into_iter().flatten().flatten().map(|f| f.path());
-            let mut found = None;
-            for file in files.filter(|f| f.extension().is_some_and(|e| e == "eml")) {
-                let text = std::fs::read_to_string(&file).unwrap();
-                let text = text.replace("=\r\n", "").replace("=3D", "=");
-                if text.lines().any(|l| l.trim_end() == format!("To: {to}"))
-                    && let Some((_, rest)) = text.split_once("entl_")
-                {
-                    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-                    let token: String = rest.chars().take_while(|c| is_part(*c)).collect();
-                    found = Some(format!("entl_{token}"));
-                }
-                // So that the folder stays small.
-                std::fs::remove_file(file).unwrap();
-            }
+            let mails = self.mails().into_iter().rev();
+            let found = mails
+                .filter(|(address, _)| address == to)
+                .find_map(|(_, token)| token);
             if let Some(token) = found {
                 return token;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("{}: no mail to {to}", self.at);
+    }
+
+    /// All mails that were written since this was asked, the newest last: to whom, and the token in them. They are removed, so that the folder stays
+    /// small.
+    pub fn mails(&self) -> Vec<(String, Option<String>)> {
+        let folder = std::fs::read_dir(self.site.folder.join("mails"));
+        let files = folder.into_iter().flatten().flatten().map(|f| f.path());
+        let mut mails = Vec::new();
+        let mut files: Vec<_> = files
+            .filter(|f| f.extension().is_some_and(|e| e == "eml"))
+            .collect();
+        // Their names are UUIDv7s, which begin with the time.
+        files.sort_unstable();
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let text = text.replace("=\r\n", "").replace("=3D", "=");
+            let to = text.lines().find_map(|l| l.strip_prefix("To: "));
+            let token = text.split_once("entl_").map(|(_, rest)| {
+                let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+                let token: String = rest.chars().take_while(|c| is_part(*c)).collect();
+                format!("entl_{token}")
+            });
+            mails.push((to.unwrap_or_default().trim_end().to_owned(), token));
+            std::fs::remove_file(file).unwrap();
+        }
+        mails
+    }
+
+    /// The identity that somebody made by accepting, whose answer tells of the guest only.
+    pub async fn identity_at(&self, email: &str) -> String {
+        let db = &self.site.app.db;
+        let sql =
+            "SELECT id FROM users WHERE tenant_id = $1 AND user_name_fold = $2 AND state <> 3";
+        let values = [Uuid::nil().into(), email.into()];
+        let statement = Statement::from_sql_and_values(db.backend, sql, values);
+        let row = db.read.query_one_raw(statement).await.unwrap().unwrap();
+        let id: Uuid = row.try_get("", "id").unwrap();
+        format!("identities/{id}")
     }
 
     /// What a local directory brought: its call doesn't tell names.

@@ -1,7 +1,7 @@
 //! Random callers and steps: mostly what may succeed, sometimes anything.
 
 use super::{
-    Rng, Step, Words, applications, groups, guests, members,
+    Rng, Step, Words, accounts as opened, applications, groups, guests, members,
     state::{Held, Kind, Life, Model, NOWHERE},
     synchronization, tenants, users, words,
 };
@@ -98,9 +98,8 @@ impl<'a> Draw<'a> {
     }
 
     pub fn members_of(&self, account: usize) -> Vec<usize> {
-        let all = self.all.iter().copied();
-        all.filter(|p| self.model.members.contains_key(&(account, *p)))
-            .collect()
+        let members = self.model.members.range((account, 0)..(account + 1, 0));
+        members.map(|((_, p), _)| *p).collect()
     }
 
     pub fn has_room(&self) -> bool {
@@ -164,11 +163,15 @@ pub fn draw(model: &Model, rng: &mut Rng, accounts: &[usize], tenants: &[usize])
     let by = caller(model, rng, accounts);
     let from = Draw::new(model, accounts, tenants, by);
     let step = match rng.below(100) {
-        0..=33 => Step::Members(members::draw(&from, rng)),
-        34..=57 => Step::Users(users::draw(&from, rng)),
-        58..=71 => Step::Groups(groups::draw(&from, rng)),
-        72..=80 => Step::Applications(applications::draw(&from, rng)),
-        81..=89 => {
+        0..=30 => Step::Members(members::draw(&from, rng)),
+        31..=39 => {
+            let (as_other, step) = opened::draw(&from, rng);
+            return (as_other.unwrap_or(by), Step::Accounts(step));
+        }
+        40..=61 => Step::Users(users::draw(&from, rng)),
+        62..=73 => Step::Groups(groups::draw(&from, rng)),
+        74..=81 => Step::Applications(applications::draw(&from, rng)),
+        82..=89 => {
             let (as_other, step) = guests::draw(&from, rng);
             return (as_other.unwrap_or(by), Step::Guests(step));
         }

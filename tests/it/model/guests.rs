@@ -136,6 +136,7 @@ fn accept(by: &By<'_>, mut next: Model, guest: usize, caller: Option<usize>) -> 
         let theirs = now.on_account(by.table, promise.inviter, account);
         let may = now.can_act(promise.inviter)
             && theirs.contains("users.assign")
+            && now.manages(account).is_ok()
             && now.associated.contains(&(account, tenant));
         if may {
             let whole = |r: &&String| by.table.role("account", r).is_subset(&theirs);
@@ -248,9 +249,10 @@ pub async fn call(world: &mut World<'_>, caller: &Caller, step: &Step) -> Result
             let nobody = world.site.nobody();
             nobody.invitations().accept_invitation(request).await?;
             let email = world.doors[*guest].sign_in_name.clone();
+            let name = world.identity_at(&email).await;
             Ok(Made::of(Door {
                 sign_in_name: email,
-                ..Door::of(String::new())
+                ..Door::of(name)
             }))
         }
         Step::Revoke(guest) => {

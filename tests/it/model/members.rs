@@ -2,9 +2,8 @@
 
 use entente::proto::account::{
     AddMembersRequest, AssociateTenantRequest, DropRolesRequest, GrantFinanceRequest,
-    InviteOwnerRequest, LeaveAccountRequest, Member, RemoveMembersRequest, RemoveTenantRequest,
-    RestoreManagerRequest, RevokeFinanceRequest, TransferOwnershipRequest, UpdateMemberRequest,
-    UpdateMembersRequest,
+    LeaveAccountRequest, Member, RemoveMembersRequest, RemoveTenantRequest, RestoreManagerRequest,
+    RevokeFinanceRequest, UpdateMemberRequest, UpdateMembersRequest,
 };
 use tonic::Status;
 
@@ -18,9 +17,6 @@ use super::{
 };
 use crate::harness::Caller;
 
-/// Nobody has this address, so nobody accepts.
-const OWNER_TO_BE: &str = "owner@mail.example";
-
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Account, whom, with what, and who is put into these groups on the way.
@@ -32,10 +28,6 @@ pub enum Step {
     GrantFinance(usize, usize),
     RevokeFinance(usize, usize),
     RestoreManager(usize, usize),
-    /// Begins a tie, which gives nobody anything.
-    InviteOwner(usize),
-    /// By the owner alone, and nobody is one here.
-    TransferOwnership(usize),
     /// Account, and whose token.
     Associate(usize, usize),
     Dissociate(usize, usize),
@@ -45,6 +37,12 @@ pub enum Step {
 fn found(model: &Model, account: usize, who: usize) -> Result<Held, Reasons> {
     let held = model.members.get(&(account, who)).cloned();
     held.ok_or_else(|| Reasons::from(["RESOURCE_NOT_FOUND"]))
+}
+
+/// Ownership is handed on, never taken or dropped as a role (ACC-20).
+fn keeps(old: &Held, new: &Held) -> Result<(), Reasons> {
+    let lost = old.roles.contains("OWNER") && !new.roles.contains("OWNER");
+    unless(!lost, "OWNS_ACCOUNT")
 }
 
 pub fn judge(by: By<'_>, step: &Step) -> Verdict {
@@ -95,16 +93,23 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
                 .iter()
                 .partition(|(_, held)| held.roles.contains("MANAGER"));
             for (target, held) in managers.into_iter().chain(others) {
-                found(&next, *account, *target)?;
-                next.give(table, caller, "UpdateMembers", (*account, *target), held)?;
+                let old = found(&next, *account, *target)?;
+                let given = next.give(table, caller, "UpdateMembers", (*account, *target), held);
+                let mut faults = given.err().unwrap_or_default();
+                if !held.is_within(&old) {
+                    faults.extend(now.manages(*account).err().unwrap_or_default());
+                }
+                faults.extend(keeps(&old, held).err().unwrap_or_default());
+                check(faults)?;
             }
         }
         Step::Remove(account, targets, delete) => {
             by.on_account(*account, "members.remove")?;
-            for target in targets {
-                found(now, *account, *target)?;
-            }
             let mut faults = Reasons::new();
+            for target in targets {
+                let held = found(now, *account, *target)?;
+                faults.extend(keeps(&held, &Held::default()).err().unwrap_or_default());
+            }
             for target in targets.iter().filter(|_| *delete) {
                 let p = &now.principals[*target];
                 if by.over(*target, "users.delete").is_err() {
@@ -128,12 +133,14 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
                 roles: old.roles.difference(&dropped.roles).cloned().collect(),
                 single: old.single.difference(&dropped.single).cloned().collect(),
             };
+            keeps(&old, &new)?;
             next.members.insert((*account, caller), new);
             next.keeps_manager(now, *account)?;
         }
         Step::Leave(account) => {
-            let member = now.members.contains_key(&(*account, caller));
-            unless(member, "PERMISSION_MISSING")?;
+            let old = now.members.get(&(*account, caller));
+            let old = old.ok_or_else(|| Reasons::from(["PERMISSION_MISSING"]))?;
+            keeps(old, &Held::default())?;
             next.take(*account, caller)?;
         }
         Step::GrantFinance(account, target) => {
@@ -148,14 +155,20 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             held.roles.remove("FINANCE");
             next.give(table, caller, "RevokeFinance", (*account, *target), &held)?;
         }
-        Step::RestoreManager(account, _) => {
-            // Nobody is an owner here.
+        Step::RestoreManager(account, target) => {
             by.on_account(*account, "members.restore_manager")?;
-        }
-        Step::InviteOwner(account) => by.on_account(*account, "owner.tie")?,
-        Step::TransferOwnership(account) => {
-            by.on_account(*account, "owner.tie")?;
-            unless(false, "PERMISSION_MISSING")?;
+            let mut held = found(now, *account, *target)?;
+            let mut faults = Reasons::new();
+            if now.holders(*account, "MANAGER") > 0 {
+                faults.insert("MANAGER_EXISTS");
+            }
+            let is_user = matches!(now.principals[*target].kind, Kind::Member | Kind::Guest);
+            if !is_user || !now.can_act(*target) {
+                faults.insert("NOT_ASSIGNABLE");
+            }
+            check(faults)?;
+            held.roles.insert("MANAGER".to_owned());
+            next.give(table, caller, "RestoreManager", (*account, *target), &held)?;
         }
         Step::Associate(account, admin) => {
             by.on_account(*account, "tenants.manage")?;
@@ -174,14 +187,18 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             if by.tenant() == *tenant {
                 faults.insert("SIGNED_IN_THROUGH_TENANT");
             }
-            if !next.associated.iter().any(|(a, _)| a == account) {
+            let left = next.associated.iter().any(|(a, _)| a == account);
+            // The owner stays, who then is all that there is.
+            if !left && by.on_account(*account, "tenants.remove_last").is_err() {
                 faults.insert("LAST_TENANT");
             }
             check(faults)?;
             let of_tenant = |p: &usize| now.principals[*p].tenant == *tenant;
             next.members
                 .retain(|(a, p), _| a != account || !of_tenant(p));
-            next.keeps_manager(now, *account)?;
+            if left {
+                next.keeps_manager(now, *account)?;
+            }
         }
     }
     Ok(next)
@@ -229,11 +246,7 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> Step {
         16 => Step::Leave(account),
         17 => Step::GrantFinance(account, rng.pick(inside)),
         18 => Step::RevokeFinance(account, rng.pick(inside)),
-        19 if rng.chance(40) => match rng.below(4) {
-            0 | 1 => Step::RestoreManager(account, rng.pick(inside)),
-            2 => Step::InviteOwner(account),
-            _ => Step::TransferOwnership(account),
-        },
+        19 if rng.chance(20) => Step::RestoreManager(account, rng.pick(inside)),
         19..=21 => {
             // Not of the last tenant, so that there is one to delete.
             let last = draw.tenants.last().copied();
@@ -340,24 +353,6 @@ pub async fn call(
                 ..RestoreManagerRequest::default()
             };
             members.restore_manager(request).await.map(nothing)
-        }
-        Step::InviteOwner(a) => {
-            let request = InviteOwnerRequest {
-                account: account(a),
-                email: OWNER_TO_BE.to_owned(),
-                ..InviteOwnerRequest::default()
-            };
-            let mut accounts = caller.accounts();
-            accounts.invite_owner(request).await.map(nothing)
-        }
-        Step::TransferOwnership(a) => {
-            let request = TransferOwnershipRequest {
-                account: account(a),
-                email: OWNER_TO_BE.to_owned(),
-                ..TransferOwnershipRequest::default()
-            };
-            let mut accounts = caller.accounts();
-            accounts.transfer_ownership(request).await.map(nothing)
         }
         Step::Associate(a, admin) => {
             let parent = account(a);

@@ -33,6 +33,13 @@ pub struct Held {
     pub single: Words,
 }
 
+impl Held {
+    /// Whether another one has all of it, role for role.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.roles.is_subset(&other.roles) && self.single.is_subset(&other.single)
+    }
+}
+
 /// Where a guest was invited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -121,6 +128,36 @@ pub struct Promise {
     pub on: Option<(usize, Held)>,
 }
 
+/// How far somebody has come who is to own an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Invited,
+    /// A reviewer is to consent.
+    Awaiting,
+    /// Accepted from the owner; seven days later it would begin.
+    HandingOver,
+}
+
+/// Who is to own an account, and by whose invitation.
+#[derive(Clone, Copy, Debug)]
+pub struct Tie {
+    pub who: usize,
+    pub by: usize,
+    pub transfer: bool,
+    pub way: Way,
+}
+
+impl Tie {
+    pub fn new(who: usize, by: usize, transfer: bool) -> Self {
+        Self {
+            who,
+            by,
+            transfer,
+            way: Way::Invited,
+        }
+    }
+}
+
 /// Roles and what they may do.
 pub struct Table(pub BTreeMap<(String, String), Words>);
 
@@ -153,9 +190,17 @@ fn role_bound(permission: &str) -> bool {
 }
 
 /// What sleeps (ROL-13); `finance.grant` with it, since FINANCE is handed on by it.
-pub fn sleeps(permission: &str) -> bool {
+fn sleeps(permission: &str) -> bool {
     ["delegated.act", "finance.grant"].contains(&permission)
         || ["payouts.", "tax.", "owner."]
+            .iter()
+            .any(|p| permission.starts_with(p))
+}
+
+/// What begins seven days later for an owner who was tied to an account (ACC-20).
+fn begins_later(permission: &str) -> bool {
+    permission == "finance.grant"
+        || ["payouts.", "tax."]
             .iter()
             .any(|p| permission.starts_with(p))
 }
@@ -170,6 +215,12 @@ pub struct Model {
     pub associated: BTreeSet<(usize, usize)>,
     /// By guest.
     pub promises: BTreeMap<usize, Promise>,
+    /// Who is to own an account, by account.
+    pub ties: BTreeMap<usize, Tie>,
+    /// Accounts whose owner was tied to them within seven days.
+    pub late: BTreeSet<usize>,
+    pub drafts: BTreeSet<usize>,
+    pub suspended: BTreeSet<usize>,
 }
 
 impl Model {
@@ -236,11 +287,33 @@ impl Model {
     /// Permissions on an account, awake.
     pub fn on_account(&self, table: &Table, who: usize, account: usize) -> Words {
         let mut may = self.all_on_account(table, who, account);
-        if self.asleep(who) {
-            let woken = self.principals[who].woken.get(&account);
-            may.retain(|p| !sleeps(p) || woken.is_some_and(|woken| woken.contains(p)));
-        }
+        may.retain(|p| !self.is_asleep(who, account, p) && !self.begins_later(who, account, p));
         may
+    }
+
+    /// Whether a permission that somebody holds on an account sleeps there, and nobody woke it (ROL-13).
+    pub fn is_asleep(&self, who: usize, account: usize, permission: &str) -> bool {
+        let woken = self.principals[who].woken.get(&account);
+        let is_woken = woken.is_some_and(|woken| woken.contains(permission));
+        self.asleep(who) && sleeps(permission) && !is_woken
+    }
+
+    /// Whether it is an owner's and begins later; then nobody can wake it (ACC-20).
+    fn begins_later(&self, who: usize, account: usize, permission: &str) -> bool {
+        let is_late = self.late.contains(&account) && self.owner(account) == Some(who);
+        is_late && begins_later(permission)
+    }
+
+    /// Whether somebody may read an account: its members, and of a draft the global admins of its tenants, who may finish it (ACC-1).
+    pub fn reads(&self, table: &Table, who: usize, account: usize) -> bool {
+        let tenant = self.principals[who].tenant;
+        let finishes = self.drafts.contains(&account)
+            && self.associated.contains(&(account, tenant))
+            && self.on_tenant(table, who, tenant).contains("tenant.update");
+        finishes
+            || self
+                .on_account(table, who, account)
+                .contains("account.read")
     }
 
     /// Somebody else set a person's credential: whatever was woken sleeps again, as itself and as a guest (ROL-13).
@@ -422,7 +495,12 @@ impl By<'_> {
         let all = self.model.all_on_account(table, who, account);
         let awake = self.model.on_account(table, who, account);
         unless(all.contains(permission), "PERMISSION_MISSING")?;
-        unless(awake.contains(permission), "RIGHTS_ASLEEP")
+        let reason = if self.model.begins_later(who, account, permission) {
+            "RIGHTS_BEGIN_LATER"
+        } else {
+            "RIGHTS_ASLEEP"
+        };
+        unless(awake.contains(permission), reason)
     }
 
     pub fn on_tenant(&self, tenant: usize, permission: &str) -> Result<(), Reasons> {

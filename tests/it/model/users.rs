@@ -13,7 +13,7 @@ use super::{
     Reasons, Rng, Verdict, Words, check,
     doors::{Door, Made, nothing},
     draw::{Draw, some_directory_roles, some_rights},
-    state::{By, Held, Kind, Life, Model, NOWHERE, Principal, sleeps},
+    state::{By, Held, Kind, Life, Model, NOWHERE, Principal},
     unless,
     world::{World, directory_on_wire, memberships_on_wire},
 };
@@ -141,8 +141,7 @@ fn sleeping(by: &By<'_>, person: usize) -> Vec<(usize, usize, Words)> {
     let each = people.flat_map(|p| accounts.iter().map(move |account| (*account, p)));
     let asleep = each.map(|(account, p)| {
         let mut all = model.all_on_account(by.table, p, account);
-        let awake = model.on_account(by.table, p, account);
-        all.retain(|permission| sleeps(permission) && !awake.contains(permission));
+        all.retain(|permission| model.is_asleep(p, account, permission));
         (account, p, all)
     });
     asleep.filter(|(_, _, asleep)| !asleep.is_empty()).collect()

@@ -1,6 +1,6 @@
 //! The server beside the model: takes each step by a call, and holds the outcome against the model's verdict.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use entente::{
     access::grants,
@@ -15,10 +15,10 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use super::{
-    Rng, Step, Tally, Words, applications,
+    Rng, Step, Tally, Words, accounts, applications,
     doors::{Door, Made},
     draw, groups, guests, members,
-    state::{Held, Kind, Life, Model, Principal, Table, Tenant},
+    state::{Held, Kind, Life, Model, NOWHERE, Principal, Table, Tenant},
     synchronization, tenants, users, words,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     people::{People as _, Service},
 };
 
-/// Steps that many sequences must have taken. Nobody is an owner, so RestoreManager and TransferOwnership are not among them.
+/// Steps that many sequences must have taken. An owner whose account has no manager left is rare, so RestoreManager is not among them.
 pub const ALL_STEPS: &[&str] = &[
     "Members.Add",
     "Members.Update",
@@ -35,9 +35,16 @@ pub const ALL_STEPS: &[&str] = &[
     "Members.Leave",
     "Members.GrantFinance",
     "Members.RevokeFinance",
-    "Members.InviteOwner",
     "Members.Associate",
     "Members.Dissociate",
+    "Accounts.Create",
+    "Accounts.Invite",
+    "Accounts.Accept",
+    "Accounts.Consent",
+    "Accounts.Transfer",
+    "Accounts.Stop",
+    "Accounts.Suspend",
+    "Accounts.Reinstate",
     "Users.Create",
     "Users.Roles",
     "Users.Disable",
@@ -66,9 +73,14 @@ pub const ALL_STEPS: &[&str] = &[
     "Synchronization.Chunk",
 ];
 
+/// Personal identities of a world that nobody had to invite.
+const IDENTITIES: usize = 3;
+
 pub struct World<'a> {
     pub site: &'a Site,
     pub service: Caller,
+    /// Who consents to owners.
+    pub reviewer: &'a Person,
     pub table: Table,
     pub model: Model,
     pub doors: Vec<Door>,
@@ -79,6 +91,8 @@ pub struct World<'a> {
     /// Those that steps are drawn for.
     pub accounts: Vec<usize>,
     pub tenants: Vec<usize>,
+    /// Tokens of mails that stop owners, by account: those who have begun, and those who are to be the next.
+    pub stops: BTreeMap<(usize, bool), String>,
     /// Numbers names, over all worlds of the site.
     pub made: usize,
     /// The number that this world began with.
@@ -118,7 +132,7 @@ pub fn memberships_on_wire(world: &World<'_>, of: &[(usize, Held)]) -> Vec<NewMe
 
 impl<'a> World<'a> {
     /// Three tenants with three people each; accounts don't use the last one, mostly.
-    pub async fn new(site: &'a Site, service: &Service, made: usize) -> Self {
+    pub async fn new(site: &'a Site, service: &Service, reviewer: &'a Person, made: usize) -> Self {
         let service = service.caller(site).await;
         let mut access = site.nobody().access();
         let table = access.get_role_table(GetRoleTableRequest {}).await.unwrap();
@@ -129,6 +143,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             site,
             service,
+            reviewer,
             table: Table(table),
             model: Model::default(),
             doors: Vec::new(),
@@ -137,6 +152,7 @@ impl<'a> World<'a> {
             account_names: Vec::new(),
             accounts: Vec::new(),
             tenants: (0..3).collect(),
+            stops: BTreeMap::new(),
             made,
             base: made,
             at: String::new(),
@@ -145,6 +161,12 @@ impl<'a> World<'a> {
         for index in 0..3 {
             world.settle(index).await;
         }
+        for number in 0..IDENTITIES {
+            let email = format!("owner{number}@world{made}.example");
+            let person = crate::people::identity(site, &email).await;
+            world.let_in(person, Principal::new(Kind::Identity, NOWHERE));
+        }
+        world.mails();
         world
     }
 
@@ -174,12 +196,19 @@ impl<'a> World<'a> {
 
     /// Somebody whom the harness made, awake.
     fn know(&mut self, person: Person, tenant: usize, email: bool, roles: Words) {
-        self.model.principals.push(Principal {
+        let principal = Principal {
             email,
             had_roles: !roles.is_empty(),
             roles,
-            credential: true,
             ..Principal::new(Kind::Member, tenant)
+        };
+        self.let_in(person, principal);
+    }
+
+    fn let_in(&mut self, person: Person, principal: Principal) {
+        self.model.principals.push(Principal {
+            credential: true,
+            ..principal
         });
         self.doors.push(Door {
             sign_in_name: person.sign_in_name,
@@ -200,6 +229,10 @@ impl<'a> World<'a> {
             }
             let manager = rng.pick(&self.model.admins(tenant));
             let index = self.account_names.len();
+            if tenant == 1 && rng.chance(60) {
+                self.create_account(rng, index, manager, &mut tally).await;
+                continue;
+            }
             self.made += 1;
             let publisher = format!("Account {}", self.made);
             let caller = self.caller(manager).await.unwrap();
@@ -259,6 +292,30 @@ impl<'a> World<'a> {
         }
     }
 
+    /// An account by CreateAccount: of an admin alone, or of an identity that owns none.
+    async fn create_account(
+        &mut self,
+        rng: &mut Rng,
+        index: usize,
+        admin: usize,
+        tally: &mut Tally,
+    ) {
+        let free = (0..self.model.principals.len()).filter(|p| {
+            let mut held = self.model.members.iter().filter(|((_, who), _)| who == p);
+            self.model.principals[*p].kind == Kind::Identity
+                && held.all(|(_, held)| !held.roles.contains("OWNER"))
+        });
+        let free: Vec<usize> = free.collect();
+        let by = if free.is_empty() || rng.chance(30) {
+            admin
+        } else {
+            rng.pick(&free)
+        };
+        let step = Step::Accounts(accounts::Step::Create(index, admin));
+        self.take(by, &step, tally).await;
+        self.accounts.push(index);
+    }
+
     pub fn name(&self, who: usize) -> String {
         self.doors[who].name.clone()
     }
@@ -279,6 +336,7 @@ impl<'a> World<'a> {
             let possible = match &step {
                 Step::Members(step) => members::possible(self, step),
                 Step::Guests(step) => guests::possible(&self.model, step),
+                Step::Accounts(step) => accounts::possible(self, step),
                 _ => true,
             };
             if !possible || (!self.model.signs_in(caller) && !self.has_token(caller)) {
@@ -314,6 +372,7 @@ impl<'a> World<'a> {
         let verdict = self.model.judge(&self.table, by, step);
         let outcome = match step {
             Step::Members(step) => members::call(self, &caller, by, step).await,
+            Step::Accounts(step) => accounts::call(self, &caller, by, step).await,
             Step::Users(step) => users::call(self, &caller, step).await,
             Step::Groups(step) => groups::call(self, &caller, step).await,
             Step::Applications(step) => applications::call(self, &caller, step).await,
@@ -365,11 +424,13 @@ impl<'a> World<'a> {
             who += &format!("  {i}: {p:?}\n");
         }
         panic!(
-            "{}\n{}\n{who}  {:?}\n  {:?}\n{what}",
+            "{}\n{}\n{who}  {:?}\n  {:?}\n  {:?}, suspended {:?}\n{what}",
             self.at,
             self.history[begin..].join("\n"),
             self.model.tenants,
             self.model.members,
+            self.model.ties,
+            self.model.suspended,
         );
     }
 
