@@ -33,6 +33,9 @@ pub const MAX_MESSAGE_BYTES: usize = 4 * 1_024 * 1_024;
 /// 5 seconds of COM-1.
 const LOOKS_ANEW: Duration = Duration::from_millis(500);
 
+/// A batch that isn't there within so long doesn't come: the database doesn't answer. Its own statements end before.
+const BATCH_WITHIN: Duration = Duration::from_secs(35);
+
 /// A stream whose client takes its time is proven anew so often (COM-1).
 const PROVES_ANEW: Duration = Duration::from_secs(4);
 
@@ -89,7 +92,7 @@ impl<U: Message + Default> Decoder for WireDecoder<U> {
         let message = U::decode(&mut *buffer).map(Some);
         // What couldn't be decoded is not left for the next message.
         buffer.advance(buffer.remaining());
-        message.map_err(|e| Error::malformed(&e.to_string()).to_status(Language::English))
+        message.map_err(|e| Error::undecodable(&e.to_string()))
     }
 }
 
@@ -386,7 +389,7 @@ async fn next_chunk<R: Request>(
     loop {
         tokio::select! {
             message = chunks.message() => return message.map_err(|status| {
-                // Our own codec's refusals have details; the rest is the framework's.
+                // Our codec's refusals are as bare as the framework's.
                 Error::of_framework(status.code(), status.message(), call.rule.method)
             }),
             () = tokio::time::sleep_until(call.deadline) => return Err(Error::late()),
@@ -485,12 +488,18 @@ where
             let next = if app.draining.is_cancelled() {
                 Err(Error::unavailable(Reason::ShuttingDown, "draining"))
             } else {
-                tokio::time::timeout_at(
-                    call.deadline,
-                    next_batch(&app, &call, &named, &request, &run, &mut state),
-                )
-                .await
-                .unwrap_or_else(|_| Err(Error::late()))
+                let end = call
+                    .deadline
+                    .min(tokio::time::Instant::now() + BATCH_WITHIN);
+                let batch = next_batch(&app, &call, &named, &request, &run, &mut state);
+                match tokio::time::timeout_at(end, batch).await {
+                    Ok(batch) => batch,
+                    Err(_) if end == call.deadline => Err(Error::late()),
+                    Err(_) => Err(Error::unavailable(
+                        Reason::DatabaseUnavailable,
+                        "no batch in time",
+                    )),
+                }
             };
             batch = match next {
                 Ok(batch) => batch,

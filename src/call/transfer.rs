@@ -264,7 +264,7 @@ async fn next_part<R: Request>(
     loop {
         tokio::select! {
             message = parts.message() => return message.map_err(|status| {
-                // Our own codec's refusals have details; the rest is the framework's.
+                // Our codec's refusals are as bare as the framework's.
                 Error::of_framework(status.code(), status.message(), call.rule.method)
             }),
             // A server that stops waits for it as for every call, no longer than it is set to.
