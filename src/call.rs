@@ -14,6 +14,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{ClientStreamingService, Grpc, ServerStreamingService, UnaryService},
 };
+use tracing::Instrument as _;
 
 pub use crate::app::Outcome;
 use crate::{
@@ -206,7 +207,8 @@ where
             // The caller's future only waits: no COMMIT lies in it, so dropping it can't leave one half done.
             let _gone = call.gone.clone().drop_guard();
             let own = call.clone();
-            let task = tokio::spawn(async move { app.mutate(&own, message, prepare, run).await });
+            let work = async move { app.mutate(&own, message, prepare, run).await };
+            let task = tokio::spawn(work.in_current_span());
             let answer = match task.await {
                 Ok(answer) => answer,
                 Err(e) => Err(Error::internal(format!(
@@ -357,7 +359,7 @@ where
         }
         let (own, run, app) = (call.clone(), run.clone(), app.clone());
         // As for unary calls: no COMMIT lies in a future that the caller can drop.
-        let task = tokio::spawn(async move {
+        let work = async move {
             app.mutate(
                 &own,
                 chunk,
@@ -365,7 +367,8 @@ where
                 move |tx, proof, message, ()| run(tx, proof, message),
             )
             .await
-        });
+        };
+        let task = tokio::spawn(work.in_current_span());
         let (answer, _) = task
             .await
             .map_err(|e| Error::internal(format!("a chunk ended without an answer: {e}")))??;
@@ -460,7 +463,7 @@ where
         refusals::looked(&app, &call, resource).await?;
     }
     let (sender, receiver) = tokio::sync::mpsc::channel(2);
-    tokio::spawn(async move {
+    let work = async move {
         let _place = place;
         let mut batch = first;
         loop {
@@ -513,7 +516,8 @@ where
                 }
             };
         }
-    });
+    };
+    tokio::spawn(work.in_current_span());
     Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(
         receiver,
     )))

@@ -28,6 +28,7 @@ use entente::{
 use tonic::{Code, Request};
 
 use crate::{
+    events::watch,
     harness::{
         ADMINISTRATOR, Caller, PASSWORD, empty_postgres_database, new_tenant, new_user, psql,
         refused,
@@ -37,6 +38,7 @@ use crate::{
 };
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const TRACE_OF_STREAM: &str = "0af7651916cd43dd8448eb211c80319c";
 /// All that we and those closest to us say; of the others what is worth it.
 const LOUD: &str = "debug,entente=trace,tonic=trace,tower=trace,sqlx=trace,sea_orm=trace";
 
@@ -391,6 +393,15 @@ fn read_log(log: &str) -> usize {
     of_calls
 }
 
+/// A request under a trace.
+fn under<T>(trace: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let header = format!("00-{trace}-00f067aa0ba902b7-01");
+    let header = header.parse().unwrap();
+    request.metadata_mut().insert("traceparent", header);
+    request
+}
+
 async fn nothing_leaks(url: Option<String>) {
     // A password in the URL is one of those that may stand nowhere.
     let by_password = |url: &String| url.replace("postgres@", "postgres:quiet-orange-lake@");
@@ -427,12 +438,11 @@ async fn nothing_leaks(url: Option<String>) {
     links(&mut stage, &anns, &contoso).await;
     keys_of_programs(&mut stage, &admin, &tenant).await;
 
-    // A call under a trace of its caller's: log and audit name it.
-    let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-01");
-    let mut traced = Request::new(new_user(&contoso, "carol"));
-    let header = traceparent.parse().unwrap();
-    traced.metadata_mut().insert("traceparent", header);
-    let made = anns.users().create_user(traced).await.unwrap();
+    // Calls under traces of their caller's: log and audit name them.
+    let watched = under(TRACE_OF_STREAM, watch(&contoso, ""));
+    let watched = anns.events().watch_events(watched).await.unwrap();
+    let new = under(TRACE, new_user(&contoso, "carol"));
+    let made = anns.users().create_user(new).await.unwrap();
     stage
         .secrets
         .add("a temporary password", &made.get_ref().temporary_password);
@@ -450,8 +460,12 @@ async fn nothing_leaks(url: Option<String>) {
 
     stage.server.signal("-TERM");
     assert_eq!(stage.server.ended().await, Some(0));
+    drop(watched);
     let log = stage.setting.log();
     assert!(read_log(&log) > 50);
+    // Also what is said of a stream long after it was opened.
+    let ended = |line: &str| line.contains("SHUTTING_DOWN") && line.contains(TRACE_OF_STREAM);
+    assert!(log.lines().any(ended));
     let nothing = BTreeSet::new();
     let secrets = &stage.secrets;
     assert_eq!(secrets.in_bytes(log.as_bytes()), nothing, "in the log");
