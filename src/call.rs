@@ -14,6 +14,7 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{ClientStreamingService, Grpc, ServerStreamingService, UnaryService},
 };
+use tracing::Instrument as _;
 
 pub use crate::app::Outcome;
 use crate::{
@@ -32,6 +33,9 @@ pub const MAX_MESSAGE_BYTES: usize = 4 * 1_024 * 1_024;
 /// A stream without news looks for some so often, for changes made by other replicas; each look proves its right anew, well within the
 /// 5 seconds of COM-1.
 const LOOKS_ANEW: Duration = Duration::from_millis(500);
+
+/// A batch that isn't there within so long doesn't come: the database doesn't answer. Its own statements end before.
+const BATCH_WITHIN: Duration = Duration::from_secs(35);
 
 /// A stream whose client takes its time is proven anew so often (COM-1).
 const PROVES_ANEW: Duration = Duration::from_secs(4);
@@ -89,7 +93,7 @@ impl<U: Message + Default> Decoder for WireDecoder<U> {
         let message = U::decode(&mut *buffer).map(Some);
         // What couldn't be decoded is not left for the next message.
         buffer.advance(buffer.remaining());
-        message.map_err(|e| Error::malformed(&e.to_string()).to_status(Language::English))
+        message.map_err(|e| Error::undecodable(&e.to_string()))
     }
 }
 
@@ -203,7 +207,8 @@ where
             // The caller's future only waits: no COMMIT lies in it, so dropping it can't leave one half done.
             let _gone = call.gone.clone().drop_guard();
             let own = call.clone();
-            let task = tokio::spawn(async move { app.mutate(&own, message, prepare, run).await });
+            let work = async move { app.mutate(&own, message, prepare, run).await };
+            let task = tokio::spawn(work.in_current_span());
             let answer = match task.await {
                 Ok(answer) => answer,
                 Err(e) => Err(Error::internal(format!(
@@ -354,7 +359,7 @@ where
         }
         let (own, run, app) = (call.clone(), run.clone(), app.clone());
         // As for unary calls: no COMMIT lies in a future that the caller can drop.
-        let task = tokio::spawn(async move {
+        let work = async move {
             app.mutate(
                 &own,
                 chunk,
@@ -362,7 +367,8 @@ where
                 move |tx, proof, message, ()| run(tx, proof, message),
             )
             .await
-        });
+        };
+        let task = tokio::spawn(work.in_current_span());
         let (answer, _) = task
             .await
             .map_err(|e| Error::internal(format!("a chunk ended without an answer: {e}")))??;
@@ -386,7 +392,7 @@ async fn next_chunk<R: Request>(
     loop {
         tokio::select! {
             message = chunks.message() => return message.map_err(|status| {
-                // Our own codec's refusals have details; the rest is the framework's.
+                // Our codec's refusals are as bare as the framework's.
                 Error::of_framework(status.code(), status.message(), call.rule.method)
             }),
             () = tokio::time::sleep_until(call.deadline) => return Err(Error::late()),
@@ -457,7 +463,7 @@ where
         refusals::looked(&app, &call, resource).await?;
     }
     let (sender, receiver) = tokio::sync::mpsc::channel(2);
-    tokio::spawn(async move {
+    let work = async move {
         let _place = place;
         let mut batch = first;
         loop {
@@ -485,12 +491,18 @@ where
             let next = if app.draining.is_cancelled() {
                 Err(Error::unavailable(Reason::ShuttingDown, "draining"))
             } else {
-                tokio::time::timeout_at(
-                    call.deadline,
-                    next_batch(&app, &call, &named, &request, &run, &mut state),
-                )
-                .await
-                .unwrap_or_else(|_| Err(Error::late()))
+                let end = call
+                    .deadline
+                    .min(tokio::time::Instant::now() + BATCH_WITHIN);
+                let batch = next_batch(&app, &call, &named, &request, &run, &mut state);
+                match tokio::time::timeout_at(end, batch).await {
+                    Ok(batch) => batch,
+                    Err(_) if end == call.deadline => Err(Error::late()),
+                    Err(_) => Err(Error::unavailable(
+                        Reason::DatabaseUnavailable,
+                        "no batch in time",
+                    )),
+                }
             };
             batch = match next {
                 Ok(batch) => batch,
@@ -504,7 +516,8 @@ where
                 }
             };
         }
-    });
+    };
+    tokio::spawn(work.in_current_span());
     Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(
         receiver,
     )))

@@ -436,13 +436,11 @@ pub fn bytes(value: &[u8], at: &At<'_>, most: usize, v: &mut Violations) {
 /// A number within its bounds.
 pub fn number(value: i64, at: &At<'_>, takes: &Takes, v: &mut Violations) {
     if value < takes.min_value || (takes.max_value != 0 && value > takes.max_value) {
-        v.add(
-            at.to_string(),
-            format!(
-                "{value} is not from {} to {}",
-                takes.min_value, takes.max_value
-            ),
-        );
+        let bounds = match takes.max_value {
+            0 => format!("at least {}", takes.min_value),
+            max => format!("from {} to {max}", takes.min_value),
+        };
+        v.add(at.to_string(), format!("{value} is not {bounds}"));
     }
 }
 

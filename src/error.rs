@@ -210,10 +210,20 @@ impl Error {
         Self::argument(Reason::MalformedMessage, "", what)
     }
 
-    /// What a bare status of the framework means.
+    /// What the codec says of bytes that are no message: bare, like what the framework says, since it doesn't know the caller's language.
+    /// `of_framework` makes an error of it.
+    #[must_use]
+    pub fn undecodable(what: &str) -> Status {
+        #[expect(clippy::disallowed_methods, reason = "dressed by `of_framework`")]
+        let status = Status::invalid_argument(what);
+        status
+    }
+
+    /// What a bare status of the framework, or of our codec, means.
     #[must_use]
     pub fn of_framework(code: Code, message: &str, path: &str) -> Self {
         match code {
+            Code::InvalidArgument => Self::malformed(message),
             Code::OutOfRange | Code::ResourceExhausted => {
                 Self::exhausted(Reason::MessageTooLarge, None)
             }

@@ -1,6 +1,6 @@
 //! The command line: serve, migrate, bootstrap, recover-admin, rotate-keys, verify-audit. No logic of its own.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use entente::{
@@ -14,6 +14,9 @@ use entente::{
     store::audit,
 };
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+
+/// What a call of the system that never returns may still hold of a process that is to end.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// The partner account centre of a partner programme or a marketplace, as one gRPC service.
 #[derive(Parser)]
@@ -107,13 +110,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(cli.command, config)) {
+    let code = match runtime.block_on(run(cli.command, config)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("entente: {error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    runtime.shutdown_timeout(LAST_WORK);
+    code
 }
 
 fn configure(cli: &Cli) -> std::result::Result<Config, Vec<String>> {
@@ -181,9 +186,10 @@ async fn run(command: Command, config: Config) -> Result<ExitCode> {
             };
             first_start(&app).await?;
             let (listener, ops) = (server::listen(listener)?, server::listen(ops)?);
-            println!(
-                "serving gRPC on {}, operations on http://{}",
-                app.config.listen, app.config.ops_listen
+            let (listen, ops_listen) = (app.config.listen, app.config.ops_listen);
+            tell(
+                &app,
+                &format!("serving gRPC on {listen}, operations on http://{ops_listen}"),
             );
             server::serve(app, listener, Some(ops), stopped()).await?;
         }
@@ -222,15 +228,30 @@ async fn first_start(app: &App) -> Result<()> {
         return Ok(());
     };
     schedule::settle(app).await?;
-    print_way(app, &way, false)?;
+    let handed = bootstrap::hand_over(app, &way)?;
+    tell(app, &format!("administrator: {}", way.sign_in_name));
+    tell(app, &handed.words(&way));
     let target = app.config.listen;
-    println!(
-        "try:\n  grpcurl -plaintext {target} list\n  grpcurl -plaintext -d '{{\"password\":{{\"sign_in_name\":\"{}\",\"password\":\"<one-time \
+    tell(
+        app,
+        &format!(
+            "try:\n  grpcurl -plaintext {target} list\n  grpcurl -plaintext -d '{{\"password\":{{\"sign_in_name\":\"{}\",\"password\":\"<one-time \
          password>\"}}}}' {target} entente.directory.v1.SessionService/SignIn\n  grpcurl -plaintext -H 'authorization: Bearer <access token>' \
          {target} entente.directory.v1.SessionService/WhoAmI",
-        way.sign_in_name
+            way.sign_in_name
+        ),
     );
     Ok(())
+}
+
+/// Says something to whoever started the server. Where a program reads standard output, it is a line of the log like all others; a password
+/// is only ever said to a terminal.
+fn tell(app: &App, text: &str) {
+    if app.config.log_format == LogFormat::Json && !std::io::stdout().is_terminal() {
+        tracing::info!("{text}");
+    } else {
+        println!("{text}");
+    }
 }
 
 fn print_way(app: &App, way: &WayIn, json: bool) -> Result<()> {

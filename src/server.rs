@@ -51,6 +51,8 @@ const CALLERS_AT_LEAST: usize = 4;
 const BACKLOG: u32 = 1_024;
 /// How often health asks the database.
 const HEALTH_EVERY: Duration = Duration::from_secs(2);
+/// A database that is gone keeps no stopping server longer than this from its end.
+const LAST_REFUSALS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Serves until `stop` resolves, then drains: `NOT_SERVING`, calls in flight finished within the bound, refusals written.
 ///
@@ -70,7 +72,7 @@ pub async fn serve(
             .set_service_status(service, tonic_health::ServingStatus::NotServing)
             .await;
     }
-    let watch = tokio::spawn(watch_health(app.clone(), health.clone()));
+    let watch = tokio::spawn(watch_health(app.clone(), health));
     let scheduler = schedule::start(app.clone());
     let ops = ops.map(|listener| tokio::spawn(serve_ops(app.clone(), listener)));
 
@@ -114,19 +116,13 @@ pub async fn serve(
     let (drained, draining) = tokio::sync::oneshot::channel::<()>();
     let signalled = app.clone();
     let bound = Duration::from_secs(u64::from(app.config.drain_timeout_s));
-    let on_stop = {
-        let health = health.clone();
-        async move {
-            stop.await;
-            tracing::info!("draining");
-            signalled.draining.cancel();
-            for service in services() {
-                health
-                    .set_service_status(service, tonic_health::ServingStatus::NotServing)
-                    .await;
-            }
-            drained.send(()).ok();
-        }
+    let on_stop = async move {
+        stop.await;
+        tracing::info!("draining");
+        signalled.draining.cancel();
+        // Whoever asks is told before nobody is let in any more.
+        watch.await.ok();
+        drained.send(()).ok();
     };
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder()
@@ -147,13 +143,16 @@ pub async fn serve(
         }
     };
     app.draining.cancel();
-    watch.abort();
     scheduler.stop().await;
     if let Some(ops) = ops {
         ops.abort();
     }
-    if let Err(fault) = refusals::flush(&app, true).await {
-        tracing::error!(%fault, "refusals of the last minute could not be audited");
+    match tokio::time::timeout(LAST_REFUSALS_WITHIN, refusals::flush(&app, true)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => {
+            tracing::error!(%fault, "refusals of the last minute could not be audited");
+        }
+        Err(_) => tracing::error!("refusals of the last minute could not be audited in time"),
     }
     done
 }
@@ -167,24 +166,36 @@ fn services() -> Vec<String> {
     std::iter::once(String::new()).chain(own).collect()
 }
 
+/// Tells health what the database is, until the server stops; from then on it serves nobody.
 async fn watch_health(app: App, health: tonic_health::server::HealthReporter) {
-    loop {
-        let healthy = tokio::time::timeout(HEALTH_EVERY, app.db.ping())
-            .await
-            .is_ok_and(|r| r.is_ok())
-            && !app.draining.is_cancelled();
-        if app.healthy.swap(healthy, Ordering::SeqCst) != healthy {
-            tracing::info!(healthy, "health changed");
-            let status = if healthy {
-                tonic_health::ServingStatus::Serving
-            } else {
-                tonic_health::ServingStatus::NotServing
-            };
-            for service in services() {
-                health.set_service_status(service, status).await;
+    let follows = async {
+        loop {
+            let healthy = tokio::time::timeout(HEALTH_EVERY, app.db.ping())
+                .await
+                .is_ok_and(|r| r.is_ok());
+            if app.healthy.swap(healthy, Ordering::SeqCst) != healthy {
+                tracing::info!(healthy, "health changed");
+                tell_health(&health, healthy).await;
             }
+            tokio::time::sleep(HEALTH_EVERY).await;
         }
-        tokio::time::sleep(HEALTH_EVERY).await;
+    };
+    tokio::select! {
+        () = app.draining.cancelled() => {}
+        () = follows => {}
+    }
+    // Wherever it was left: nothing says otherwise after this.
+    app.healthy.store(false, Ordering::SeqCst);
+    tell_health(&health, false).await;
+}
+
+async fn tell_health(health: &tonic_health::server::HealthReporter, healthy: bool) {
+    let status = match healthy {
+        true => tonic_health::ServingStatus::Serving,
+        false => tonic_health::ServingStatus::NotServing,
+    };
+    for service in services() {
+        health.set_service_status(service, status).await;
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::{
     time::Instant,
 };
 use tonic::{Response as GrpcResponse, Streaming, body::Body};
+use tracing::Instrument as _;
 
 use super::{
     Answers, Handler, OnceChunks, OnceStream, PROVES_ANEW, REPLAYED, answered, call_of, grpc,
@@ -235,7 +236,7 @@ where
     };
     let (own, app) = (call.clone(), app.clone());
     // As for unary calls: no COMMIT lies in a future that the caller can drop; nor what becomes of the bytes.
-    let task = tokio::spawn(async move {
+    let work = async move {
         let done = app
             .mutate(
                 &own,
@@ -248,7 +249,8 @@ where
             loose.taken();
         }
         done
-    });
+    };
+    let task = tokio::spawn(work.in_current_span());
     task.await
         .map_err(|e| Error::internal(format!("an upload ended without an answer: {e}")))?
 }
@@ -264,7 +266,7 @@ async fn next_part<R: Request>(
     loop {
         tokio::select! {
             message = parts.message() => return message.map_err(|status| {
-                // Our own codec's refusals have details; the rest is the framework's.
+                // Our codec's refusals are as bare as the framework's.
                 Error::of_framework(status.code(), status.message(), call.rule.method)
             }),
             // A server that stops waits for it as for every call, no longer than it is set to.
@@ -347,7 +349,7 @@ where
     // Nothing goes out before it stands in the audit.
     refusals::looked(&app, &call, found.looked_at).await?;
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    tokio::spawn(async move {
+    let work = async move {
         let _place = place;
         let Download {
             first,
@@ -383,7 +385,8 @@ where
                 Ok(part(bytes))
             });
         }
-    });
+    };
+    tokio::spawn(work.in_current_span());
     Ok(Box::pin(tokio_stream::wrappers::ReceiverStream::new(
         receiver,
     )))

@@ -14,7 +14,7 @@ use entente::{
 use http_body_util::{BodyExt as _, Full};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use proptest::{prelude::*, test_runner::TestRunner};
-use prost_reflect::{DynamicMessage, Kind, MethodDescriptor, Value};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MethodDescriptor, Value};
 use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -109,7 +109,7 @@ fn long(place: &Place, chars: usize) -> String {
 struct Trial {
     label: String,
     request: DynamicMessage,
-    /// The field that must be named; None if it must not be named for its length or number.
+    /// The field that must be named; None if it must not be named for its length, number or time.
     names: Option<String>,
 }
 
@@ -175,6 +175,70 @@ pub async fn with_links(site: &Site, mut world: World) -> World {
     world
 }
 
+/// Values of a number, a time or a length of time at both ends of what it may be, and one past each: what it is, and whether it is within.
+fn ends(field: &FieldDescriptor, min: i64, max: i64) -> Vec<(&'static str, Value, bool)> {
+    // As their definitions have them: from the year 1 to 9999, and 10,000 years either way.
+    let (year_1, year_9999) = (-62_135_596_800, 253_402_300_799);
+    let longest = 315_576_000_000;
+    let last = 999_999_999;
+    let of = |what, seconds: i64, nanos: i32, within| {
+        let Kind::Message(message) = field.kind() else {
+            panic!("{} is no message", field.full_name());
+        };
+        let mut made = DynamicMessage::new(message);
+        made.set_field_by_name("seconds", Value::I64(seconds));
+        made.set_field_by_name("nanos", Value::I32(nanos));
+        (what, Value::Message(made), within)
+    };
+    match field.kind() {
+        _ if field.is_list() => Vec::new(),
+        kind @ (Kind::Int32 | Kind::Int64) => {
+            let whole = |n: i64| match kind {
+                Kind::Int32 => i32::try_from(n).ok().map(Value::I32),
+                _ => Some(Value::I64(n)),
+            };
+            // Without a largest one declared, all that the type has is within.
+            let most = match (max, &kind) {
+                (0, Kind::Int32) => i64::from(i32::MAX),
+                (0, _) => i64::MAX,
+                (max, _) => max,
+            };
+            [
+                ("smallest", Some(min), true),
+                ("below", min.checked_sub(1), false),
+                ("largest", Some(most), true),
+                ("above", most.checked_add(1), false),
+            ]
+            .into_iter()
+            .filter_map(|(what, n, within)| Some((what, whole(n?)?, within)))
+            .collect()
+        }
+        Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => vec![
+            of("earliest", year_1, 0, true),
+            of("too early", year_1 - 1, last, false),
+            of("latest", year_9999, last, true),
+            of("too late", year_9999 + 1, 0, false),
+            of("nanoseconds below none", year_1, -1, false),
+            of("a second of nanoseconds", 0, last + 1, false),
+            of("the least", i64::MIN, i32::MIN, false),
+            of("the most", i64::MAX, i32::MAX, false),
+        ],
+        Kind::Message(message) if message.full_name() == "google.protobuf.Duration" => vec![
+            of("longest back", -longest, -last, true),
+            of("too long back", -longest - 1, 0, false),
+            of("longest", longest, last, true),
+            of("too long a time", longest + 1, 0, false),
+            of("both ways", 1, -1, false),
+            of("both ways back", -1, 1, false),
+            of("a second of nanoseconds", 0, last + 1, false),
+            of("a second of nanoseconds back", 0, -last - 1, false),
+            of("the least", i64::MIN, i32::MIN, false),
+            of("the most", i64::MAX, i32::MAX, false),
+        ],
+        _ => Vec::new(),
+    }
+}
+
 fn trials(method: &MethodDescriptor, names: &Names) -> Vec<Trial> {
     let mut trials = Vec::new();
     for place in dynamic::places(method) {
@@ -231,27 +295,11 @@ fn trials(method: &MethodDescriptor, names: &Names) -> Vec<Trial> {
                 add("none", Value::List(Vec::new()), Some(""));
             }
         }
-        match field.kind() {
-            Kind::Int32 if !field.is_list() => {
-                add(
-                    "below",
-                    Value::I32(i32::try_from(takes.min_value).unwrap() - 1),
-                    Some(""),
-                );
-                if let Ok(max) = i32::try_from(takes.max_value)
-                    && max > 0
-                    && let Some(past) = max.checked_add(1)
-                {
-                    add("above", Value::I32(past), Some(""));
-                }
-            }
-            Kind::Int64 if !field.is_list() => {
-                add("below", Value::I64(takes.min_value - 1), Some(""));
-            }
-            Kind::Enum(_) if !field.is_list() => {
-                add("no such value", Value::EnumNumber(77), Some(""));
-            }
-            _ => {}
+        for (what, value, within) in ends(&field, takes.min_value, takes.max_value) {
+            add(what, value, if within { None } else { Some("") });
+        }
+        if matches!(field.kind(), Kind::Enum(_)) && !field.is_list() {
+            add("no such value", Value::EnumNumber(77), Some(""));
         }
     }
     trials
@@ -296,11 +344,19 @@ async fn every_field_is_held_to_its_limits_and_named() {
                     }
                 }
                 None => {
-                    let length = told.iter().any(|(_, d)| {
+                    let limit = told.iter().any(|(_, d)| {
                         d.contains("at most")
                             && (d.contains(" characters") || d.contains(" elements"))
+                            || [
+                                " is not from ",
+                                " is not at least ",
+                                "is no timestamp",
+                                "is no duration",
+                            ]
+                            .iter()
+                            .any(|words| d.contains(words))
                     });
-                    if length || matches!(code, Code::Internal | Code::Unknown) {
+                    if limit || matches!(code, Code::Internal | Code::Unknown) {
                         faults.push(format!("{} gave {code:?} {told:?}", trial.label));
                     }
                 }
@@ -338,7 +394,7 @@ async fn decomposed_text_comes_back_composed() {
 }
 
 /// A gRPC frame.
-fn frame(message: &[u8]) -> Vec<u8> {
+pub fn frame(message: &[u8]) -> Vec<u8> {
     let mut frame = vec![0];
     frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
     frame.extend_from_slice(message);
@@ -346,7 +402,7 @@ fn frame(message: &[u8]) -> Vec<u8> {
 }
 
 /// Sends bytes as they are; gives the status that comes back.
-async fn send(site: &Site, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Status {
+pub async fn send(site: &Site, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Status {
     let mut request = http::Request::post(path).header("te", "trailers");
     if !headers.iter().any(|(name, _)| *name == "content-type") {
         request = request.header("content-type", "application/grpc");
@@ -397,7 +453,8 @@ fn is(status: Status, code: Code, reason: &str, label: &str) {
     );
 }
 
-async fn serving(site: &Site) {
+/// The server is there.
+pub async fn serving(site: &Site) {
     let mut health = tonic_health::pb::health_client::HealthClient::new(site.nobody().channel);
     let answer = health
         .check(tonic_health::pb::HealthCheckRequest::default())

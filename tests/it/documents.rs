@@ -188,7 +188,7 @@ fn files(folder: &Path) -> usize {
 }
 
 /// Nothing is stored beyond so many documents, as soon as what failed was cleared away.
-async fn stored(site: &Site, documents: usize) {
+pub async fn stored(site: &Site, documents: usize) {
     eventually(async || {
         let rows = count(&site.app, "SELECT COUNT(*) AS n FROM documents").await;
         let loose = count(&site.app, "SELECT COUNT(*) AS n FROM loose_blobs").await;

@@ -1,4 +1,4 @@
-//! The real program: killed, restarted, stopped, misconfigured (COM-4, COM-11, COM-13, COM-19).
+//! The real program: started, stopped, misconfigured (COM-11, COM-13, COM-19). Killed it is in `killed.rs`.
 
 use std::{
     fs,
@@ -7,27 +7,22 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{
-        Arc, LazyLock, Mutex,
+        Arc, LazyLock,
         atomic::{AtomicU16, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use entente::proto::directory::{
-    ChangePasswordRequest, CreateUserRequest, KeyCredential, ListUsersRequest, PasswordCredential,
-    SignInRequest, TokenSet, WhoAmIRequest, sign_in_request::Credential,
+    ChangePasswordRequest, KeyCredential, PasswordCredential, SignInRequest, TokenSet,
+    WhoAmIRequest, sign_in_request::Credential,
 };
 use tonic::{Status, transport::Endpoint};
 
-use crate::{
-    claims::replayed,
-    harness::{
-        ADMINISTRATOR, Caller, PASSWORD, empty_postgres_database, new_user, psql, request_id,
-    },
-};
+use crate::harness::{ADMINISTRATOR, Caller, PASSWORD, empty_postgres_database, new_user, psql};
 
 /// Made once by chance, worthless elsewhere.
-const MASTER_KEY: &str = "q0bq5G7oIiU0F4mS5mVQyXfEoQ2n3sXJmDr6f1kZt8A=";
+pub const MASTER_KEY: &str = "q0bq5G7oIiU0F4mS5mVQyXfEoQ2n3sXJmDr6f1kZt8A=";
 const OTHER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// Where a program finds its things.
@@ -230,7 +225,8 @@ pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
-async fn sign_in(server: &Server, password: &str) -> Result<TokenSet, Status> {
+/// The administrator, signed in by password; gives all tokens.
+pub async fn sign_in(server: &Server, password: &str) -> Result<TokenSet, Status> {
     let credential = PasswordCredential {
         sign_in_name: ADMINISTRATOR.to_owned(),
         password: password.to_owned(),
@@ -238,7 +234,8 @@ async fn sign_in(server: &Server, password: &str) -> Result<TokenSet, Status> {
     sign_in_with(server, Credential::Password(credential)).await
 }
 
-async fn sign_in_with(server: &Server, credential: Credential) -> Result<TokenSet, Status> {
+/// Signs in; gives all tokens.
+pub async fn sign_in_with(server: &Server, credential: Credential) -> Result<TokenSet, Status> {
     let request = SignInRequest {
         credential: Some(credential),
         request_id: String::new(),
@@ -273,8 +270,19 @@ pub async fn sign_in_by_key(server: &Server, client_id: &str, secret: &str) -> C
     }
 }
 
+/// The administrator with a temporary password chooses its own.
 pub async fn settle_in(server: &Server, temporary: &str) -> Caller {
-    let tokens = sign_in(server, temporary).await.unwrap();
+    settle_as(server, ADMINISTRATOR, temporary).await
+}
+
+/// Somebody with a temporary password chooses its own.
+pub async fn settle_as(server: &Server, name: &str, temporary: &str) -> Caller {
+    let credential = PasswordCredential {
+        sign_in_name: name.to_owned(),
+        password: temporary.to_owned(),
+    };
+    let tokens = sign_in_with(server, Credential::Password(credential)).await;
+    let tokens = tokens.unwrap();
     assert!(tokens.password_change_required);
     let restricted = Caller {
         token: Some(tokens.access_token),
@@ -293,7 +301,23 @@ pub async fn settle_in(server: &Server, temporary: &str) -> Caller {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+/// A user of a tenant, signed in: its name, and with its token.
+pub async fn person(
+    server: &Server,
+    admin: &Caller,
+    tenant: &str,
+    user_name: &str,
+) -> (String, Caller) {
+    let request = new_user(tenant, user_name);
+    let made = admin.users().create_user(request).await.unwrap();
+    let made = made.into_inner();
+    let user = made.user.unwrap();
+    let caller = settle_as(server, &user.sign_in_name, &made.temporary_password).await;
+    (user.name, caller)
+}
+
+/// What a program printed.
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -301,115 +325,6 @@ fn text(bytes: &[u8]) -> String {
 pub async fn home(caller: &Caller) -> String {
     let me = caller.sessions().who_am_i(WhoAmIRequest {}).await.unwrap();
     me.into_inner().tenant.unwrap().name
-}
-
-/// What eight writers were told before the end.
-#[derive(Default)]
-struct Told {
-    acknowledged: Vec<CreateUserRequest>,
-    unknown: Vec<CreateUserRequest>,
-}
-
-/// So many that calls share commits.
-const WRITERS: usize = 24;
-
-async fn killed_in_the_middle(url: Option<String>) {
-    let setting = Setting::new(url);
-    let mut server = setting.serve(&[]).await;
-    let admin = setting.administrator(&server).await;
-    let tenant = home(&admin).await;
-    let told = Arc::new(Mutex::new(Told::default()));
-    let mut writers = tokio::task::JoinSet::new();
-    for w in 0..WRITERS {
-        let (admin, tenant, told) = (admin.clone(), tenant.clone(), told.clone());
-        writers.spawn(async move {
-            for n in 0.. {
-                let request = CreateUserRequest {
-                    request_id: request_id(),
-                    ..new_user(&tenant, &format!("w{w}n{n}"))
-                };
-                let answer = admin.users().create_user(request.clone()).await;
-                let mut told = told.lock().unwrap();
-                if answer.is_ok() {
-                    told.acknowledged.push(request);
-                } else {
-                    told.unknown.push(request);
-                    return;
-                }
-            }
-        });
-    }
-    tokio::time::sleep(Duration::from_millis(900)).await;
-    server.signal("-KILL");
-    server.ended().await;
-    writers.join_all().await;
-
-    let server = setting.serve(&[]).await;
-    let tokens = sign_in(&server, PASSWORD).await.unwrap();
-    let admin = Caller {
-        token: Some(tokens.access_token),
-        ..server.nobody()
-    };
-    let Told {
-        acknowledged,
-        unknown,
-    } = std::mem::take(&mut *told.lock().unwrap());
-    assert!(acknowledged.len() > 10, "{}", acknowledged.len());
-    assert_eq!(unknown.len(), WRITERS);
-    // Whoever was told of success finds it under the same ID; who wasn't finds it or makes it, once.
-    for request in &acknowledged {
-        let again = admin.users().create_user(request.clone()).await.unwrap();
-        assert!(replayed(&again));
-    }
-    for request in &unknown {
-        admin.users().create_user(request.clone()).await.unwrap();
-    }
-    let mut names = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = ListUsersRequest {
-            parent: tenant.clone(),
-            page_size: 1_000,
-            page_token,
-            ..ListUsersRequest::default()
-        };
-        let page = admin.users().list_users(request).await.unwrap();
-        let page = page.into_inner();
-        names.extend(page.users.into_iter().map(|u| u.user_name));
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    let mut wanted: Vec<_> = acknowledged
-        .iter()
-        .chain(&unknown)
-        .map(|r| r.user.as_ref().unwrap().user_name.clone())
-        .chain(["admin".to_owned()])
-        .collect();
-    names.sort();
-    wanted.sort();
-    assert_eq!(names, wanted);
-    drop(server);
-    let verified = setting.run(&["verify-audit"]);
-    assert_eq!(
-        verified.status.code(),
-        Some(0),
-        "{}",
-        text(&verified.stderr)
-    );
-}
-
-// proves COM-4, COM-11
-#[tokio::test]
-async fn killed_server_keeps_what_it_acknowledged_and_nothing_half_on_sqlite() {
-    killed_in_the_middle(None).await;
-}
-
-// proves COM-4, COM-11
-#[tokio::test]
-async fn killed_server_keeps_what_it_acknowledged_and_nothing_half_on_postgres() {
-    killed_in_the_middle(Some(empty_postgres_database("killed"))).await;
 }
 
 // proves COM-19

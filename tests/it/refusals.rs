@@ -1,16 +1,121 @@
-//! What a refused call leaves in the audit, and what it costs (COM-10, COM-16, COM-18).
+//! What a refused call is told and leaves in the audit, and what it costs (COM-3, COM-10, COM-16, COM-18).
+
+use std::{collections::BTreeMap, fs, path::Path};
 
 use entente::proto::{
     account::AddMembersRequest,
-    directory::{CreateTenantRequest, DisableUserRequest},
+    directory::{CreateTenantRequest, CreateUserRequest, DisableUserRequest, GetTenantRequest},
     operator::OperatorRole,
 };
+use prost::Message as _;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use crate::{
+    bad_input::{frame, send},
     harness::{both, new_tenant, refused, request_id},
     people::{audited, staff},
 };
+
+/// The texts of a language, by reason.
+fn texts(language: &str) -> BTreeMap<String, String> {
+    let file = format!("src/texts/{language}.json");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
+}
+
+// proves COM-3
+#[tokio::test]
+async fn whoever_refuses_says_so_in_the_language_asked_for() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let bearer = format!("Bearer {}", contoso.admin.caller.token.as_deref().unwrap());
+        let foreign = GetTenantRequest {
+            name: format!("tenants/{}", request_id()),
+        };
+        let empty = CreateUserRequest {
+            parent: contoso.name.clone(),
+            ..CreateUserRequest::default()
+        };
+        let get_tenant = "/entente.directory.v1.TenantService/GetTenant";
+        let sync = "/entente.directory.v1.TenantService/SyncDirectory";
+        let create_user = "/entente.directory.v1.UserService/CreateUser";
+        // By the gate, the proof, the limits of fields, our codec in a call and in a stream, and the framework.
+        let calls: [(&str, bool, Vec<u8>, &str); 8] = [
+            (get_tenant, false, frame(&[]), "CREDENTIALS_MISSING"),
+            (
+                get_tenant,
+                true,
+                frame(&foreign.encode_to_vec()),
+                "PERMISSION_MISSING",
+            ),
+            (
+                create_user,
+                true,
+                frame(&empty.encode_to_vec()),
+                "INVALID_FIELDS",
+            ),
+            (get_tenant, true, frame(&[0xff; 12]), "MALFORMED_MESSAGE"),
+            (sync, true, frame(&[0xff; 12]), "MALFORMED_MESSAGE"),
+            (
+                get_tenant,
+                true,
+                vec![0, 0, 0, 0, 10, 1],
+                "MALFORMED_MESSAGE",
+            ),
+            (get_tenant, true, vec![7, 0, 0, 0, 0], "MALFORMED_MESSAGE"),
+            (
+                "/entente.directory.v1.NoService/Nothing",
+                true,
+                frame(&[]),
+                "UNKNOWN_METHOD",
+            ),
+        ];
+        let of = BTreeMap::from([("en", texts("en")), ("fr", texts("fr"))]);
+        for (asked, language) in [
+            (None, "en"),
+            (Some("en"), "en"),
+            (Some("fr"), "fr"),
+            (Some("fr-CA, en;q=0.5"), "fr"),
+            (Some("en;q=0.3, FR;q=0.9"), "fr"),
+            (Some("de, fr;q=0.2"), "fr"),
+            // What isn't spoken here, and what is no language.
+            (Some("de"), "en"),
+            (Some("fr;q=0"), "en"),
+            (Some("*"), "en"),
+            (Some(";;,=q"), "en"),
+            (Some(""), "en"),
+        ] {
+            for (path, signed_in, body, reason) in &calls {
+                let mut headers = Vec::new();
+                headers.extend(asked.map(|asked| ("accept-language", asked)));
+                if *signed_in {
+                    headers.push(("authorization", bearer.as_str()));
+                }
+                let status = send(&site, path, &headers, body.clone()).await;
+                let info = status.get_details_error_info().unwrap();
+                assert_eq!(info.reason, *reason, "{asked:?}: {status:?}");
+                let filled = |language: &str| {
+                    let mut text = of[language][*reason].clone();
+                    for (key, value) in &info.metadata {
+                        text = text.replace(&format!("{{{key}}}"), value);
+                    }
+                    text
+                };
+                let told = status.get_details_localized_message().unwrap();
+                assert_eq!(
+                    (told.locale.as_str(), told.message),
+                    (language, filled(language)),
+                    "{asked:?}: {reason}"
+                );
+                // What programs log is the same everywhere.
+                assert_eq!(status.message(), filled("en"));
+            }
+        }
+        assert_ne!(of["en"]["MALFORMED_MESSAGE"], of["fr"]["MALFORMED_MESSAGE"]);
+    })
+    .await;
+}
 
 // proves COM-10, ROL-11
 #[tokio::test]

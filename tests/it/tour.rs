@@ -103,6 +103,34 @@ async fn commands_of_the_grpcurl_page_work_as_written() {
 }
 
 #[test]
+fn no_call_of_the_grpcurl_page_fails_unseen() {
+    let script = blocks(&page("deploy/grpcurl.md")).join("\n");
+    let passed_over = |line: &&str| line.contains("grpcurl ") && line.contains("||");
+    let unseen: Vec<_> = script.lines().filter(passed_over).collect();
+    assert!(unseen.is_empty(), "{unseen:#?}");
+
+    // What the page compares refusals by, held against calls that are none.
+    let begin = script.find("refused() {").expect("the page defines it");
+    let end = script[begin..].find("\n}\n").unwrap();
+    let refused = &script[begin..begin + end + 3];
+    let told = |call: &str| {
+        let answer = r#"ERROR:\n  Code: FailedPrecondition\n  Message: No.\n  Details:\n  1)\t{"reason":"WRONG_STATE"}\n"#;
+        let script =
+            format!("{refused}\nanswers() {{ printf '{answer}' >&2; return 73; }}\n{call}");
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", &script]);
+        bash.output().unwrap().status.success()
+    };
+    assert!(told("refused FAILED_PRECONDITION WRONG_STATE answers"));
+    assert!(told(
+        "refused 'UNAVAILABLE|FAILED_PRECONDITION' 'NOTHING|WRONG_STATE' answers"
+    ));
+    assert!(!told("refused NOT_FOUND WRONG_STATE answers"));
+    assert!(!told("refused FAILED_PRECONDITION WRONG answers"));
+    assert!(!told("refused FAILED_PRECONDITION WRONG_STATE true"));
+}
+
+#[test]
 fn blocks_are_those_of_bash_and_whole() {
     let page = "a\n```bash\necho 1\necho 2\n```\n```text\nno\n```\n  ```bash\n  echo 3\n  ```\n";
     assert_eq!(blocks(page), ["echo 1\necho 2\n", "  echo 3\n"]);
