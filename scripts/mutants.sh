@@ -6,6 +6,7 @@
 #   scripts/mutants.sh             # all of them, in one build: hours
 #   scripts/mutants.sh --only RE   # those whose name a regular expression finds,
 #                                  # and other options of mutants_in_one.py
+#   scripts/mutants.sh --listed F  # those whose names stand in a file
 #   scripts/mutants.sh in REF      # those in lines that differ from a commit, a
 #   scripts/mutants.sh in FILE.rs  # build each; or those of one file
 #   scripts/mutants.sh 2/7         # a part, a build each, from 0/7 on

@@ -4,7 +4,7 @@ switch, and the tests run with one of them switched on at a time. A build a muta
 
     scripts/tools.sh test mutants
     scripts/mutants.sh                      # runs this with the Python that tools.sh made ready
-    mutants_in_one.py [--only REGEX] [--tests REGEX] [--budget SECONDS] [--jobs N] [--keep] [--again] [--more] [--postgres]
+    mutants_in_one.py [--only REGEX] [--listed FILE] [--tests REGEX] [--budget SECONDS] [--jobs N] [--keep] [--again] [--more] [--postgres]
 
 What it does, all of it below target/mutants/:
 
@@ -22,7 +22,11 @@ Progress is in results.jsonl, and a run that was cut off goes on where it was. I
 the same, with mutants known by file, function and change: then only tests that are new run on what had survived. `--again` runs all tests on it
 again. `--budget` bounds the seconds of tests a mutant; what hasn't met all its tests then is told apart from what has.
 
-It fails if a mutant survives that docs/testing.md doesn't explain.
+`--listed FILE` takes the mutants whose names stand in a file, one a line as in the report and in docs/testing.md (`-`: standard input), and
+writes no others into the copy: fewer errors to drop, and a quicker build. Its progress is kept apart, in target/mutants/listed/. With
+`--tests` only the tests that it finds are run and learnt about, so that a few likely ones go first; without it, then, the rest.
+
+It fails if a mutant survives, or stands in a constant, that docs/testing.md doesn't explain.
 """
 
 import argparse
@@ -45,7 +49,7 @@ import tree_sitter
 import tree_sitter_rust
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-WORK = ROOT / "target" / "mutants"
+WORK = ROOT / "target" / "mutants"  # with --listed, a folder in it; the copy and its build stay where they are
 TREE = WORK / "tree"
 BUILD = WORK / "build"
 EXPLAINED = ROOT / "docs" / "testing.md"
@@ -369,6 +373,31 @@ class Writer:
 
 
 # ---- the copy and its build
+
+
+def named(file):
+    """The names of a list: `path: change`, or `path` alone and its changes below it, as in docs/testing.md."""
+    text = sys.stdin.read() if file == "-" else pathlib.Path(file).read_text()
+    names, path = [], ""
+    for line in text.splitlines():
+        line = re.sub(r"^(\S+\.rs):\d+:\d+: ", r"\1: ", line.strip())
+        if re.fullmatch(r"\S+\.rs", line):
+            path = line
+        elif line:
+            names.append(line if re.match(r"\S+\.rs: ", line) else f"{path}: {line}")
+    return names
+
+
+def only(mutants, names):
+    """Those of a list, with numbers of their own."""
+    there = {m.key for m in mutants}
+    for name in names:
+        if name not in there:
+            say(f"there is no mutant any more: {name}")
+    chosen = [m for m in mutants if m.key in set(names)]
+    for number, mutant in enumerate(chosen, 1):
+        mutant.number = number
+    return chosen
 
 
 def copy_tree():
@@ -710,9 +739,9 @@ def save_state(state):
     save(WORK / "state.json", state)
 
 
-def stamp():
-    """What the source is. A test that is new or changed makes a new name or none."""
-    sum_ = hashlib.sha256()
+def stamp(names):
+    """What the source is, and the list. A test that is new or changed makes a new name or none."""
+    sum_ = hashlib.sha256("\n".join(sorted(names or [])).encode())
     for path in sorted((ROOT / "src").rglob("*.rs")):
         sum_.update(path.read_bytes())
     return sum_.hexdigest()
@@ -740,7 +769,7 @@ def report(mutants, results):
             outcome = "explained"
         outcomes[outcome] += 1
         lines.append(f"{outcome}\t{mutant.name}\t{mutant.why or results.get(mutant.key, {}).get('by') or ''}")
-        if outcome in ("survived", "unreached", "unfinished", "unplaced"):
+        if outcome in ("survived", "unreached", "unfinished", "unplaced", "fixed"):
             open_.append(f"{outcome}, and not explained: {mutant.key} (line {mutant.name.split(':')[1]})")
     (WORK / "report.txt").write_text("\n".join(lines) + "\n")
     say(", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()) + f": {WORK / 'report.txt'}")
@@ -750,7 +779,8 @@ def report(mutants, results):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", help="only mutants whose name this regular expression finds")
-    parser.add_argument("--tests", default="", help="only with tests whose name this regular expression finds")
+    parser.add_argument("--listed", metavar="FILE", help="only mutants whose names stand in this file")
+    parser.add_argument("--tests", default="", help="only with tests whose name this regular expression finds, also those mostly skipped")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes at a time")
     parser.add_argument("--budget", type=float, default=0, help="seconds of tests a mutant; 0 is no bound")
     parser.add_argument("--keep", action="store_true", help="keep what is known, though the source has changed")
@@ -760,9 +790,15 @@ def main():
     parser.add_argument("--built", action="store_true", help="use what was built last, whatever has changed")
     parser.add_argument("--build-only", action="store_true", help="stop after the build")
     options = parser.parse_args()
+    # What survived has met its tests on SQLite.
+    options.again |= options.postgres
+    names = None
+    if options.listed:
+        global WORK
+        WORK, names = WORK / "listed", named(options.listed)
     WORK.mkdir(parents=True, exist_ok=True)
 
-    state, now = load(WORK / "state.json"), stamp()
+    state, now = load(WORK / "state.json"), stamp(names)
     if state.get("stamp") != now and not (options.keep or options.built):
         for name in ("state.json", "reach.json", "results.jsonl"):
             if (WORK / name).exists():
@@ -774,7 +810,7 @@ def main():
     if options.built:
         mutants = [Mutant.loaded(kept) for kept in load(WORK / "list.json")]
     else:
-        mutants = listed()
+        mutants = listed() if names is None else only(listed(), names)
         copy_tree()
         seed()
         state["programs"] = build(mutants, state)
@@ -795,12 +831,13 @@ def main():
         os.chmod(temporary, 0o755)
         runner = Runner(programs, temporary)
         few = runner.list("it", filters())
-        more = [t for t in runner.list("it", []) if t not in few and not t.startswith(SKIPPED)] if options.more else []
+        skipped = () if options.tests else SKIPPED
+        more = [t for t in runner.list("it", []) if t not in few and not t.startswith(skipped)] if options.more else []
         tests = [f"lib {t}" for t in runner.list("lib", [])] + [f"it {t}" for t in few + more]
         # The first one makes the template that the others copy.
         runner.run("it", [tests[-1].split(" ", 1)[1]], 600, {})
-        reach(runner, tests, known, mutants, options.jobs)
-        known = {t: known[t] for t in tests}
+        reach(runner, [t for t in tests if re.search(options.tests, t)], known, mutants, options.jobs)
+        known = {t: known[t] for t in tests if t in known}
         chosen = [m for m in mutants if m.state == "placed" and re.search(options.only or "", m.name)]
         trial = Trial(runner, known, mutants, results, options)
         open_ = [m for m in chosen if options.again or m.key not in results or set(trial.reaching[m.key]) - set(results[m.key]["met"])]

@@ -364,6 +364,8 @@ pub async fn deadline<C: ConnectionTrait>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const ALL: [AccountState; 6] = [
@@ -415,5 +417,20 @@ mod tests {
             assert_eq!(told, to, "{from:?}");
         }
         assert!(check_transition(99, AccountState::Active).is_err());
+    }
+
+    #[test]
+    fn facts_of_other_accounts_and_agreements_are_other_facts() {
+        let [one, other] = [1, 2].map(Uuid::from_u128);
+        assert_ne!(StandingOfAccount(one).key(), StandingOfAccount(other).key());
+        let [publisher, network] = [AgreementKind::Publisher, AgreementKind::PartnerNetwork];
+        assert_ne!(DatedVersions(publisher).key(), DatedVersions(network).key());
+        let accepted = BTreeSet::from([
+            AcceptedUpTo(ScopeKey::Account(one), publisher).key(),
+            AcceptedUpTo(ScopeKey::Account(one), network).key(),
+            AcceptedUpTo(ScopeKey::Account(other), publisher).key(),
+            AcceptedUpTo(ScopeKey::Tenant(one), publisher).key(),
+        ]);
+        assert_eq!(accepted.len(), 4);
     }
 }

@@ -270,3 +270,79 @@ pub fn language(headers: &HeaderMap) -> Language {
         .and_then(|v| v.to_str().ok())
         .map_or(Language::English, Language::accepted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "authorization";
+
+    fn headers(all: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in all {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    // proves COM-1
+    #[test]
+    fn only_health_and_reflection_stand_outside() {
+        for (path, outside) in [
+            ("/grpc.health.v1.Health/Check", true),
+            ("/grpc.health.v1.Health/Watch", true),
+            (
+                "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+                true,
+            ),
+            ("/grpc.health.v1.Healthy/Check", false),
+            ("/entente.directory.v1.UserService/GetUser", false),
+            ("/", false),
+        ] {
+            assert_eq!(stands_outside(path), outside, "{path}");
+        }
+    }
+
+    // proves COM-9
+    #[test]
+    fn only_protobuf_by_grpc_is_spoken() {
+        for (kind, spoken) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc; charset=utf-8", true),
+            ("application/grpc+json", false),
+            ("application/grpc-web", false),
+            ("text/plain", false),
+        ] {
+            assert_eq!(is_grpc(&headers(&[("content-type", kind)])), spoken, "{kind}");
+        }
+        assert!(!is_grpc(&headers(&[])));
+    }
+
+    // proves ATK-16
+    #[test]
+    fn a_header_has_one_bearer_token_or_none() {
+        let token = |all: &[(&'static str, &str)]| {
+            let found = bearer(&headers(all), TOKEN).ok()?.map(str::to_owned);
+            Some(found)
+        };
+        assert_eq!(token(&[]), Some(None));
+        for scheme in ["Bearer", "bearer", "BEARER"] {
+            let value = format!("{scheme} abc");
+            assert_eq!(token(&[(TOKEN, &value)]), Some(Some("abc".to_owned())));
+        }
+        for bad in ["", "Bearer", "Bearer ", "abc", "Basic abc", "Bearer a b", "Bearer a,b", "Bearer  a"] {
+            assert_eq!(token(&[(TOKEN, bad)]), None, "{bad:?}");
+        }
+        assert_eq!(token(&[(TOKEN, "Bearer a"), (TOKEN, "Bearer a")]), None);
+    }
+
+    // proves COM-3
+    #[test]
+    fn errors_are_told_in_the_language_asked_for() {
+        let of = |all: &[(&'static str, &str)]| language(&headers(all));
+        assert_eq!(of(&[("accept-language", "fr-CH, en;q=0.5")]), Language::French);
+        assert_eq!(of(&[("accept-language", "en, fr;q=0.5")]), Language::English);
+        assert_eq!(of(&[]), Language::English);
+    }
+}

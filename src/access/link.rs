@@ -225,3 +225,25 @@ fn mac(keys: &Keys, kind: LinkKind, token: &str) -> Vec<u8> {
 fn place(link: Link) -> String {
     format!("links.sealed_payload/{}/{}", link.kind as i32, link.subject)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_link_keeps_opens_for_its_kind_and_subject_alone() {
+        let of = |kind, subject| {
+            place(Link {
+                kind,
+                subject: Uuid::from_u128(subject),
+                scope: ScopeKey::Operator,
+            })
+        };
+        let (one, other) = (LinkKind::Invitation, LinkKind::EmailChange);
+        let places = [of(one, 1), of(other, 1), of(one, 2)];
+        for (i, place) in places.iter().enumerate() {
+            assert!(place.starts_with("links.sealed_payload/"));
+            assert!(!places[..i].contains(place), "{place}");
+        }
+    }
+}

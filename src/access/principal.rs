@@ -171,3 +171,83 @@ impl Caller {
         key
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [Kind; 4] = [Kind::User, Kind::Application, Kind::Identity, Kind::Group];
+
+    fn one(kind: Kind, id: u128) -> Authenticated {
+        Authenticated {
+            principal: Principal {
+                kind,
+                id: Uuid::from_u128(id),
+                tenant: Uuid::from_u128(9),
+            },
+            session: Uuid::nil(),
+            sign_in_time: 0,
+        }
+    }
+
+    fn caller(who: Option<Authenticated>, via: Option<Authenticated>) -> Caller {
+        Caller {
+            who,
+            via,
+            address: None,
+            language: Language::English,
+            trace_id: String::new(),
+        }
+    }
+
+    #[test]
+    fn kinds_come_back_from_their_numbers() {
+        for (kind, number) in KINDS.into_iter().zip(1..) {
+            assert_eq!(kind as i16, number);
+            assert_eq!(Kind::from_number(number), Some(kind));
+        }
+        assert_eq!(Kind::from_number(0), None);
+        assert_eq!(Kind::from_number(5), None);
+    }
+
+    // proves COM-10, COM-16
+    #[test]
+    fn callers_are_told_by_name_service_and_address() {
+        let (bob, portal) = (one(Kind::User, 1), one(Kind::Application, 2));
+        let mut acting = caller(Some(bob), Some(portal));
+        assert_eq!(acting.name(), bob.principal.name());
+        assert_eq!(acting.via_name(), portal.principal.name());
+        assert_ne!(acting.name(), acting.via_name());
+        assert_eq!(acting.address_text(), "");
+        acting.address = Some([192, 0, 2, 1].into());
+        assert_eq!(acting.address_text(), "192.0.2.1");
+        let nobody = caller(None, None);
+        assert_eq!((nobody.name(), nobody.via_name()), (String::new(), String::new()));
+    }
+
+    // proves COM-4, COM-18
+    #[test]
+    fn each_caller_and_each_service_acting_for_it_has_a_key_of_its_own() {
+        let (bob, ann) = (one(Kind::User, 1), one(Kind::User, 2));
+        let (portal, store) = (one(Kind::Application, 3), one(Kind::Application, 4));
+        let key = |who, via| caller(Some(who), via).key();
+        assert_eq!(key(bob, None), bob.principal.id.as_bytes());
+        let keys = [
+            key(bob, None),
+            key(ann, None),
+            key(bob, Some(portal)),
+            key(bob, Some(store)),
+            key(portal, None),
+            caller(None, None).key(),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert!(!keys[..i].contains(key), "{i}");
+        }
+        // The session is not part of it: whoever signs in again repeats a call all the same.
+        let again = Authenticated {
+            session: Uuid::from_u128(7),
+            ..bob
+        };
+        assert_eq!(key(again, None), keys[0]);
+    }
+}

@@ -484,3 +484,162 @@ pub async fn demand<F: Facts>(
         Has::NotAwake(why, scope) => Err(why.refusal(permission, scope)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::{ConnectOptions, ConnectionTrait as _, Database, DatabaseConnection};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        access::rules::{self, Alternative},
+        env::Env,
+        error::Language,
+        proto::{
+            access::{LinkKind, MethodRule},
+            account::AddMembersRequest,
+            directory::{
+                AcceptInvitationRequest, CreateTenantRequest, CreateUserRequest, GetUserRequest,
+            },
+        },
+    };
+
+    const TENANT: Uuid = Uuid::from_u128(1);
+
+    fn rule(method: &str) -> &'static Rule {
+        rules::of_path(&format!("/entente.{method}")).unwrap()
+    }
+
+    fn nobody() -> Caller {
+        Caller {
+            who: None,
+            via: None,
+            address: None,
+            language: Language::English,
+            trace_id: String::new(),
+        }
+    }
+
+    fn faults(told: Result<Named>) -> Vec<String> {
+        let fields = |error: Error| error.fields().iter().map(|(field, _)| field.clone()).collect();
+        told.map_or_else(fields, |_| Vec::new())
+    }
+
+    // proves COM-2
+    #[test]
+    fn a_name_that_the_rule_speaks_of_is_one_of_its_kind_and_is_told_once() {
+        // Two alternatives of this rule speak of the same field.
+        let of = |name: &str| {
+            let name = name.to_owned();
+            resolve(rule("directory.v1.UserService/GetUser"), &GetUserRequest { name })
+        };
+        let user = Name::User(TENANT, Uuid::from_u128(2));
+        assert_eq!(of(&user.to_string()).unwrap(), [("name", vec![user])]);
+        for bad in [
+            String::new(),
+            "bob".to_owned(),
+            Name::Tenant(TENANT).to_string(),
+            Name::Application(TENANT, Uuid::from_u128(2)).to_string(),
+        ] {
+            assert_eq!(faults(of(&bad)), ["name"], "{bad:?}");
+        }
+    }
+
+    // proves COM-2
+    #[test]
+    fn a_name_that_need_not_be_there_is_one_if_it_is_and_lies_within() {
+        let of = |group: &str| {
+            let request = CreateUserRequest {
+                parent: Name::Tenant(TENANT).to_string(),
+                groups: vec![group.to_owned()],
+                ..CreateUserRequest::default()
+            };
+            faults(resolve(rule("directory.v1.UserService/CreateUser"), &request))
+        };
+        let group = |tenant| Name::Group(tenant, Uuid::from_u128(2)).to_string();
+        assert_eq!(of(&group(TENANT)), [""; 0]);
+        for bad in [group(Uuid::from_u128(3)), "team".to_owned()] {
+            assert_eq!(of(&bad), ["groups"], "{bad:?}");
+        }
+    }
+
+    // proves COM-18
+    #[test]
+    fn a_field_gives_a_thousand_names_to_a_proof_and_no_more() {
+        let of = |count: usize| {
+            let name = Name::User(TENANT, Uuid::from_u128(2)).to_string();
+            let request = AddMembersRequest {
+                parent: Name::Account(Uuid::from_u128(3)).to_string(),
+                principals: vec![name; count],
+                ..AddMembersRequest::default()
+            };
+            faults(resolve(rule("account.v1.MemberService/AddMembers"), &request))
+        };
+        assert_eq!(of(MOST_NAMES), [""; 0]);
+        for count in [MOST_NAMES + 1, MOST_NAMES + 2] {
+            assert_eq!(of(count), ["principals"]);
+        }
+    }
+
+    // proves COM-1
+    #[test]
+    fn what_a_rule_looks_at_is_locked_before() {
+        let request = CreateUserRequest {
+            parent: Name::Tenant(TENANT).to_string(),
+            ..CreateUserRequest::default()
+        };
+        let on_tenant = rule("directory.v1.UserService/CreateUser");
+        let named = resolve(on_tenant, &request).unwrap();
+        let found = scopes(on_tenant, &named, &nobody());
+        assert_eq!(found, [ScopeKey::Tenant(TENANT)]);
+        let on_operator = rule("directory.v1.TenantService/CreateTenant");
+        let named = resolve(on_operator, &CreateTenantRequest::default()).unwrap();
+        assert_eq!(scopes(on_operator, &named, &nobody()), [ScopeKey::Operator]);
+    }
+
+    /// A database with the table of links alone, which is empty.
+    async fn no_links() -> DatabaseConnection {
+        let mut options = ConnectOptions::new("sqlite::memory:");
+        // A second connection would have a memory of its own.
+        options.max_connections(1);
+        let db = Database::connect(options).await.unwrap();
+        let table = "CREATE TABLE links (mac blob, kind integer, subject_id blob, scope_kind integer, scope_id blob, expire_time bigint)";
+        db.execute_unprepared(table).await.unwrap();
+        db
+    }
+
+    // proves COM-1
+    #[tokio::test]
+    async fn nobody_is_signed_in_where_a_mailed_token_would_do_as_well() {
+        let any_of = [
+            Demand::Token(LinkKind::Invitation, "token"),
+            Demand::SignedIn,
+            Demand::Oneself("@caller"),
+        ];
+        let masked = false;
+        let any_of = any_of.map(|demand| Alternative { demand, masked });
+        // No method has such a rule; it is made for this test.
+        let rule: &'static Rule = Box::leak(Box::new(Rule {
+            method: "entente.test.v1.Test/Test",
+            declared: MethodRule::default(),
+            kind: CallKind::Mutation,
+            any_of: any_of.into(),
+            within: Vec::new(),
+            account: None,
+        }));
+        let db = no_links().await;
+        let keys = Keys::derive(&Env::seeded(1, 0).bytes::<32>()).unwrap();
+        for (token, reason) in [
+            ("", Reason::CredentialsMissing),
+            ("entl_none", Reason::LinkInvalid),
+        ] {
+            let request = AcceptInvitationRequest {
+                token: token.to_owned(),
+                ..AcceptInvitationRequest::default()
+            };
+            let (named, caller) = (Vec::new(), nobody());
+            let proven = prove(&db, &keys, &caller, rule, &named, &request, 0).await;
+            assert_eq!(proven.unwrap_err().reason(), reason, "{token:?}");
+        }
+    }
+}

@@ -196,9 +196,7 @@ pub(crate) fn unauthenticated(
         action,
         outcome,
     };
-    if !app.tally.add(key, caller.address_text(), true) {
-        // Counted with the first of its minute.
-    }
+    app.tally.add(key, caller.address_text(), true);
 }
 
 /// Audits a look by the operator's people at what belongs to others: one event a person, resource and hour, committed before the
@@ -310,4 +308,137 @@ async fn append(
         tx.note(&app.keys, *scope, &body, event_id).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        access::{
+            principal::{Authenticated, Kind},
+            rules,
+        },
+        error::{Language, Reason},
+    };
+
+    const ADDRESS: &str = "192.0.2.1";
+
+    fn key(action: &'static str) -> Key {
+        Key {
+            scope: ScopeKey::Operator,
+            actor: String::new(),
+            via: String::new(),
+            action,
+            outcome: "PERMISSION_MISSING",
+        }
+    }
+
+    fn due(tally: &Tally, all: bool) -> Vec<(&'static str, i64)> {
+        let mut due: Vec<_> = tally
+            .due(all)
+            .into_iter()
+            .map(|(key, count)| {
+                assert_eq!(count.address, ADDRESS);
+                (key.action, count.more)
+            })
+            .collect();
+        due.sort_unstable();
+        due
+    }
+
+    // proves COM-10
+    #[test]
+    fn the_first_of_a_minute_is_told_and_those_after_it_are_counted() {
+        let tally = Tally::default();
+        let add = |action, itself| tally.add(key(action), ADDRESS.to_owned(), itself);
+        assert!(add("told", false) && !add("told", false) && !add("told", false));
+        assert!(add("counted", true) && !add("counted", true));
+        assert!(add("alone", false));
+        assert!(due(&tally, false).is_empty());
+        // What was told at once and came once needs no second event.
+        assert_eq!(due(&tally, true), [("counted", 2), ("told", 2)]);
+        assert!(due(&tally, true).is_empty());
+        assert!(add("told", false));
+    }
+
+    // proves COM-10
+    #[test]
+    fn a_minute_ends_for_each_kind_by_itself_and_what_was_not_written_is_first_again() {
+        let tally = Tally::default();
+        let add = |action| tally.add(key(action), ADDRESS.to_owned(), false);
+        for action in ["old", "new"] {
+            assert!(add(action) && !add(action));
+        }
+        if let Some(count) = tally.0.lock().unwrap().get_mut(&key("old")) {
+            count.since = Instant::now().checked_sub(GATHERED).unwrap();
+        }
+        assert_eq!(due(&tally, false), [("old", 1)]);
+        tally.forget(&key("new"));
+        assert!(due(&tally, true).is_empty());
+        assert!(add("new"));
+    }
+
+    #[test]
+    fn no_more_kinds_are_counted_than_a_bound_says() {
+        let tally = Tally::default();
+        let add = |actor: usize| {
+            let actor = actor.to_string();
+            tally.add(Key { actor, ..key("many") }, ADDRESS.to_owned(), false)
+        };
+        assert!((0..MOST_COUNTED).all(&add));
+        assert!(!add(MOST_COUNTED));
+        assert!(!add(0));
+        assert_eq!(due(&tally, true), [("many", 1)]);
+    }
+
+    fn call(method: &str, who: bool) -> Call {
+        let tenant = Uuid::from_u128(2);
+        let principal = Principal {
+            kind: Kind::User,
+            id: Uuid::from_u128(1),
+            tenant,
+        };
+        let who = who.then_some(Authenticated {
+            principal,
+            session: Uuid::nil(),
+            sign_in_time: 0,
+        });
+        Call {
+            rule: rules::of_path(&format!("/entente.{method}")).unwrap(),
+            caller: Caller {
+                who,
+                via: None,
+                address: None,
+                language: Language::English,
+                trace_id: String::new(),
+            },
+            deadline: tokio::time::Instant::now(),
+            gone: CancellationToken::new(),
+        }
+    }
+
+    // proves COM-10
+    #[test]
+    fn refusals_of_the_signed_in_by_privileged_methods_are_audited() {
+        let of = |method, who, error: Error| Refused::of(&call(method, who), &Vec::new(), &error);
+        let (disable, make) = (
+            "directory.v1.UserService/DisableUser",
+            "directory.v1.TenantService/CreateTenant",
+        );
+        let read = "directory.v1.UserService/GetUser";
+        let denied = || Error::refused(Reason::NothingToWake);
+        let told = of(disable, true, denied()).unwrap();
+        assert_eq!(told.who.id, Uuid::from_u128(1));
+        assert_eq!(told.outcome, "NOTHING_TO_WAKE");
+        assert!(!told.operator);
+        assert!(of(make, true, denied()).unwrap().operator);
+        assert!(of(disable, true, Error::precondition(Reason::RightsAsleep)).is_some());
+        assert!(of(disable, true, Error::field("name", "is bad")).is_none());
+        assert!(of(disable, true, Error::unauthenticated(Reason::TokenInvalid)).is_none());
+        assert!(of(disable, false, denied()).is_none());
+        assert!(of(read, true, denied()).is_none());
+    }
 }

@@ -695,6 +695,7 @@ mod tests {
         assert_eq!(ab.without(bc), Permissions::of(&[a]));
         assert_eq!([a, b, b, b].into_iter().collect::<Permissions>(), ab);
         assert_eq!([a, b, a, b].into_iter().collect::<Permissions>(), ab);
+        assert_eq!(Permissions::of(&[a, b, b]), ab);
         assert!(ab.has(a) && ab.has(b) && !ab.has(c));
         assert!(Permissions::NONE.is_empty() && !ab.is_empty());
         assert_eq!(ab.names(), ["tenant.read", "users.read"]);
@@ -722,6 +723,15 @@ mod tests {
             });
             assert!(told.eq(names), "{numbers:?}");
         }
+        let people_only = [
+            AccountRole::Finance as i32,
+            AccountRole::AdminAgent as i32,
+            owner,
+        ];
+        assert_eq!(
+            bits_of(ACCOUNT_ROLES, &people_only),
+            PEOPLE_ONLY_ACCOUNT_ROLES
+        );
         // The same twice is once, and what is no role is nothing.
         let bits = bits_of(ACCOUNT_ROLES, &[manager, manager, 0, 99]);
         assert_eq!(bits, 1 << manager);

@@ -5,7 +5,7 @@ use std::{
     sync::LazyLock,
 };
 
-use prost_reflect::{MethodDescriptor, Value};
+use prost_reflect::Value;
 
 use super::{account_state::Demanded, roles::Permission};
 use crate::{
@@ -183,7 +183,7 @@ fn read() -> std::result::Result<HashMap<String, Rule>, String> {
                 .has_extension(&extension)
                 .then(|| options.get_extension(&extension).into_owned());
             match declared.map(parse_declared) {
-                Some(Some(declared)) => match parse(&method, name.clone(), declared) {
+                Some(Some(declared)) => match parse(name.clone(), declared) {
                     Ok(rule) => {
                         rules.insert(format!("/{name}"), rule);
                     }
@@ -204,11 +204,7 @@ fn parse_declared(value: Value) -> Option<MethodRule> {
     value.as_message()?.transcode_to::<MethodRule>().ok()
 }
 
-fn parse(
-    _method: &MethodDescriptor,
-    name: String,
-    declared: MethodRule,
-) -> std::result::Result<Rule, String> {
+fn parse(name: String, declared: MethodRule) -> std::result::Result<Rule, String> {
     // Rules live as long as the process.
     let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
     let mut any_of = Vec::new();
@@ -260,4 +256,96 @@ fn parse(
         account: declared.account.as_ref().map(Demanded::of),
         declared,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::access::{Alternative as Declared, Pair as DeclaredPair};
+
+    fn rule(method: &str) -> &'static Rule {
+        of_path(&format!("/entente.{method}")).unwrap()
+    }
+
+    // proves COM-1
+    #[test]
+    fn a_rule_says_of_whom_and_where_it_demands_something() {
+        // Open to nobody, ignores who calls, opened by a mailed token alone, demands something on the operator.
+        for (method, told) in [
+            ("directory.v1.SessionService/SignIn", "yynn"),
+            ("directory.v1.SessionService/CompletePasswordRecovery", "yyyn"),
+            ("directory.v1.InvitationService/AcceptInvitation", "ynyn"),
+            ("directory.v1.TenantService/UndeleteTenant", "ynny"),
+            ("directory.v1.TenantService/CreateTenant", "nnny"),
+            ("directory.v1.SessionService/WhoAmI", "nnnn"),
+            ("directory.v1.UserService/CreateUser", "nnnn"),
+        ] {
+            let rule = rule(method);
+            let found: String = [
+                rule.is_open(),
+                rule.ignores_caller(),
+                rule.needs_token(),
+                rule.demands_on_operator(),
+            ]
+            .map(|is| if is { 'y' } else { 'n' })
+            .into_iter()
+            .collect();
+            assert_eq!(found, told, "{method}");
+        }
+    }
+
+    // proves COM-4
+    #[test]
+    fn a_rule_says_whose_repetitions_are_recognised() {
+        for (method, claims, by) in [
+            ("directory.v1.UserService/CreateUser", true, ""),
+            ("directory.v1.IdentityService/SignUp", true, "email"),
+            (
+                "directory.v1.SessionService/CompletePasswordRecovery",
+                true,
+                "token",
+            ),
+            ("directory.v1.SessionService/SignIn", false, ""),
+            ("directory.v1.UserService/ListUsers", false, ""),
+        ] {
+            let rule = rule(method);
+            assert_eq!((rule.claims(), rule.claimed_by()), (claims, by), "{method}");
+        }
+    }
+
+    #[test]
+    fn all_rules_are_told_by_their_paths() {
+        let all = all().unwrap();
+        assert!(all.len() > 100);
+        assert_eq!(all.len(), every().count());
+        for (path, rule) in all {
+            assert_eq!(path.strip_prefix('/'), Some(rule.method));
+        }
+    }
+
+    // proves COM-1
+    #[test]
+    fn a_rule_that_demands_nothing_or_lacks_its_kind_is_none() {
+        let pair = |permission: &str| Declared {
+            all_of: vec![DeclaredPair {
+                permission: permission.to_owned(),
+                at: "name".to_owned(),
+                when_set: String::new(),
+            }],
+            ..Declared::default()
+        };
+        let good = |kind: CallKind, any_of: Vec<Declared>| {
+            let declared = MethodRule {
+                kind: kind as i32,
+                any_of,
+                ..MethodRule::default()
+            };
+            parse("entente.test.v1.Test/Test".to_owned(), declared).is_ok()
+        };
+        assert!(good(CallKind::Read, vec![pair("users.read")]));
+        assert!(!good(CallKind::Unspecified, vec![pair("users.read")]));
+        assert!(!good(CallKind::Read, Vec::new()));
+        assert!(!good(CallKind::Read, vec![Declared::default()]));
+        assert!(!good(CallKind::Read, vec![pair("no.such")]));
+    }
 }

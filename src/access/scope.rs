@@ -37,7 +37,7 @@ pub struct TokenScope(Link, Option<Authenticated>);
 
 /// Timed work of the service's own.
 #[derive(Clone, Copy, Debug)]
-pub struct JobScope(&'static str);
+pub struct JobScope(());
 
 impl TenantScope {
     /// The tenant.
@@ -84,14 +84,8 @@ impl TokenScope {
 }
 
 impl JobScope {
-    pub(crate) fn new(name: &'static str) -> Self {
-        Self(name)
-    }
-
-    /// The job.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        self.0
+    pub(crate) fn new() -> Self {
+        Self(())
     }
 }
 
@@ -296,6 +290,38 @@ impl Proof {
         match self.tenant() {
             Ok(tenant) => Ok(tenant.into()),
             Err(_) => Ok(self.caller()?.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::principal::Kind;
+
+    #[test]
+    fn who_reads_for_itself_reaches_itself_and_who_may_reaches_all() {
+        let [own, other, tenant] = [1, 2, 3].map(Uuid::from_u128);
+        let oneself = Reach::from(CallerScope(Authenticated {
+            principal: Principal {
+                kind: Kind::User,
+                id: own,
+                tenant,
+            },
+            session: Uuid::nil(),
+            sign_in_time: 0,
+        }));
+        assert!(oneself.covers(own) && !oneself.covers(other));
+        let all = Reach::from(TenantScope(tenant));
+        assert!(all.covers(own) && all.covers(other));
+        assert_eq!((oneself.tenant(), all.tenant()), (tenant, tenant));
+    }
+
+    #[test]
+    fn functions_learn_which_alternative_was_proven() {
+        for place in 0..3 {
+            let proof = Proof::new(place, Vec::new(), None, false, false);
+            assert_eq!(proof.alternative(), place);
         }
     }
 }

@@ -88,12 +88,6 @@ impl Tokens {
         }
     }
 
-    /// The issuer, as in `iss`.
-    #[must_use]
-    pub fn issuer(&self) -> &str {
-        &self.issuer
-    }
-
     /// Reads the keys anew.
     ///
     /// # Errors
@@ -371,6 +365,8 @@ pub async fn jwks(app: &crate::app::App) -> Result<Vec<crate::proto::directory::
 mod tests {
     use std::time::Instant;
 
+    use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+
     use super::*;
 
     const NOW: Micros = 1_700_000_000 * SECOND_US + 345_678;
@@ -450,7 +446,7 @@ mod tests {
                 (claims.iat, claims.exp, claims.auth_time),
                 (1_700_000_000, 1_700_000_900, 1_700_000_000 - 7)
             );
-            assert_eq!(claims.iss, tokens.issuer());
+            assert_eq!(claims.iss, "entente.example");
         }
         // No group signs in.
         let (token, _) = tokens.sign(&who(Kind::Group), NOW, LIFETIME).unwrap();
@@ -535,6 +531,58 @@ mod tests {
         let long = tokens_of(&"x".repeat(MAX_TOKEN_BYTES), &[&key]);
         let (token, _) = long.sign(&who(Kind::User), NOW, LIFETIME).unwrap();
         assert!(long.verify(&token, NOW).is_err());
+    }
+
+    /// A database with the table of keys alone.
+    async fn stored() -> DatabaseConnection {
+        let mut options = ConnectOptions::new("sqlite::memory:");
+        // A second connection would have a memory of its own.
+        options.max_connections(1);
+        let db = Database::connect(options).await.unwrap();
+        let table = "CREATE TABLE signing_keys (id blob, public_key blob, sealed_private_key blob, create_time bigint, \
+                     sign_from_time bigint, sign_until_time bigint, expire_time bigint)";
+        db.execute_unprepared(table).await.unwrap();
+        db
+    }
+
+    // proves PWD-1
+    #[tokio::test]
+    async fn a_key_signs_for_30_days_verifies_a_day_longer_and_the_next_is_known_before() {
+        const DAYS_30: Micros = 30 * DAY_US;
+        let (db, env) = (stored().await, Env::seeded(1, 0));
+        let keys = Keys::derive(&env.bytes::<32>()).unwrap();
+        let rotated = async |now: Micros, at_once: bool| {
+            let made = rotate(&db, &keys, &env, now, at_once).await.unwrap();
+            let rows = key_rows(&db).await.unwrap();
+            let times = rows
+                .iter()
+                .map(|r| (r.sign_from_time, r.sign_until_time, r.expire_time));
+            (made, times.collect::<Vec<_>>())
+        };
+        let key = |from: Micros| (from, from + DAYS_30, from + DAYS_30 + DAY_US);
+        // Clocks of other replicas may be a minute behind.
+        let first = key(NOW - MINUTE_US);
+        assert_eq!(rotated(NOW, false).await, (true, vec![first]));
+        assert_eq!(rotated(NOW, false).await, (false, vec![first]));
+        // The next one follows without a gap; it is made four hours before, and no earlier.
+        let (_, end, gone) = first;
+        let due = end - 4 * HOUR_US;
+        assert_eq!(rotated(due - 1, false).await, (false, vec![first]));
+        let second = key(end);
+        assert_eq!(rotated(due, false).await, (true, vec![first, second]));
+        assert_eq!(rotated(due, false).await, (false, vec![first, second]));
+        assert_eq!(rotated(gone - 1, false).await.1, [first, second]);
+        assert_eq!(rotated(gone, false).await, (false, vec![second]));
+        // At once means two hours later, when all verifiers know it; then the old one signs no more.
+        let next = gone + 2 * HOUR_US;
+        let cut = (second.0, next, next + DAY_US);
+        assert_eq!(rotated(gone, true).await, (true, vec![cut, key(next)]));
+        // Where none signs any more, there is nobody to wait for.
+        let late = next + 400 * DAY_US;
+        assert_eq!(rotated(late, false).await, (true, vec![key(late - MINUTE_US)]));
+        let (_, end, _) = key(late - MINUTE_US);
+        let (made, times) = rotated(end, false).await;
+        assert_eq!((made, times[1]), (true, key(end - MINUTE_US)));
     }
 
     #[test]

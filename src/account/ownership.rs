@@ -265,7 +265,7 @@ pub async fn accept_ownership(
     };
     let tie = tie.ok_or_else(Error::not_oneself)?;
     tx.demand_of_account(id).await?;
-    grants::demand_untied(tx, who.id, id).await?;
+    grants::demand_untied(tx, who.id).await?;
     let row = account(tx.db(), id).await?;
     let accepted = if tie.is_transfer {
         let begin = tx.now() + WAITING_US;

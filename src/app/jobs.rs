@@ -75,7 +75,7 @@ impl App {
             moved_to: None,
         };
         tx.lock(extra.iter().copied()).await?;
-        let answer = run(&mut tx, JobScope::new(name)).await?;
+        let answer = run(&mut tx, JobScope::new()).await?;
         let event_id = tx.id();
         let origin = Origin {
             action: name.to_owned(),

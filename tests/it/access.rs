@@ -5,17 +5,18 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use entente::{
-    access::roles::Permission,
+    access::roles::{self, ACCOUNT_ROLES, OPERATOR_ROLES, Permission, TENANT_ROLES},
     proto::{
-        access::{AccountRole, AgreementKind, Program},
+        access::{AccountRole, AgreementKind, GetRoleTableRequest, Program},
         account::{
             Account, AddMembersRequest, GrantFinanceRequest, ImportAccountRequest, ReviewKind,
             TransferOwnershipRequest,
         },
         directory::{
-            Application, CreateApplicationRequest, CreateGroupRequest, CreateKeyRequest,
-            CreateUserRequest, DirectoryRole, InviteUsersRequest, KeyCredential,
-            ResetPasswordRequest, SignInRequest, WhoAmIRequest, sign_in_request::Credential,
+            Application, CompletePasswordRecoveryRequest, CreateApplicationRequest,
+            CreateGroupRequest, CreateKeyRequest, CreateUserRequest, DirectoryRole,
+            InviteUsersRequest, KeyCredential, ResetPasswordRequest, SignInRequest, WhoAmIRequest,
+            sign_in_request::Credential,
         },
         operator::{AssignOperatorRolesRequest, ListMailsRequest, OperatorRole},
     },
@@ -32,12 +33,12 @@ use crate::{
     enrolment::names::reserve,
     harness::{
         ADMINISTRATOR, Caller, PASSWORD, Person, Site, TenantSite, both, membership, new_user,
-        request_id, rights,
+        refused, request_id, rights,
     },
-    invitations::{addresses, invited, with_account},
+    invitations::{addresses, invited, with_account, with_token},
     network::{join, new_membership},
     offers::{app_offer, create},
-    people::identity,
+    people::{identity, link_invalid},
     programs::{enroll, enrolling},
 };
 
@@ -911,6 +912,67 @@ async fn access_matrix() {
             assert_eq!(told, written, "access.txt says otherwise");
         }
         assert_eq!(told.lines().count(), written.lines().count());
+    })
+    .await;
+}
+
+// proves ROL-1
+#[tokio::test]
+async fn the_whole_table_of_roles_is_told_to_everybody() {
+    both(async |site| {
+        let request = GetRoleTableRequest::default();
+        let told = site.nobody().access().get_role_table(request).await;
+        let told = told.unwrap().into_inner().roles;
+        let mut table: Vec<_> = [
+            ("tenant", TENANT_ROLES),
+            ("account", ACCOUNT_ROLES),
+            ("operator", OPERATOR_ROLES),
+        ]
+        .into_iter()
+        .flat_map(|(scope, roles)| roles.iter().map(move |r| (scope, r.name, r.permissions)))
+        .collect();
+        table.push(("account", "MEMBER", roles::MEMBER));
+        assert_eq!(told.len(), table.len());
+        for (scope, role, permissions) in table {
+            let found = told.iter().find(|r| r.scope == scope && r.role == role);
+            assert_eq!(found.unwrap().permissions, permissions.names(), "{role}");
+        }
+    })
+    .await;
+}
+
+// proves COM-1, COM-16, INV-3
+#[tokio::test]
+async fn who_need_not_be_signed_in_is_ignored_or_has_to_be_good() {
+    both(async |site| {
+        let garbage = site.with_token("garbage");
+        let behalf = Caller {
+            on_behalf: Some("garbage".to_owned()),
+            ..site.nobody()
+        };
+        let recover = async |who: &Caller| {
+            let request = CompletePasswordRecoveryRequest {
+                token: "entl_none".to_owned(),
+                new_password: PASSWORD.to_owned(),
+                ..CompletePasswordRecoveryRequest::default()
+            };
+            who.sessions().complete_password_recovery(request).await
+        };
+        for who in [&garbage, &behalf, &site.nobody()] {
+            let request = GetRoleTableRequest::default();
+            who.access().get_role_table(request).await.unwrap();
+            link_invalid(recover(who).await);
+        }
+        // Where a caller may come along, it has to be one.
+        let accept = async |who: &Caller| {
+            let request = with_token("entl_none");
+            who.invitations().accept_invitation(request).await
+        };
+        link_invalid(accept(&site.nobody()).await);
+        let garbage = accept(&garbage).await;
+        refused(garbage, Code::Unauthenticated, "TOKEN_INVALID");
+        let behalf = accept(&behalf).await;
+        refused(behalf, Code::Unauthenticated, "CREDENTIALS_MISSING");
     })
     .await;
 }

@@ -167,6 +167,40 @@ async fn only_the_good_token_of_a_global_admin_brings_its_tenant() {
     .await;
 }
 
+// proves TEN-3, COM-16
+#[tokio::test]
+async fn the_list_of_a_service_bounds_whom_it_acts_for_and_not_the_admin_of_the_token() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let portal = Service::open(&site).await;
+        let service = portal.caller(&site).await;
+        let manager = Person {
+            caller: site.on_behalf(&service, &contoso.admin.caller),
+            ..contoso.admin.clone()
+        };
+        let operator = site.operator().await;
+        let listed = async |permission: &str| {
+            let request = AssignOperatorRolesRequest {
+                principal: portal.name.clone(),
+                roles: vec![OperatorRole::OperatorService as i32],
+                on_behalf_ceiling: vec![permission.to_owned()],
+                ..AssignOperatorRolesRequest::default()
+            };
+            let done = operator.staff().assign_operator_roles(request).await;
+            done.unwrap();
+        };
+        // What the token's admin needs, which the manager doesn't.
+        listed("tenant.update").await;
+        denied(associate(&manager, &account, &fabrikam.admin).await);
+        listed("tenants.manage").await;
+        let made = associate(&manager, &account, &fabrikam.admin).await;
+        assert_eq!(made.unwrap().tenant, fabrikam.name);
+    })
+    .await;
+}
+
 // proves TEN-3, PWD-5
 #[tokio::test]
 async fn token_of_a_temporary_password_brings_no_tenant() {

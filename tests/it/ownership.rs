@@ -16,7 +16,7 @@ use tonic_types::StatusExt as _;
 use crate::{
     enrolment::{all_in_one, draft_of, member_tenant, open, whole},
     harness::{Caller, PASSWORD, Person, Site, TenantSite, both, fields, refused, request_id},
-    identities::close,
+    identities::{change_email, close, confirm_email},
     members::add,
     network::contact,
     people::{
@@ -796,6 +796,21 @@ async fn only_the_owner_hands_on_and_the_next_one_begins_seven_days_after_accept
         close(&owner, &olga.name).await.unwrap();
         let kept = close(&next, &nick.name).await;
         refused(kept, Code::FailedPrecondition, "OWNS_ACCOUNT");
+    })
+    .await;
+}
+
+// proves ACC-20
+#[tokio::test]
+async fn no_owner_hands_its_account_on_to_itself_under_a_new_address() {
+    both(async |site| {
+        let (_, account, olga) = owned(&site).await;
+        olga.caller.hand_on(&account, NEXT).await.unwrap();
+        change_email(&olga.caller, &olga.name, NEXT).await.unwrap();
+        let token = mailed_token(&site, NEXT).await.unwrap();
+        confirm_email(&site, &token).await.unwrap();
+        let tried = olga.caller.accept_ownership(&account).await;
+        refused(tried, Code::FailedPrecondition, "IDENTITY_ALREADY_TIED");
     })
     .await;
 }

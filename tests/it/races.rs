@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use entente::{
-    proto::directory::{
-        ChangePasswordRequest, ConfirmIdentityRequest, EndSessionRequest, SignOutRequest,
-        SwitchTenantRequest,
+    proto::{
+        access::AccountRole,
+        directory::{
+            ChangePasswordRequest, ConfirmIdentityRequest, EndSessionRequest, SignOutRequest,
+            SwitchTenantRequest,
+        },
     },
     store::scope_key::ScopeKey,
 };
@@ -15,9 +18,11 @@ use tonic::{Code, Status};
 
 use crate::{
     claims::{count, execute},
+    groups::{Groups as _, group},
     guests::{guest, switch},
-    harness::{Caller, PASSWORD, Site, both, refused},
-    people::{People as _, change, id, mailed_token, new_identity, number, refresh},
+    harness::{Caller, PASSWORD, Site, both, membership, refused},
+    members::{add, remove},
+    people::{People as _, change, id, mailed_token, new_identity, number, refresh, second_admin},
 };
 
 const WRONG: &str = "not the right one";
@@ -261,6 +266,43 @@ async fn whoever_has_no_credential_is_locked_like_a_name_that_does_not_exist() {
             let tried = site.tokens(name, WRONG).await;
             refused(tried, Code::ResourceExhausted, "SIGN_IN_LOCKED");
         }
+    })
+    .await;
+}
+
+// proves ROL-10, GRP-7
+#[tokio::test]
+async fn who_loses_an_account_meanwhile_brings_nobody_to_it_by_a_group() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let carol = second_admin(&site, &contoso, "carol").await;
+        let bob = site.person(&contoso, "bob").await;
+        let ann = contoso.admin.caller.clone();
+        add(&ann, &account, &[&carol], &[AccountRole::Manager])
+            .await
+            .unwrap();
+        let developers = membership(&account, &[AccountRole::Developer]);
+        let team = group(&contoso, "Team", &[], Some(developers)).await;
+        let release = hold(&site, ScopeKey::Account(id(&account))).await;
+        let member = carol.member_of(&account);
+        let taken = tokio::spawn({
+            let account = account.clone();
+            async move { remove(&ann, &account, &[&member], false).await }
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let joined = tokio::spawn({
+            let (team, caller) = (team.clone(), carol.caller.clone());
+            async move { caller.join(&team, &[&bob.name]).await }
+        });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        release.send(()).unwrap();
+        taken.await.unwrap().unwrap();
+        refused(
+            joined.await.unwrap(),
+            Code::PermissionDenied,
+            "CANNOT_GRANT_WHAT_YOU_LACK",
+        );
     })
     .await;
 }

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use entente::proto::{
-    account::AddMembersRequest,
-    directory::{CreateTenantRequest, CreateUserRequest, DisableUserRequest, GetTenantRequest},
-    operator::OperatorRole,
+use entente::{
+    access::refusals::flush,
+    proto::{
+        account::{AddMembersRequest, GetAccountRequest},
+        directory::{CreateTenantRequest, CreateUserRequest, DisableUserRequest, GetTenantRequest},
+        operator::OperatorRole,
+    },
 };
 use prost::Message as _;
 use tonic::Code;
@@ -14,7 +17,7 @@ use tonic_types::StatusExt as _;
 use crate::{
     bad_input::{frame, send},
     harness::{both, new_tenant, refused, request_id},
-    people::{audited, staff},
+    people::{People as _, Service, audited, staff},
 };
 
 /// The texts of a language, by reason.
@@ -162,6 +165,62 @@ async fn whoever_poses_as_a_service_is_named() {
             (&told[0].actor, told[0].outcome.as_str()),
             (&eve.name, "ON_BEHALF_REFUSED")
         );
+    })
+    .await;
+}
+
+// proves COM-10
+#[tokio::test]
+async fn calls_without_good_credentials_are_one_event_a_method_and_minute() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let garbage = site.with_token("garbage");
+        for _ in 0..3 {
+            let tried = garbage.disable(&contoso.admin.name).await;
+            refused(tried, Code::Unauthenticated, "TOKEN_INVALID");
+        }
+        let operator = site.operator().await;
+        let filter = "action = \"entente.directory.v1.UserService/DisableUser\"";
+        let told = async || audited(&operator, "operator", filter).await.unwrap();
+        assert!(told().await.is_empty());
+        for _ in 0..2 {
+            flush(&site.app, true).await.unwrap();
+            let told = told().await;
+            assert_eq!(told.len(), 1);
+            assert_eq!(
+                (told[0].count, told[0].outcome.as_str()),
+                (3, "TOKEN_INVALID")
+            );
+            assert_eq!(
+                (told[0].actor.as_str(), told[0].client_address.as_str()),
+                ("", "127.0.0.1")
+            );
+        }
+    })
+    .await;
+}
+
+// proves ROL-11
+#[tokio::test]
+async fn looks_of_services_are_counted_and_stand_in_the_operators_chain_alone() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let portal = Service::open(&site).await;
+        let service = portal.caller(&site).await;
+        for _ in 0..3 {
+            let name = account.clone();
+            let request = GetAccountRequest { name };
+            service.accounts().get_account(request).await.unwrap();
+        }
+        flush(&site.app, true).await.unwrap();
+        let filter = "action = \"entente.account.v1.AccountService/GetAccount\"";
+        let told = audited(&site.operator().await, "operator", filter).await;
+        let told = told.unwrap();
+        assert_eq!(told.len(), 1);
+        assert_eq!((&told[0].actor, told[0].count), (&portal.name, 3));
+        let own = audited(&contoso.admin.caller, &account, filter).await;
+        assert!(own.unwrap().is_empty());
     })
     .await;
 }

@@ -12,6 +12,7 @@ use tonic::Code;
 use crate::{
     claims::{Replica, count, execute, replayed},
     harness::{Database, Site, both, new_user, refused, request_id},
+    people::{mailed_token, new_identity},
 };
 
 const DAY: i64 = 86_400;
@@ -194,6 +195,27 @@ async fn claims_sessions_and_deleted_users_are_purged_in_time() {
         site.settle().await;
         assert_eq!((now(&old).await, now(bobs).await), (0, 0));
         crate::claims::chains_are_intact(&site.app).await;
+    })
+    .await;
+}
+
+// proves COM-20, COM-21
+#[tokio::test]
+async fn links_whose_time_is_over_are_purged_and_no_others() {
+    both(async |site| {
+        let request = new_identity("ida@mail.example");
+        site.nobody().identities().sign_up(request).await.unwrap();
+        mailed_token(&site, "ida@mail.example").await.unwrap();
+        let links = async || count(&site.app, "SELECT COUNT(*) AS n FROM links").await;
+        assert_eq!(links().await, 1);
+        let expire = "SELECT MAX(expire_time) AS n FROM links";
+        let left = count(&site.app, expire).await - site.app.now().await.unwrap();
+        site.advance(left / 1_000_000 - 60).await;
+        site.settle().await;
+        assert_eq!(links().await, 1);
+        site.advance(660).await;
+        site.settle().await;
+        assert_eq!(links().await, 0);
     })
     .await;
 }

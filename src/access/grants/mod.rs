@@ -639,6 +639,24 @@ pub async fn rename(tx: &mut Tx, principal: Uuid, display_name_fold: &str) -> Re
 mod tests {
     use super::*;
 
+    // proves ROL-1
+    #[test]
+    fn bits_are_those_of_the_roles_that_they_are_named_after() {
+        for (roles, name, bit) in [
+            (TENANT_ROLES, "GLOBAL_ADMIN", GLOBAL_ADMIN),
+            (ACCOUNT_ROLES, "MANAGER", MANAGER),
+            (ACCOUNT_ROLES, "ADMIN_AGENT", ADMIN_AGENT),
+            (ACCOUNT_ROLES, "FINANCE", FINANCE),
+            (ACCOUNT_ROLES, "OWNER", OWNER),
+            (OPERATOR_ROLES, "OPERATOR_ADMIN", OPERATOR_ADMIN),
+            (OPERATOR_ROLES, "OPERATOR_FINANCE", OPERATOR_FINANCE),
+            (OPERATOR_ROLES, "OPERATOR_SERVICE", OPERATOR_SERVICE),
+        ] {
+            let role = roles.iter().find(|role| role.name == name).unwrap();
+            assert_eq!(bit, role.bit(), "{name}");
+        }
+    }
+
     // proves ROL-6
     #[test]
     fn a_set_is_empty_without_roles_and_permissions_and_has_the_names_of_both() {

@@ -87,15 +87,15 @@ pub async fn may_still_tie(tx: &Tx, by: Principal, account: Uuid) -> Result<bool
     Ok(theirs.awake(scope, asleep, now).has(Permission::OwnerTie))
 }
 
-/// Refuses an identity that owns another account. The identity is locked.
+/// Refuses an identity that owns an account, which it can't own twice. The identity is locked.
 ///
 /// # Errors
 /// `IDENTITY_ALREADY_TIED`; those of the database.
-pub async fn demand_untied(tx: &mut Tx, id: Uuid, account: Uuid) -> Result<()> {
+pub async fn demand_untied(tx: &mut Tx, id: Uuid) -> Result<()> {
     tx.lock([ScopeKey::Identity(id)]).await?;
     match tied_to(tx.db(), id).await? {
-        Some(other) if other != account => Err(Error::precondition(Reason::IdentityAlreadyTied)),
-        _ => Ok(()),
+        Some(_) => Err(Error::precondition(Reason::IdentityAlreadyTied)),
+        None => Ok(()),
     }
 }
 
@@ -129,7 +129,7 @@ pub async fn tie_owner(
     let (scope, to) = (ScopeKey::Account(account), identity(id));
     tx.lock([scope, to.home()]).await?;
     demand_no_owner(tx, account).await?;
-    demand_untied(tx, id, account).await?;
+    demand_untied(tx, id).await?;
     if state(tx.db(), to, tx.now()).await?.is_none() {
         return Err(Error::precondition(Reason::WrongState).with("state", "CLOSED"));
     }

@@ -155,6 +155,12 @@ mod tests {
 
     // proves ROL-13
     #[test]
+    fn sleep_lasts_72_hours() {
+        assert_eq!(ASLEEP_US, 72 * 60 * 60 * 1_000_000);
+    }
+
+    // proves ROL-13
+    #[test]
     fn on_the_operator_all_sleeps_and_elsewhere_what_the_table_names() {
         let (sleeps, stays) = (Permission::FinanceGrant, Permission::AccountRead);
         let both = Permissions::of(&[sleeps, stays]);

@@ -16,7 +16,8 @@ use tonic::Code;
 use super::{add, adding, drop_rights, leave, list, remove, seed, update};
 use crate::{
     harness::{Caller, both, membership, new_user, refused, rights},
-    people::{application, second_admin},
+    identities::own_account,
+    people::{application, change, id, identity, second_admin},
 };
 
 // proves ROL-7, ROL-9
@@ -405,6 +406,23 @@ async fn a_global_admin_without_rights_there_adds_users_and_nobody_else() {
         let request = adding(&account, &[&program.name, &team], None);
         let manager = &contoso.admin.caller;
         manager.members().add_members(request).await.unwrap();
+    })
+    .await;
+}
+
+// proves ROL-4, ACC-20
+#[tokio::test]
+async fn no_manager_makes_an_identity_that_is_a_member_the_owner() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let ida = identity(&site, "ida@mail.example").await;
+        own_account(&site, &ida, &account).await;
+        let sql = "UPDATE grants SET roles = 0 WHERE principal_id = $1";
+        change(&site, sql, [id(&ida.name).into()]).await;
+        let (member, owner) = (ida.member_of(&account), rights(&[AccountRole::Owner]));
+        let tried = update(&contoso.admin.caller, &account, &[(&member, owner)]).await;
+        refused(tried, Code::FailedPrecondition, "NOT_ASSIGNABLE");
     })
     .await;
 }

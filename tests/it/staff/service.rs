@@ -15,7 +15,7 @@ use super::{appoint, chain, dismiss, program};
 use crate::{
     harness::{Caller, both, refused, rights},
     members::{add, list, seed, update},
-    people::{People as _, operator_tenant},
+    people::{People as _, Service, operator_tenant},
 };
 
 async fn sees(who: &Caller, account: &str) -> Result<(), Status> {
@@ -314,6 +314,32 @@ async fn a_service_asks_a_thousand_questions_and_is_told_by_what_or_why_not() {
 
 // proves COM-17
 #[tokio::test]
+async fn neighbouring_questions_are_answered_each_for_its_own_principal_and_place() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let other = site.account(&contoso, "Northwind").await;
+        let ann = &contoso.admin;
+        let bob = site.person(&contoso, "bob").await;
+        add(&ann.caller, &account, &[&bob], &[]).await.unwrap();
+        let service = Service::open(&site).await.caller(&site).await;
+        // Each shares the principal or the place with the one before.
+        let questions = vec![
+            question(&bob.name, "account.read", &account),
+            question(&bob.name, "account.read", &other),
+            question(&ann.name, "account.read", &other),
+            question(&bob.name, "account.read", &other),
+            question(&bob.name, "account.read", &account),
+        ];
+        let told = ask(&service, questions).await.unwrap();
+        let allowed: Vec<_> = told.iter().map(|d| d.allowed).collect();
+        assert_eq!(allowed, [true, false, true, false, true]);
+    })
+    .await;
+}
+
+// proves COM-17
+#[tokio::test]
 async fn people_learn_what_they_may_and_auditors_why_others_may() {
     both(async |site| {
         let home = operator_tenant(&site).await;
@@ -361,6 +387,8 @@ async fn people_learn_what_they_may_and_auditors_why_others_may() {
             let told = explain(auditor, "members.read").await.unwrap();
             assert!(!told.decision.unwrap().allowed);
             assert!(told.giving_roles.contains(&"MANAGER".to_owned()));
+            // That it is active, what it holds, and what comes of it.
+            assert_eq!(told.steps.len(), 3, "{:?}", told.steps);
             let told = explain(auditor, "offers.publish").await.unwrap();
             assert_eq!(told.decision.unwrap().because, ["DEVELOPER"]);
         }
