@@ -6,10 +6,12 @@ use entente::proto::{
     access::{AccountRole, AgreementKind},
     account::{
         Account, AccountState, AccountType, AppealDecisionRequest, ApprovalDecision,
-        CloseAccountRequest, ContactChoice, DecideReviewRequest, GetEnrolmentForApprovalRequest,
-        RequestMoreRequest, Requirement, RequirementBlock, RequirementCode, Review, ReviewDecision,
-        ReviewKind, ReviewState, SubmitAccountRequest, SubmitStepRequest, UpdateAccountRequest,
-        Verification, VerificationStepKind as Kind, VerificationStepState as State,
+        CloseAccountRequest, ContactChoice, DecideReviewRequest, GetAccountSettingsRequest,
+        GetEnrolmentForApprovalRequest, ImportAccountRequest, RequestMoreRequest, Requirement,
+        RequirementBlock, RequirementCode, Review, ReviewDecision, ReviewKind, ReviewState,
+        SubmitAccountRequest, SubmitStepRequest, UpdateAccountRequest, Verification,
+        VerificationStepKind as Kind, VerificationStepReason as StepReason,
+        VerificationStepState as State,
     },
     operator::OperatorRole,
 };
@@ -369,6 +371,9 @@ async fn reviewers_ask_get_and_approve_and_the_account_is_active_with_both_its_m
             assert_eq!(of_step.detail, text);
             let step = &verification(ann, &name).await.steps[1];
             assert_eq!((step.state(), step.asked.as_str()), (ActionRequired, text));
+            assert_eq!(step.reason_code(), StepReason::MoreRequested);
+            assert!(step.method.ends_with("/SubmitStep") && !step.to_do.is_empty());
+            assert!(step.last_decision.is_none() && !step.documents.is_empty());
             submit_step(&site, ann, &name, Kind::Employment).await;
         }
         assert_eq!(
@@ -470,7 +475,20 @@ async fn a_rejection_is_appealed_once_and_another_reviewer_has_it() {
             (step.state(), step.reason.as_str()),
             (State::Rejected, "Because.")
         );
+        // What was brought, what was decided, and what is to be done stand with it.
+        assert!(step.documents.len() == 1 && !step.documents[0].sha256.is_empty());
+        let last = step.last_decision.as_ref().unwrap();
+        assert_eq!(last.decision(), ReviewDecision::Reject);
+        assert!(last.reason == "Because." && last.decide_time.is_some() && !last.appeal);
+        assert!(step.method.ends_with("/AppealDecision") && !step.to_do.is_empty());
         assert!(step.appeal_expire_time.is_some());
+        // The operator's people see how far it is, and not what was brought.
+        let sam = staff(&site, "sam", OperatorRole::OperatorSupport).await;
+        let request = GetAccountSettingsRequest { name: name.clone() };
+        let seen = sam.caller.accounts().get_account_settings(request).await;
+        let seen = seen.unwrap().into_inner().verification.unwrap();
+        assert_eq!(seen.steps[1].state(), State::Rejected);
+        assert!(seen.steps[1].documents.is_empty() && seen.steps[1].last_decision.is_none());
         let due = no_dead_end(ann, &name).await;
         assert_eq!(due.len(), 1);
         assert!(due[0].method.ends_with("/AppealDecision") && due[0].deadline.is_some());
@@ -540,6 +558,11 @@ async fn a_rejection_is_appealed_once_and_another_reviewer_has_it() {
         )
         .await;
         no_dead_end(ann, &name).await;
+        let step = &verification(ann, &name).await.steps[1];
+        let last = step.last_decision.as_ref().unwrap();
+        assert!(last.appeal && last.decision() == ReviewDecision::Approve);
+        assert_eq!(step.documents.len(), 3);
+        assert!(step.to_do.is_empty() && step.method.is_empty());
 
         // The second one is lost, which is the end.
         submit_step(&site, ann, &name, Kind::Business).await;
@@ -1062,6 +1085,163 @@ async fn an_amended_agreement_comes_first_with_the_date_of_the_first_that_was_mi
         assert_eq!(due[0].deadline.as_ref().unwrap().seconds, start + 40 * day);
         accept(ann, &account, kind, later).await.unwrap();
         assert!(required(ann, &account).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+// proves VER-5
+#[tokio::test]
+async fn a_pending_account_is_told_before_saving_which_verified_steps_go_back() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let (contoso, name) = submitted(&site).await;
+        let ann = &contoso.admin.caller;
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        // Only asked first, then for good.
+        let replace = async |by: &str, expected: &[Kind]| {
+            let mut other = whole("Contoso");
+            other.name.clone_from(&name);
+            other.primary_contact = Some(contact(by));
+            let before = get(ann, &name).await.unwrap();
+            for validate_only in [true, false] {
+                let request = UpdateAccountRequest {
+                    account: Some(other.clone()),
+                    update_mask: Some(mask(&["primary_contact"])),
+                    validate_only,
+                    ..UpdateAccountRequest::default()
+                };
+                let told = ann.accounts().update_account(request).await;
+                let told = told.unwrap().into_inner();
+                assert_eq!(told.reverified_steps().collect::<Vec<_>>(), expected);
+                // It is verified for the first time still.
+                assert!(!told.reverifying && told.state() == AccountState::Pending);
+                let is = get(ann, &name).await.unwrap();
+                assert!(is == if validate_only { before.clone() } else { told });
+            }
+        };
+        replace("Pia", &[Kind::Email]).await;
+        let to_pia = mailed_token(&site, "pia@contoso.example").await.unwrap();
+        confirm(&site, &to_pia, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        let told = get(ann, &name).await.unwrap();
+        assert!(told.reverified_steps.is_empty());
+        submit_step(&site, ann, &name, Kind::Employment).await;
+        let approve = ReviewDecision::Approve;
+        settle(&rita.caller, ReviewKind::Employment, approve).await;
+        replace("Petra", &[Kind::Email, Kind::Employment]).await;
+        let to_petra = mailed_token(&site, "petra@contoso.example").await.unwrap();
+        confirm(&site, &to_petra, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        let told = get(ann, &name).await.unwrap();
+        assert_eq!(
+            told.reverified_steps().collect::<Vec<_>>(),
+            [Kind::Employment]
+        );
+        no_dead_end(ann, &name).await;
+    })
+    .await;
+}
+
+// proves VER-5, VER-7
+#[tokio::test]
+async fn an_imported_account_is_verified_in_what_changes_of_its_profile() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let old = site.tenant("old").await;
+        let ann = &old.admin.caller;
+        let request = ImportAccountRequest {
+            account: Some(whole("Old")),
+            tenant: old.name.clone(),
+            first_manager: old.admin.name.clone(),
+            ..ImportAccountRequest::default()
+        };
+        let made = site.operator().await.accounts().import_account(request).await;
+        let imported = made.unwrap().into_inner();
+        let name = imported.name.clone();
+        let renamed = Account {
+            legal_name: "Old Holding SA".to_owned(),
+            ..imported
+        };
+        let request = UpdateAccountRequest {
+            account: Some(renamed.clone()),
+            update_mask: Some(mask(&["legal_name"])),
+            validate_only: true,
+            ..UpdateAccountRequest::default()
+        };
+        let told = ann.accounts().update_account(request).await;
+        let told = told.unwrap().into_inner();
+        assert_eq!(told.reverified_steps().collect::<Vec<_>>(), [Kind::Business]);
+        let as_imported = verification(ann, &name).await;
+        assert!(as_imported.steps.iter().all(|s| s.reason_code() == StepReason::Imported));
+
+        update(ann, renamed, &["legal_name"]).await.unwrap();
+        use State::{ActionRequired, Verified};
+        assert_eq!(
+            states(ann, &name).await,
+            [Verified, Verified, ActionRequired, Verified]
+        );
+        let due = no_dead_end(ann, &name).await;
+        assert_eq!(methods(&due).into_iter().collect::<Vec<_>>(), ["SubmitStep"]);
+        assert_eq!(due[0].blocks(), RequirementBlock::Payout);
+        submit_step(&site, ann, &name, Kind::Business).await;
+        settle(&rita.caller, ReviewKind::Business, ReviewDecision::Approve).await;
+        let after = get(ann, &name).await.unwrap();
+        assert!(!after.reverifying && after.state() == AccountState::Active);
+
+        // What was never told was never verified: telling it sends nothing back.
+        let bare = site.account(&old, "Bare").await;
+        let told = Account {
+            name: bare.clone(),
+            primary_contact: Some(contact("Pia")),
+            ..Account::default()
+        };
+        let told = update(ann, told, &["primary_contact"]).await.unwrap();
+        assert!(!told.reverifying && told.reverified_steps.is_empty());
+        assert_eq!(states(ann, &bare).await, [Verified; 4]);
+    })
+    .await;
+}
+
+// proves VER-4, VER-7
+#[tokio::test]
+async fn what_waits_for_a_register_that_is_configured_no_more_goes_on_with_documents() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let (contoso, name) = submitted(&site).await;
+        let ann = &contoso.admin.caller;
+        let to_paula = mailed_token(&site, PAULA).await.unwrap();
+        confirm(&site, &to_paula, ContactChoice::Confirm)
+            .await
+            .unwrap();
+        submit_step(&site, ann, &name, Kind::Employment).await;
+        let approve = ReviewDecision::Approve;
+        settle(&rita.caller, ReviewKind::Employment, approve).await;
+        // As a server with a register left it.
+        let sql = format!(
+            "UPDATE verification_steps SET state = 2, reason = 'REGISTER' WHERE kind = 3 AND account_id = {}",
+            literal(&site, &name)
+        );
+        execute(&site.app, &sql).await.unwrap();
+        let step = &verification(ann, &name).await.steps[2];
+        assert_eq!(
+            (step.state(), step.reason_code()),
+            (State::InProgress, StepReason::Register)
+        );
+        site.advance(120).await;
+        eventually(async || {
+            site.settle().await;
+            states(ann, &name).await[2] == State::ActionRequired
+        })
+        .await;
+        let step = &verification(ann, &name).await.steps[2];
+        assert_eq!(step.reason_code(), StepReason::Documents);
+        no_dead_end(ann, &name).await;
+        submit_step(&site, ann, &name, Kind::Business).await;
     })
     .await;
 }
