@@ -37,7 +37,7 @@ use crate::{
     network::contact,
     people::{
         again, denied, events, eventually, identity, letters, link_invalid, literal, mailed_token,
-        mask, operator_tenant, staff,
+        mask, number, operator_tenant, sign_in_reading, staff,
     },
     reviews::{claim, queue, review, reviewer},
 };
@@ -604,7 +604,7 @@ async fn a_rejection_is_appealed_once_and_another_reviewer_has_it() {
     .await;
 }
 
-// proves VER-7, ACC-13
+// proves VER-7, ACC-13, COM-15
 #[tokio::test]
 async fn a_rejection_that_nobody_appeals_against_is_final_after_thirty_days() {
     both(async |site| {
@@ -615,7 +615,14 @@ async fn a_rejection_that_nobody_appeals_against_is_final_after_thirty_days() {
             .await
             .unwrap();
         submit_step(&site, &contoso.admin.caller, &name, Kind::Employment).await;
+        // The contact is nobody who signs in: it hears in the language of those who run the account, whoever of the operator's decides.
+        sign_in_reading(&site, &contoso.admin, "fr").await;
         settle(&rita.caller, ReviewKind::Employment, ReviewDecision::Reject).await;
+        let told = async |template: &str, language: &str| {
+            let sql = "SELECT COUNT(*) AS n FROM mails WHERE recipient = $1 AND template = $2 AND language = $3";
+            number(&site, sql, [PAULA.into(), template.into(), language.into()]).await
+        };
+        assert_eq!(told("step_rejected", "fr").await, 1);
         site.advance(29 * 86_400).await;
         site.settle().await;
         let ann = again(&site, &contoso.admin).await;
@@ -628,8 +635,10 @@ async fn a_rejection_that_nobody_appeals_against_is_final_after_thirty_days() {
         let mails = due.iter().find(|r| r.step == "APPROVAL").unwrap();
         let left = mails.attempts_left.unwrap();
         resend(&ann, &name, Kind::Approval).await.unwrap();
+        sign_in_reading(&site, &contoso.admin, "fr").await;
         site.advance(8 * 86_400).await;
         site.settle().await;
+        assert_eq!(told("account_rejected", "fr").await, 1);
         let ann = again(&site, &contoso.admin).await;
         assert_eq!(
             get(&ann, &name).await.unwrap().state(),
