@@ -281,7 +281,7 @@ fn of_reviewed(
     })
 }
 
-/// The agreements to accept: of drafts that of the network, of others also those of their programmes whose versions have a date.
+/// The agreements to accept: of drafts that of the network, of others also those of their programmes; those with a date first.
 async fn agreements<C: ConnectionTrait>(
     db: &C,
     row: &Model,
@@ -308,11 +308,14 @@ async fn agreements<C: ConnectionTrait>(
             continue;
         }
         let deadline = account_state::deadline(db, kind, accepted, version.number).await?;
-        // An older acceptance stays good where the newer version has no date.
+        // An older acceptance stays good where the newer version has no date, but whoever enrolled before hears of it. Nobody is told to accept
+        // a stand-in that it was enrolled without.
         let blocks = if is_draft {
             RequirementBlock::Submission
         } else if deadline.is_some() {
             RequirementBlock::Covered
+        } else if accepted.is_some() || !version.is_placeholder {
+            RequirementBlock::Nothing
         } else {
             continue;
         };

@@ -1098,6 +1098,45 @@ async fn an_amended_agreement_comes_first_with_the_date_of_the_first_that_was_mi
     .await;
 }
 
+// proves AGR-1, AGR-3
+#[tokio::test]
+async fn a_version_without_a_date_is_told_of_and_keeps_nobody_from_anything() {
+    both(async |site| {
+        let operator = site.operator().await;
+        let contoso = site.tenant("contoso").await;
+        let ann = &contoso.admin.caller;
+        let kind = AgreementKind::PartnerNetwork;
+        // One accepted the version before, the other was brought in and accepted none.
+        let before = site.account(&contoso, "Before").await;
+        accept(ann, &before, kind, 0).await.unwrap();
+        let bare = site.account(&contoso, "Bare").await;
+        for account in [&before, &bare] {
+            assert!(required(ann, account).await.unwrap().is_empty());
+        }
+        let made = publish(&operator, version(kind, None, None)).await;
+        let number = made.unwrap().version;
+        site.advance(400 * 86_400).await;
+        let ann = &again(&site, &contoso.admin).await;
+        for account in [&before, &bare] {
+            let due = required(ann, account).await.unwrap();
+            let [told] = &due[..] else { panic!("{due:?}") };
+            assert_eq!(told.code(), RequirementCode::Agreement);
+            assert_eq!(told.blocks(), RequirementBlock::Nothing);
+            assert!(told.deadline.is_none() && told.agreement_version == number);
+            assert!(requirements(ann, account).await.is_empty());
+            let seller = Account {
+                name: account.clone(),
+                seller_contact: whole("Contoso").seller_contact,
+                ..Account::default()
+            };
+            update(ann, seller, &["seller_contact"]).await.unwrap();
+            accept(ann, account, kind, number).await.unwrap();
+            assert!(required(ann, account).await.unwrap().is_empty());
+        }
+    })
+    .await;
+}
+
 // proves VER-5
 #[tokio::test]
 async fn a_pending_account_is_told_before_saving_which_verified_steps_go_back() {
