@@ -47,8 +47,7 @@ pub(super) async fn of_account<C: ConnectionTrait>(
     }
     let reviews = reviews(db, row.id).await?;
     let ids: Vec<Uuid> = reviews.iter().map(|review| review.id).collect();
-    let papers =
-        document::latest_of_subjects(db, SubjectKind::Review, &ids, MOST_PAPERS).await?;
+    let papers = document::latest_of_subjects(db, SubjectKind::Review, &ids, MOST_PAPERS).await?;
     let shown = |kind: Kind| -> VerificationStep {
         let mut shown = match step::of(&steps, kind) {
             Some(step) => wire::verification_step(step, now),

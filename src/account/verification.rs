@@ -144,12 +144,8 @@ pub async fn list_requirements(
     let row = sight::readable(rd, &proof, &req.parent).await?;
     let mut all =
         requirement::of_account(rd.db(), rd.app(), &row, rd.caller().language, rd.now()).await?;
-    let is_enrolments = |block| {
-        !matches!(
-            block,
-            RequirementBlock::Covered | RequirementBlock::Nothing
-        )
-    };
+    let is_enrolments =
+        |block| !matches!(block, RequirementBlock::Covered | RequirementBlock::Nothing);
     all.retain(|r| is_enrolments(r.blocks()));
     Ok(ListRequirementsResponse { requirements: all })
 }

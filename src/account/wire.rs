@@ -77,8 +77,8 @@ pub fn account(row: &account::Model) -> Account {
     } = row;
     let active = AccountState::Active as i64;
     // Before it is active nothing is verified again; what a change sent back is told by the steps alone.
-    let was_active = *state == active
-        || (*state == AccountState::Suspended as i64 && *state_before == active);
+    let was_active =
+        *state == active || (*state == AccountState::Suspended as i64 && *state_before == active);
     let Profile {
         address,
         primary_contact,

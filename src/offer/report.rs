@@ -310,7 +310,10 @@ pub(super) struct Csv(csv::Writer<Vec<u8>>);
 impl Csv {
     pub(super) fn new() -> Self {
         let mut csv = csv::WriterBuilder::new();
-        Self(csv.terminator(csv::Terminator::CRLF).from_writer(Vec::new()))
+        Self(
+            csv.terminator(csv::Terminator::CRLF)
+                .from_writer(Vec::new()),
+        )
     }
 
     pub(super) fn line(&mut self, fields: impl IntoIterator<Item: AsRef<[u8]>>) -> Result<()> {

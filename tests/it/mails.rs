@@ -116,7 +116,8 @@ async fn mail_is_written_as_text_and_html_in_the_language_asked_for() {
 
 /// How many mails of a template went to somebody in a language.
 async fn told(site: &Site, template: &str, to: &str, language: &str) -> i64 {
-    let sql = "SELECT COUNT(*) AS n FROM mails WHERE template = $1 AND recipient = $2 AND language = $3";
+    let sql =
+        "SELECT COUNT(*) AS n FROM mails WHERE template = $1 AND recipient = $2 AND language = $3";
     number(site, sql, [template.into(), to.into(), language.into()]).await
 }
 
@@ -136,7 +137,9 @@ async fn what_jobs_mail_is_in_the_language_of_who_gets_it() {
         let feed = application(&reads_french, &contoso.name, "Feed").await;
         let end = now_s(&site).await + 31 * 86_400;
         key_until(&reads_french, &feed.name, end).await.unwrap();
-        open(&reads_french, draft_of(whole("Contoso"))).await.unwrap();
+        open(&reads_french, draft_of(whole("Contoso")))
+            .await
+            .unwrap();
         site.advance(2 * 86_400).await;
         letters(&site).await;
         // The contact is nobody who signs in, and is written to as the tenant's first admin is.
@@ -149,7 +152,8 @@ async fn what_jobs_mail_is_in_the_language_of_who_gets_it() {
         let to_ann = mails.iter().filter(|l| l.to == ann);
         let mut to_ann = to_ann.map(|l| l.text.as_str());
         assert!(to_ann.any(|text| text.contains("Votre brouillon de compte partenaire")));
-        let sql = "SELECT COUNT(*) AS n FROM mails WHERE template = 'draft_idle' AND language <> 'fr'";
+        let sql =
+            "SELECT COUNT(*) AS n FROM mails WHERE template = 'draft_idle' AND language <> 'fr'";
         assert_eq!(count(&site.app, sql).await, 0);
     })
     .await;

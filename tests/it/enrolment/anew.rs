@@ -137,7 +137,12 @@ async fn an_imported_account_is_verified_in_what_changes_of_its_profile() {
             first_manager: old.admin.name.clone(),
             ..ImportAccountRequest::default()
         };
-        let made = site.operator().await.accounts().import_account(request).await;
+        let made = site
+            .operator()
+            .await
+            .accounts()
+            .import_account(request)
+            .await;
         let imported = made.unwrap().into_inner();
         let name = imported.name.clone();
         let renamed = Account {
@@ -152,9 +157,17 @@ async fn an_imported_account_is_verified_in_what_changes_of_its_profile() {
         };
         let told = ann.accounts().update_account(request).await;
         let told = told.unwrap().into_inner();
-        assert_eq!(told.reverified_steps().collect::<Vec<_>>(), [Kind::Business]);
+        assert_eq!(
+            told.reverified_steps().collect::<Vec<_>>(),
+            [Kind::Business]
+        );
         let as_imported = verification(ann, &name).await;
-        assert!(as_imported.steps.iter().all(|s| s.reason_code() == StepReason::Imported));
+        assert!(
+            as_imported
+                .steps
+                .iter()
+                .all(|s| s.reason_code() == StepReason::Imported)
+        );
 
         update(ann, renamed, &["legal_name"]).await.unwrap();
         use State::{ActionRequired, Verified};
@@ -163,7 +176,10 @@ async fn an_imported_account_is_verified_in_what_changes_of_its_profile() {
             [Verified, Verified, ActionRequired, Verified]
         );
         let due = no_dead_end(ann, &name).await;
-        assert_eq!(methods(&due).into_iter().collect::<Vec<_>>(), ["SubmitStep"]);
+        assert_eq!(
+            methods(&due).into_iter().collect::<Vec<_>>(),
+            ["SubmitStep"]
+        );
         assert_eq!(due[0].blocks(), RequirementBlock::Payout);
         submit_step(&site, ann, &name, Kind::Business).await;
         settle(&rita.caller, ReviewKind::Business, ReviewDecision::Approve).await;

@@ -8,10 +8,9 @@ use entente::proto::{
         Account, AccountState, AccountType, AppealDecisionRequest, ApprovalDecision,
         CloseAccountRequest, ContactChoice, DecideReviewRequest, GetAccountSettingsRequest,
         GetEnrolmentForApprovalRequest, RequestMoreRequest, Requirement, RequirementBlock,
-        RequirementCode, Review, ReviewDecision, ReviewKind, ReviewState,
-        SubmitAccountRequest, SubmitStepRequest, UpdateAccountRequest, Verification,
-        VerificationStepKind as Kind, VerificationStepReason as StepReason,
-        VerificationStepState as State,
+        RequirementCode, Review, ReviewDecision, ReviewKind, ReviewState, SubmitAccountRequest,
+        SubmitStepRequest, UpdateAccountRequest, Verification, VerificationStepKind as Kind,
+        VerificationStepReason as StepReason, VerificationStepState as State,
     },
     operator::OperatorRole,
 };

@@ -284,7 +284,10 @@ async fn usage_is_put_together_by_offer_period_and_country_with_its_customers() 
                 let offer = g.offer_display_name.as_str();
                 assert_eq!(g.offer.is_empty(), offer.is_empty());
                 let (period, country) = (&g.period, &g.country_code);
-                format!("{period}|{offer}|{country}|{}|{}", g.units, g.customer_count)
+                format!(
+                    "{period}|{offer}|{country}|{}|{}",
+                    g.units, g.customer_count
+                )
             });
             told.collect()
         };
