@@ -31,6 +31,8 @@ mod m0023_brought_memberships;
 mod m0024_recovery_evidence;
 mod m0026_refused_charges;
 mod m0027_former_addresses;
+mod m0028_reviews_of_steps;
+mod m0033_languages;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -64,6 +66,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0024_recovery_evidence::Migration),
             Box::new(m0026_refused_charges::Migration),
             Box::new(m0027_former_addresses::Migration),
+            Box::new(m0028_reviews_of_steps::Migration),
+            Box::new(m0033_languages::Migration),
         ]
     }
 }

@@ -466,6 +466,7 @@ async fn finish(
     changed.state = Set(AccountState::Pending as i64);
     changed.signatory = Set(row.signatory.clone());
     changed.submit_time = Set(Some(tx.now()));
+    changed.reverifying = Set(0);
     changed.update_time = Set(tx.now());
     changed.version = Set(row.version + 1);
     let changed: Model = changed.update(tx.db()).await?;

@@ -27,6 +27,7 @@ mod ownership;
 mod postal_code;
 mod profile;
 mod program;
+mod progress;
 pub(crate) mod publisher_name;
 mod registered;
 mod requirement;

@@ -91,13 +91,7 @@ pub async fn of_account<C: ConnectionTrait>(
                 ..Requirement::default()
             });
         }
-        all.push(Requirement {
-            code: RequirementCode::Submission as i32,
-            text: language.requirement("SUBMISSION", &[]),
-            blocks: RequirementBlock::Activation as i32,
-            method: SUBMIT.to_owned(),
-            ..Requirement::default()
-        });
+        all.push(submission(language));
     }
     all.extend(of_steps(db, app, row, language, now).await?);
     Ok(all)
@@ -145,9 +139,20 @@ async fn of_name_claim<C: ConnectionTrait>(
     }))
 }
 
+/// That a draft is to be submitted.
+pub(super) fn submission(language: Language) -> Requirement {
+    Requirement {
+        code: RequirementCode::Submission as i32,
+        text: language.requirement("SUBMISSION", &[]),
+        blocks: RequirementBlock::Activation as i32,
+        method: SUBMIT.to_owned(),
+        ..Requirement::default()
+    }
+}
+
 /// What the steps of a verification wait for, of accounts that are being verified, for the first time or anew; of suspended ones what can be
 /// appealed.
-async fn of_steps<C: ConnectionTrait>(
+pub(super) async fn of_steps<C: ConnectionTrait>(
     db: &C,
     app: &App,
     row: &Model,
@@ -195,7 +200,7 @@ async fn of_steps<C: ConnectionTrait>(
 }
 
 /// The name of a step on the wire, without its prefix.
-fn step_name(kind: VerificationStepKind) -> &'static str {
+pub(super) fn step_name(kind: VerificationStepKind) -> &'static str {
     kind.as_str_name()
         .trim_start_matches("VERIFICATION_STEP_KIND_")
 }
@@ -239,7 +244,10 @@ async fn of_mailed<C: ConnectionTrait>(
         found.attempts_left = Some(left);
     } else if step.state == VerificationStepState::Rejected as i64 {
         UPDATE.clone_into(&mut found.method);
-        step.reason.clone_into(&mut found.detail);
+        // The contact gives no reason.
+        if kind == VerificationStepKind::Approval {
+            step.reason.clone_into(&mut found.detail);
+        }
     } else {
         return Ok(None);
     }
@@ -273,7 +281,7 @@ fn of_reviewed(
     })
 }
 
-/// The agreements to accept: of drafts that of the network, of others also those of their programmes whose versions have a date.
+/// The agreements to accept: of drafts that of the network, of others also those of their programmes; those with a date first.
 async fn agreements<C: ConnectionTrait>(
     db: &C,
     row: &Model,
@@ -300,11 +308,14 @@ async fn agreements<C: ConnectionTrait>(
             continue;
         }
         let deadline = account_state::deadline(db, kind, accepted, version.number).await?;
-        // An older acceptance stays good where the newer version has no date.
+        // An older acceptance stays good where the newer version has no date, but whoever enrolled before hears of it. Nobody is told to accept
+        // a stand-in that it was enrolled without.
         let blocks = if is_draft {
             RequirementBlock::Submission
         } else if deadline.is_some() {
             RequirementBlock::Covered
+        } else if accepted.is_some() || !version.is_placeholder {
+            RequirementBlock::Nothing
         } else {
             continue;
         };

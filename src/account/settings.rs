@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::{
     entity::account::{Entity, Model},
-    network, ownership,
+    network, ownership, progress,
     publisher_name::{self, Hindrance},
-    requirement, sight, step, wire,
+    requirement, sight, wire,
 };
 use crate::{
     access::{
@@ -71,7 +71,8 @@ pub async fn get_account_settings(
         Some(id) => network::find(rd.db(), id).await?,
         None => None,
     };
-    let steps = step::all(rd.db(), row.id).await?;
+    let language = rd.caller().language;
+    let verification = progress::of_account(rd.db(), rd.app(), &row, language, rd.now()).await?;
     let mut shown = owner(rd, &row, proof.masked()).await?;
     if !proof.masked()
         && !rd
@@ -96,7 +97,11 @@ pub async fn get_account_settings(
             .collect(),
         caller: who.name(),
         admin_agent: held.roles & ADMIN_AGENT != 0,
-        verification: Some(wire::verification(row.id, &steps, rd.now())),
+        verification: Some(if proof.masked() {
+            progress::masked(verification)
+        } else {
+            verification
+        }),
         has_owner: shown.has_owner,
         owner: shown.owner,
         pending_ownership: shown.pending,

@@ -258,7 +258,12 @@ async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> 
     // One that is suspended meanwhile comes back as it was, and `activate_verified` does the rest.
     let was_active = row.state == active
         || (row.state == AccountState::Suspended as i64 && row.state_before == active);
-    let reverifying = if was_active { open } else { 0 };
+    // Before it is active these are the steps that a change sent back.
+    let reverifying = if was_active {
+        open
+    } else {
+        row.reverifying & open
+    };
     if !becomes_active && reverifying == row.reverifying {
         return Ok(row);
     }
@@ -634,7 +639,24 @@ pub(super) async fn profile_changed(tx: &mut Tx, old: &Model, row: Model) -> Res
             .await?;
         }
     }
+    if !is_verified {
+        note_back(tx, &row, &steps).await?;
+    }
     advance(tx, row.id).await
+}
+
+/// Notes which steps of an account that isn't active yet were verified, and are not any more, so that the answer tells (VER-5).
+async fn note_back(tx: &mut Tx, row: &Model, were: &[step::Model]) -> Result<()> {
+    let are = all(tx.db(), row.id).await?;
+    let is_back = |kind: &&Kind| {
+        is_in(were, **kind, State::Verified) && !is_in(&are, **kind, State::Verified)
+    };
+    let back = KINDS.iter().filter(is_back);
+    let back = back.fold(row.reverifying, |bits, kind| bits | 1_i64 << *kind as i64);
+    let mut changed = row.clone().into_active_model();
+    changed.reverifying = Set(back);
+    changed.update(tx.db()).await?;
+    Ok(())
 }
 
 /// A step begins anew, when its turn has come; what reviewers have of it is void.

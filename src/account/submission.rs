@@ -6,8 +6,9 @@ use uuid::Uuid;
 use super::{
     document::{self, Subject, SubjectKind},
     entity::account::Model,
+    progress,
     review::{self, Opened},
-    step, verification, wire,
+    step, verification,
 };
 use crate::{
     access::{account_state, scope::AccountScope},
@@ -83,8 +84,8 @@ async fn bring(tx: &mut Tx, row: &Model, brought: Brought) -> Result<Verificatio
         s.appealed |= appeal;
     })
     .await?;
-    let steps = step::all(tx.db(), row.id).await?;
-    Ok(wire::verification(row.id, &steps, now))
+    let language = tx.caller().language;
+    progress::of_account(tx.db(), tx.app(), row, language, now).await
 }
 
 /// Submits what a step waits for.

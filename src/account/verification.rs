@@ -14,7 +14,7 @@ use super::{
     enrolment::state_changed,
     entity::account::{self, Model},
     profile::Profile,
-    requirement, sight,
+    progress, requirement, sight,
     step::{self, GOOD_US, set},
     wire,
 };
@@ -128,8 +128,8 @@ pub async fn get_verification(
     scope: AccountScope,
     _req: GetVerificationRequest,
 ) -> Result<Verification> {
-    let steps = step::all(rd.db(), scope.id()).await?;
-    Ok(wire::verification(scope.id(), &steps, rd.now()))
+    let row = find(rd.db(), scope.id()).await?;
+    progress::of_account(rd.db(), rd.app(), &row, rd.caller().language, rd.now()).await
 }
 
 /// Gives what the enrolment lacks.
@@ -144,7 +144,9 @@ pub async fn list_requirements(
     let row = sight::readable(rd, &proof, &req.parent).await?;
     let mut all =
         requirement::of_account(rd.db(), rd.app(), &row, rd.caller().language, rd.now()).await?;
-    all.retain(|r| r.blocks() != RequirementBlock::Covered);
+    let is_enrolments =
+        |block| !matches!(block, RequirementBlock::Covered | RequirementBlock::Nothing);
+    all.retain(|r| is_enrolments(r.blocks()));
     Ok(ListRequirementsResponse { requirements: all })
 }
 
@@ -179,8 +181,8 @@ pub async fn resend_verification_mail(
     address::count_mail(tx, "verification", &to).await?;
     set(tx, row.id, kind, State::InProgress, "").await?;
     send(tx, &row, kind).await?;
-    let steps = step::all(tx.db(), row.id).await?;
-    Ok(wire::verification(row.id, &steps, tx.now()))
+    let language = tx.caller().language;
+    progress::of_account(tx.db(), tx.app(), &row, language, tx.now()).await
 }
 
 // ---- by mailed links
@@ -239,6 +241,7 @@ async fn disown(tx: &mut Tx, row: &Model) -> Result<()> {
         let mut changed = row.clone().into_active_model();
         changed.state = Set(AccountState::Draft as i64);
         changed.submit_time = Set(None);
+        changed.reverifying = Set(0);
         // Whoever submits it again says anew that they may.
         changed.signatory = Set(String::new());
         changed.update_time = Set(tx.now());

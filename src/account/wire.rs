@@ -37,8 +37,8 @@ use crate::{
             AgreementState, AgreementText, Contact, EffectiveRight, EnrolmentForApproval,
             ImportAccountRequest, Member, MemberKind, NetworkMembership, Ownership,
             PublishAgreementRequest, Review, ReviewState, ReviewedCompany, Signatory,
-            TenantAssociation, Verification, VerificationStep, VerificationStepKind,
-            VerificationStepState,
+            TenantAssociation, VerificationDecision, VerificationStep, VerificationStepKind,
+            VerificationStepReason, VerificationStepState,
         },
     },
     store::{
@@ -70,11 +70,15 @@ pub fn account(row: &account::Model) -> Account {
         signatory: _,
         submit_time,
         suspension_reason,
-        state_before: _,
+        state_before,
         idle_told_time: _,
         opened_by: _,
         reverifying,
     } = row;
+    let active = AccountState::Active as i64;
+    // Before it is active nothing is verified again; what a change sent back is told by the steps alone.
+    let was_active =
+        *state == active || (*state == AccountState::Suspended as i64 && *state_before == active);
     let Profile {
         address,
         primary_contact,
@@ -100,7 +104,7 @@ pub fn account(row: &account::Model) -> Account {
             .map_or_else(String::new, |id| Name::NetworkMembership(id).to_string()),
         submit_time: submit_time.and_then(timestamp),
         suspension_reason: suspension_reason.clone(),
-        reverifying: *reverifying != 0,
+        reverifying: *reverifying != 0 && was_active,
         reverified_steps: super::step::reverified(*reverifying)
             .map(|kind| kind as i32)
             .collect(),
@@ -640,21 +644,6 @@ pub fn contact_json(contact: Option<&Contact>) -> serde_json::Value {
 
 // ---- verification
 
-/// How far a verification has come, from its rows.
-pub fn verification(account: Uuid, rows: &[verification_step::Model], now: Micros) -> Verification {
-    let approval = VerificationStepKind::Approval as i64;
-    let shown = |row| verification_step(row, now);
-    Verification {
-        account: Name::Account(account).to_string(),
-        steps: rows
-            .iter()
-            .filter(|r| r.kind != approval)
-            .map(shown)
-            .collect(),
-        approval: rows.iter().find(|r| r.kind == approval).map(shown),
-    }
-}
-
 /// A step; one whose link ran out waits for the account.
 pub fn verification_step(row: &verification_step::Model, now: Micros) -> VerificationStep {
     let verification_step::Model {
@@ -674,6 +663,15 @@ pub fn verification_step(row: &verification_step::Model, now: Micros) -> Verific
     } = row;
     let ran_out = *state == VerificationStepState::InProgress as i64
         && link_expire_time.is_some_and(|at| at <= now);
+    let is_rejected = *state == VerificationStepState::Rejected as i64;
+    let (code, words) = if ran_out {
+        (VerificationStepReason::LinkExpired, String::new())
+    } else if is_rejected && *kind != VerificationStepKind::Email as i64 {
+        // What people said, whatever it is.
+        (VerificationStepReason::Refused, reason.clone())
+    } else {
+        (reason_code(reason), String::new())
+    };
     VerificationStep {
         kind: i32::try_from(*kind).unwrap_or(0),
         state: if ran_out {
@@ -681,16 +679,60 @@ pub fn verification_step(row: &verification_step::Model, now: Micros) -> Verific
         } else {
             i32::try_from(*state).unwrap_or(0)
         },
-        reason: if ran_out {
-            "LINK_EXPIRED".to_owned()
-        } else {
-            reason.clone()
-        },
+        reason_code: code as i32,
+        reason: words,
         link_expire_time: link_expire_time.and_then(timestamp),
         start_time: start_time.and_then(timestamp),
         end_time: end_time.and_then(timestamp),
         asked: asked.clone(),
         appeal_expire_time: appeal_until.filter(|at| now < *at).and_then(timestamp),
+        to_do: String::new(),
+        method: String::new(),
+        documents: Vec::new(),
+        last_decision: None,
+    }
+}
+
+/// The code of a step that stands as it does by nobody's words.
+fn reason_code(stored: &str) -> VerificationStepReason {
+    match stored {
+        "DOCUMENTS" => VerificationStepReason::Documents,
+        "REGISTER" => VerificationStepReason::Register,
+        "COMPANY_APPROVAL" => VerificationStepReason::CompanyApproval,
+        "MORE_REQUESTED" => VerificationStepReason::MoreRequested,
+        "NOT_OURS" => VerificationStepReason::NotOurs,
+        _ => VerificationStepReason::Unspecified,
+    }
+}
+
+/// A step of an account that was never submitted: it hasn't started; of an imported one it was taken for verified.
+pub fn step_without_row(row: &account::Model, kind: VerificationStepKind) -> VerificationStep {
+    let (state, code) = if row.opened_by.is_empty() {
+        (
+            VerificationStepState::Verified,
+            VerificationStepReason::Imported,
+        )
+    } else {
+        (
+            VerificationStepState::NotStarted,
+            VerificationStepReason::Unspecified,
+        )
+    };
+    VerificationStep {
+        kind: kind as i32,
+        state: state as i32,
+        reason_code: code as i32,
+        ..VerificationStep::default()
+    }
+}
+
+/// What reviewers decided of a step, for the account.
+pub fn verification_decision(row: &review::Model, appeal: bool) -> VerificationDecision {
+    VerificationDecision {
+        decision: i32::try_from(row.decision).unwrap_or(0),
+        reason: row.reason.clone(),
+        decide_time: row.decide_time.and_then(timestamp),
+        appeal,
     }
 }
 

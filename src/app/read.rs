@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
     names::Name,
     store::{
-        list::{self, Asker, ListRequest, Listing, Page, Rows},
+        list::{self, Asker, ListRequest, Listing, Page, Rows, Seal},
         memory::{Fact, Kept},
         scope_key::ScopeKey,
     },
@@ -215,12 +215,21 @@ impl Read {
         select: Select<E>,
         shown: Option<SelectStatement>,
     ) -> Result<Rows<'_, M>> {
-        let asker = Asker {
+        list::rows(self.db(), self.asker(), request, listing, select, shown).await
+    }
+
+    /// What makes the tokens of a list whose pages are no rows of a table.
+    #[must_use]
+    pub fn seal(&self, request: &impl ListRequest) -> Seal<'_> {
+        Seal::new(self.asker(), request)
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker {
             keys: &self.app.keys,
             caller: self.call.caller.key(),
             method: self.method(),
-        };
-        list::rows(self.db(), asker, request, listing, select, shown).await
+        }
     }
 
     /// Demands what only the data tells: the permission, on the scope of what is named.

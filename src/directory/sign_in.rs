@@ -261,7 +261,7 @@ pub async fn failed(tx: &mut Tx, target: &Target, network: &str, before: Counted
     Ok(())
 }
 
-/// A success: the network is known, and what was counted is forgotten.
+/// A success: the network is known, what was counted is forgotten, and the person is written to in this language.
 ///
 /// # Errors
 /// Those of the database.
@@ -271,8 +271,10 @@ pub async fn succeeded(tx: &mut Tx, user: Uuid, network: &str) -> Result<()> {
                ON CONFLICT (user_id, network) DO UPDATE SET failed = 0, locked_until = 0, last_success_time = excluded.last_success_time";
     let values: [Value; 3] = [user.into(), network.into(), tx.now().into()];
     sql::execute(db, sql, values).await?;
-    let sql = "UPDATE credentials SET strangers_failed = 0, known_failed = 0 WHERE user_id = $1 AND (strangers_failed > 0 OR known_failed > 0)";
-    sql::execute(db, sql, [user.into()]).await?;
+    let sql = "UPDATE credentials SET strangers_failed = 0, known_failed = 0, language = $2 \
+               WHERE user_id = $1 AND (strangers_failed > 0 OR known_failed > 0 OR language <> $2)";
+    let values: [Value; 2] = [user.into(), tx.caller().language.tag().into()];
+    sql::execute(db, sql, values).await?;
     Ok(())
 }
 

@@ -358,6 +358,28 @@ pub async fn of_subjects<C: ConnectionTrait>(
         .await?)
 }
 
+/// The latest documents of several subjects of a kind, the newest first.
+///
+/// # Errors
+/// Those of the database.
+pub async fn latest_of_subjects<C: ConnectionTrait>(
+    db: &C,
+    kind: SubjectKind,
+    ids: &[Uuid],
+    most: u64,
+) -> Result<Vec<Model>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(Entity::find()
+        .filter(Column::AttachedKind.eq(kind as i64))
+        .filter(Column::AttachedId.is_in(ids.iter().copied()))
+        .order_by_desc(Column::Id)
+        .limit(most)
+        .all(db)
+        .await?)
+}
+
 /// The documents of a subject, oldest first.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Mails (COM-15, COM-20): queued in the transaction that causes them, sealed, since they may carry secrets; sent by the relay.
 
+mod language;
 pub mod relay;
 pub mod render;
 
@@ -217,8 +218,8 @@ impl Template {
     }
 }
 
-/// Queues a mail; it goes out once the transaction is committed. Its language is that of the caller who causes it, the best guess where
-/// that of the person isn't known.
+/// Queues a mail; it goes out once the transaction is committed. Its language is that of the caller who causes it; of a job's mails, and
+/// those of the operator's staff, the recipient's (`language.rs`).
 ///
 /// # Errors
 /// Those of the database.
@@ -229,8 +230,10 @@ pub async fn queue(
     object: Name,
     values: &[(&str, String)],
 ) -> Result<()> {
-    // The language of the person is not known yet; the one of the caller who causes the mail is the best guess.
-    let language = tx.caller().language;
+    if to.is_empty() || tx.validate_only() {
+        return Ok(());
+    }
+    let language = language::of(tx, to, object).await?;
     queue_in(tx, language, template, to, object, values).await
 }
 

@@ -3,7 +3,7 @@
 //! Nouns and states. An offer is of an account and has versions, numbered from 1 on; the last one may be in work, another one live. The states
 //! are those of versions: a draft, or one whose review asked for changes, is in work; handed in where policy demands a review; published at
 //! once, or by the review; stopped, by the publisher, by leaving the programme, or as the next version takes its place. `TABLE` has them all. An
-//! offer's row holds the state of its last version, for lists. Usage is units of an offer, by day, country and customer (`report.rs`).
+//! offer's row holds the state of its last version, for lists. Usage is units of an offer, by day, country and customer (`report.rs`), told also by group (`grouped.rs`).
 //!
 //! Invariants. One version of an offer is live at most, one in work at most. What is in review isn't changed. What was published is never
 //! deleted. Nothing with a price is published before its publisher can be paid (`payee.rs`). Nobody but its account sees an offer, until those
@@ -11,6 +11,7 @@
 
 mod content;
 mod entity;
+mod grouped;
 mod live;
 mod payee;
 pub mod report;

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, HashSet};
 use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, Value};
 use uuid::Uuid;
 
-use super::entity::usage::{Column, Entity, Model};
+use super::{
+    entity::usage::{Column, Entity, Model},
+    grouped::{self, GroupBy, Told},
+};
 use crate::{
     access::scope::{AccountScope, OperatorScope},
     app::{Read, Tx},
@@ -32,15 +35,15 @@ use crate::{
 };
 
 /// Lines in one piece of an export: of the longest names they stay below what a message may have.
-const MOST_LINES: i64 = 4_000;
+pub(super) const MOST_LINES: i64 = 4_000;
 /// Entries of a message, as the proto says.
 const MOST_ENTRIES: usize = 2_000;
 /// Entries without an offer that an error names.
 const MOST_MISSING_TOLD: usize = 100;
 /// The first day that usage is recorded for: 1 January 2000.
-const FIRST_DAY: i64 = 10_957;
+pub(super) const FIRST_DAY: i64 = 10_957;
 
-const LISTING: Listing = Listing {
+pub(super) const LISTING: Listing = Listing {
     fields: &[
         Field::new(
             "offer",
@@ -82,13 +85,13 @@ fn tenant_id(name: &str) -> Option<Uuid> {
 }
 
 /// The number of a day such as `2026-11-21`.
-fn day_of(text: &str) -> Option<i64> {
+pub(super) fn day_of(text: &str) -> Option<i64> {
     let day = parse_rfc3339(&format!("{text}T00:00:00Z"))?.div_euclid(DAY_US);
     // One spelling a day, and only days that there are.
     (day_text(day) == text).then_some(day)
 }
 
-fn day_text(day: i64) -> String {
+pub(super) fn day_text(day: i64) -> String {
     let mut text = rfc3339(day.saturating_mul(DAY_US));
     text.truncate("2026-11-21".len());
     text
@@ -221,6 +224,10 @@ async fn add(tx: &Tx, sums: BTreeMap<Key, i64>) -> Result<()> {
 
 pub(crate) fn check_list_report(req: &ListReportRequest, v: &mut Violations) {
     LISTING.check(req, v);
+    grouped::check(&req.group_by, v);
+    if !req.group_by.is_empty() && !req.order_by.is_empty() {
+        v.also("order_by", "is of no use with group_by");
+    }
 }
 
 /// Lists the usage of an account's offers.
@@ -232,9 +239,34 @@ pub async fn list_report(
     scope: AccountScope,
     req: ListReportRequest,
 ) -> Result<ListReportResponse> {
+    if let Some(by) = GroupBy::of(&req.group_by) {
+        return grouped::list_groups(rd, scope, &req, by).await;
+    }
     let select = Entity::find().filter(Column::AccountId.eq(scope.id()));
     let found = rd.rows::<_, Model>(&req, &LISTING, select).await?;
-    let offers = found.rows.iter().map(|row| row.offer_id);
+    let names = names_of(rd, found.rows.iter().map(|row| row.offer_id)).await?;
+    let usage = found.rows.iter().map(|row| Usage {
+        offer: Name::Offer(row.account_id, row.offer_id).to_string(),
+        offer_display_name: names.get(&row.offer_id).cloned().unwrap_or_default(),
+        day: day_text(row.day),
+        country_code: row.country_code.clone(),
+        customer: Name::Tenant(row.customer_id).to_string(),
+        units: row.units,
+    });
+    let usage: Vec<Usage> = usage.collect();
+    let page = found.page(usage);
+    Ok(ListReportResponse {
+        usage: page.items,
+        next_page_token: page.next_page_token,
+        groups: Vec::new(),
+    })
+}
+
+/// What offers are called now.
+pub(super) async fn names_of(
+    rd: &Read,
+    offers: impl Iterator<Item = Uuid>,
+) -> Result<BTreeMap<Uuid, String>> {
     let mut offers: Vec<Uuid> = offers.collect();
     offers.sort_unstable();
     offers.dedup();
@@ -251,20 +283,7 @@ pub async fn list_report(
         );
         names.insert(id, name);
     }
-    let usage = found.rows.iter().map(|row| Usage {
-        offer: Name::Offer(row.account_id, row.offer_id).to_string(),
-        offer_display_name: names.get(&row.offer_id).cloned().unwrap_or_default(),
-        day: day_text(row.day),
-        country_code: row.country_code.clone(),
-        customer: Name::Tenant(row.customer_id).to_string(),
-        units: row.units,
-    });
-    let usage: Vec<Usage> = usage.collect();
-    let page = found.page(usage);
-    Ok(ListReportResponse {
-        usage: page.items,
-        next_page_token: page.next_page_token,
-    })
+    Ok(names)
 }
 
 pub(crate) fn check_export_report(req: &ExportReportRequest, v: &mut Violations) {
@@ -273,14 +292,44 @@ pub(crate) fn check_export_report(req: &ExportReportRequest, v: &mut Violations)
             v.also(field, "is no day such as 2026-11-21");
         }
     }
+    grouped::check(&req.group_by, v);
 }
 
-/// How far an export has come: the row that was told last.
+/// How far an export has come: the row that was told last, or the group.
 #[derive(Debug, Default)]
 pub struct Export {
-    begun: bool,
-    day: i64,
+    pub(super) begun: bool,
+    pub(super) day: i64,
+    pub(super) after: Option<Told>,
     id: Uuid,
+}
+
+/// A piece of CSV.
+pub(super) struct Csv(csv::Writer<Vec<u8>>);
+
+impl Csv {
+    pub(super) fn new() -> Self {
+        let mut csv = csv::WriterBuilder::new();
+        Self(
+            csv.terminator(csv::Terminator::CRLF)
+                .from_writer(Vec::new()),
+        )
+    }
+
+    pub(super) fn line(&mut self, fields: impl IntoIterator<Item: AsRef<[u8]>>) -> Result<()> {
+        self.0
+            .write_record(fields)
+            .map_err(|e| Error::internal(format!("CSV: {e}")))
+    }
+
+    pub(super) fn batch(self, is_last: bool) -> Result<Batch<ExportReportResponse>> {
+        let csv = self.0.into_inner();
+        let csv = csv.map_err(|e| Error::internal(format!("CSV: {e}")))?;
+        Ok(Batch {
+            message: (!csv.is_empty()).then_some(ExportReportResponse { csv }),
+            then: if is_last { Then::End } else { Then::More },
+        })
+    }
 }
 
 #[derive(FromQueryResult)]
@@ -304,10 +353,10 @@ pub async fn export_report(
     req: &ExportReportRequest,
     state: &mut Export,
 ) -> Result<Batch<ExportReportResponse>> {
-    let fault = |e: &dyn std::fmt::Display| Error::internal(format!("CSV: {e}"));
-    let mut csv = csv::WriterBuilder::new()
-        .terminator(csv::Terminator::CRLF)
-        .from_writer(Vec::new());
+    if let Some(by) = GroupBy::of(&req.group_by) {
+        return grouped::export_groups(rd, scope, req, by, state).await;
+    }
+    let mut csv = Csv::new();
     if !state.begun {
         state.begun = true;
         state.day = day_of(&req.begin_day).unwrap_or(FIRST_DAY);
@@ -319,7 +368,7 @@ pub async fn export_report(
             "customer",
             "units",
         ];
-        csv.write_record(head).map_err(|e| fault(&e))?;
+        csv.line(head)?;
     }
     let sql = "SELECT u.id, u.offer_id, v.display_name, u.day, u.country_code, u.customer_id, u.units FROM ( \
                SELECT * FROM offer_usage WHERE account_id = $1 AND (day, id) > ($2, $3) AND day <= $4 ORDER BY day, id LIMIT $5 \
@@ -334,29 +383,23 @@ pub async fn export_report(
     ];
     let lines = sql::all::<Line, _>(rd.db(), sql, values).await?;
     for line in &lines {
-        csv.write_record([
+        csv.line([
             Name::Offer(scope.id(), line.offer_id).to_string(),
             harmless(&line.display_name),
             day_text(line.day),
             harmless(&line.country_code),
             Name::Tenant(line.customer_id).to_string(),
             line.units.to_string(),
-        ])
-        .map_err(|e| fault(&e))?;
+        ])?;
     }
     if let Some(last) = lines.last() {
         (state.day, state.id) = (last.day, last.id);
     }
-    let csv = csv.into_inner().map_err(|e| fault(&e))?;
-    let is_last = i64::try_from(lines.len()).unwrap_or(i64::MAX) < MOST_LINES;
-    Ok(Batch {
-        message: (!csv.is_empty()).then_some(ExportReportResponse { csv }),
-        then: if is_last { Then::End } else { Then::More },
-    })
+    csv.batch(i64::try_from(lines.len()).unwrap_or(i64::MAX) < MOST_LINES)
 }
 
 /// A text that no spreadsheet takes for a formula: one that might be gets an apostrophe before it.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
         format!("'{text}")
     } else {

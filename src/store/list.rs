@@ -135,6 +135,18 @@ impl<M> Rows<'_, M> {
     }
 }
 
+/// How many items a page is to have.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a negative size.
+pub fn page_size(request: &impl ListRequest) -> Result<usize> {
+    match usize::try_from(request.page_size()) {
+        Ok(0) => Ok(DEFAULT_PAGE_SIZE),
+        Ok(n) => Ok(n.min(MAX_PAGE_SIZE)),
+        Err(_) => Err(Error::field("page_size", "can't be negative")),
+    }
+}
+
 /// The table of what rows show now and no column says, such as a state that time changes: filters name its columns.
 const SHOWN: &str = "shown";
 
@@ -156,11 +168,7 @@ where
     M: FromQueryResult,
     C: ConnectionTrait,
 {
-    let size = match usize::try_from(request.page_size()) {
-        Ok(0) => DEFAULT_PAGE_SIZE,
-        Ok(n) => n.min(MAX_PAGE_SIZE),
-        Err(_) => return Err(Error::field("page_size", "can't be negative")),
-    };
+    let size = page_size(request)?;
     let fault = |field, error: FilterError| Error::field(field, error.to_string());
     let filter = filter::parse(request.filter(), listing.fields).map_err(|e| fault("filter", e))?;
     let order = filter::parse_order(request.order_by(), listing.orders)
@@ -169,13 +177,10 @@ where
         order,
         id: listing.id,
     };
-    let seal = Seal {
-        asker,
-        question: request.question(),
-    };
+    let seal = Seal::new(asker, request);
     let mut query = select.into_query();
     if !request.page_token().is_empty() {
-        let after = seal.open(request.page_token())?;
+        let after = seal.open_position(request.page_token())?;
         query.and_where(order.past(&after));
     }
     let mut window_end = None;
@@ -401,14 +406,23 @@ impl Position {
 }
 
 /// Makes and opens the tokens of one request.
-struct Seal<'a> {
+pub struct Seal<'a> {
     asker: Asker<'a>,
     /// What a token is bound to.
     question: Vec<u8>,
 }
 
-impl Seal<'_> {
+impl<'a> Seal<'a> {
     const MAC_BYTES: usize = 16;
+
+    /// That of a request.
+    #[must_use]
+    pub fn new(asker: Asker<'a>, request: &impl ListRequest) -> Self {
+        Self {
+            asker,
+            question: request.question(),
+        }
+    }
 
     fn mac(&self, payload: &[u8]) -> Vec<u8> {
         let Asker {
@@ -420,36 +434,47 @@ impl Seal<'_> {
         keys.mac(Purpose::Page, &parts)[..Self::MAC_BYTES].to_vec()
     }
 
-    fn close(&self, position: &Position) -> String {
-        let payload = position.encode_to_vec();
+    /// The token of the place where the next page begins.
+    #[must_use]
+    pub fn close(&self, place: &impl Message) -> String {
+        let payload = place.encode_to_vec();
         let mut token = self.mac(&payload);
         token.extend_from_slice(&payload);
         BASE64_URL_SAFE_NO_PAD.encode(token)
     }
 
-    fn open(&self, token: &str) -> Result<Position> {
-        let refused = || {
-            Error::argument(
-                Reason::PageTokenInvalid,
-                "page_token",
-                "is not one of this query",
-            )
-        };
+    fn refused() -> Error {
+        Error::argument(
+            Reason::PageTokenInvalid,
+            "page_token",
+            "is not one of this query",
+        )
+    }
+
+    /// The place of a token.
+    ///
+    /// # Errors
+    /// `PAGE_TOKEN_INVALID` for one that wasn't made for this caller and request.
+    pub fn open<P: Message + Default>(&self, token: &str) -> Result<P> {
         let bytes = BASE64_URL_SAFE_NO_PAD
             .decode(token)
-            .map_err(|_| refused())?;
+            .map_err(|_| Self::refused())?;
         let (mac, payload) = bytes
             .split_at_checked(Self::MAC_BYTES)
-            .ok_or_else(refused)?;
+            .ok_or_else(Self::refused)?;
         if !bool::from(subtle::ConstantTimeEq::ct_eq(
             mac,
             self.mac(payload).as_slice(),
         )) {
-            return Err(refused());
+            return Err(Self::refused());
         }
-        let position = Position::decode(payload).map_err(|_| refused())?;
+        P::decode(payload).map_err(|_| Self::refused())
+    }
+
+    fn open_position(&self, token: &str) -> Result<Position> {
+        let position: Position = self.open(token)?;
         if position.id.len() != 16 || (position.text.is_none() == position.number.is_none()) {
-            return Err(refused());
+            return Err(Self::refused());
         }
         Ok(position)
     }

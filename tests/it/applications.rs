@@ -54,7 +54,7 @@ async fn keys(caller: &Caller, application: &str) -> Vec<Key> {
     listed.into_inner().keys
 }
 
-async fn key_until(
+pub async fn key_until(
     caller: &Caller,
     application: &str,
     seconds: i64,
@@ -161,7 +161,7 @@ async fn member_app(
     made.unwrap().into_inner()
 }
 
-async fn now_s(site: &Site) -> i64 {
+pub async fn now_s(site: &Site) -> i64 {
     site.app.now().await.unwrap() / 1_000_000
 }
 

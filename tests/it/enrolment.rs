@@ -1,5 +1,6 @@
 //! AccountService: opening accounts, in one call and in steps, who may, and under which names.
 
+mod anew;
 pub mod names;
 mod states;
 pub mod steps;

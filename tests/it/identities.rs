@@ -92,6 +92,7 @@ pub(super) async fn export(caller: &Caller, name: &str) -> Result<ExportIdentity
         all.mails.extend(piece.mails);
         all.documents.extend(piece.documents);
         all.account_resources.extend(piece.account_resources);
+        all.language_code.push_str(&piece.language_code);
         all.audit_events.extend(piece.audit_events);
     }
     Ok(all)

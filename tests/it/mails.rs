@@ -13,10 +13,12 @@ use tonic::{Code, Request};
 
 use crate::{
     access::names_for,
+    applications::{key_until, now_s},
     claims::count,
     dynamic::{self, Names},
+    enrolment::{draft_of, member_tenant, open, whole},
     harness::{Person, Site, TenantSite, both, new_tenant, refused},
-    people::staff,
+    people::{application, letters, number, second_admin, sign_in_reading, staff},
 };
 
 /// A user with a recovery address.
@@ -108,6 +110,51 @@ async fn mail_is_written_as_text_and_html_in_the_language_asked_for() {
                 .ends_with(".eml")
         });
         assert_eq!(half.count(), 0);
+    })
+    .await;
+}
+
+/// How many mails of a template went to somebody in a language.
+async fn told(site: &Site, template: &str, to: &str, language: &str) -> i64 {
+    let sql =
+        "SELECT COUNT(*) AS n FROM mails WHERE template = $1 AND recipient = $2 AND language = $3";
+    number(site, sql, [template.into(), to.into(), language.into()]).await
+}
+
+// proves COM-15
+#[tokio::test]
+async fn what_jobs_mail_is_in_the_language_of_who_gets_it() {
+    both(async |site| {
+        let contoso = member_tenant(&site, "contoso").await;
+        let (ann, carol, contact) = (
+            "ann@contoso.example",
+            "carol@contoso.example",
+            "it@contoso.example",
+        );
+        second_admin(&site, &contoso, "carol").await;
+        // Ann signed in in English before; the last time counts.
+        let reads_french = sign_in_reading(&site, &contoso.admin, "fr-FR, en;q=0.5").await;
+        let feed = application(&reads_french, &contoso.name, "Feed").await;
+        let end = now_s(&site).await + 31 * 86_400;
+        key_until(&reads_french, &feed.name, end).await.unwrap();
+        open(&reads_french, draft_of(whole("Contoso")))
+            .await
+            .unwrap();
+        site.advance(2 * 86_400).await;
+        letters(&site).await;
+        // The contact is nobody who signs in, and is written to as the tenant's first admin is.
+        for (to, language) in [(ann, "fr"), (contact, "fr"), (carol, "en")] {
+            assert_eq!(told(&site, "key_expiring", to, language).await, 1, "{to}");
+        }
+        site.advance(89 * 86_400).await;
+        let mails = letters(&site).await;
+        assert_eq!(told(&site, "draft_idle", ann, "fr").await, 1);
+        let to_ann = mails.iter().filter(|l| l.to == ann);
+        let mut to_ann = to_ann.map(|l| l.text.as_str());
+        assert!(to_ann.any(|text| text.contains("Votre brouillon de compte partenaire")));
+        let sql =
+            "SELECT COUNT(*) AS n FROM mails WHERE template = 'draft_idle' AND language <> 'fr'";
+        assert_eq!(count(&site.app, sql).await, 0);
     })
     .await;
 }

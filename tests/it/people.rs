@@ -345,6 +345,22 @@ pub async fn sign_in_from(
     done.map(Response::into_inner)
 }
 
+/// Signs a person in who reads a language.
+pub async fn sign_in_reading(site: &Site, person: &Person, language: &str) -> Caller {
+    let credential = PasswordCredential {
+        sign_in_name: person.sign_in_name.clone(),
+        password: PASSWORD.to_owned(),
+    };
+    let mut request = Request::new(SignInRequest {
+        credential: Some(Credential::Password(credential)),
+        ..SignInRequest::default()
+    });
+    let said = language.parse().unwrap();
+    request.metadata_mut().insert("accept-language", said);
+    let done = site.nobody().sessions().sign_in(request).await;
+    site.with_token(&done.unwrap().into_inner().access_token)
+}
+
 /// Signs a person in anew, since tokens don't outlive a moved clock.
 pub async fn again(site: &Site, person: &Person) -> Caller {
     site.sign_in(&person.sign_in_name, PASSWORD).await

@@ -6,10 +6,11 @@ use entente::proto::{
     access::{AccountRole, AgreementKind},
     account::{
         Account, AccountState, AccountType, AppealDecisionRequest, ApprovalDecision,
-        CloseAccountRequest, ContactChoice, DecideReviewRequest, GetEnrolmentForApprovalRequest,
-        RequestMoreRequest, Requirement, RequirementBlock, RequirementCode, Review, ReviewDecision,
-        ReviewKind, ReviewState, SubmitAccountRequest, SubmitStepRequest, UpdateAccountRequest,
-        Verification, VerificationStepKind as Kind, VerificationStepState as State,
+        CloseAccountRequest, ContactChoice, DecideReviewRequest, GetAccountSettingsRequest,
+        GetEnrolmentForApprovalRequest, RequestMoreRequest, Requirement, RequirementBlock,
+        RequirementCode, Review, ReviewDecision, ReviewKind, ReviewState, SubmitAccountRequest,
+        SubmitStepRequest, UpdateAccountRequest, Verification, VerificationStepKind as Kind,
+        VerificationStepReason as StepReason, VerificationStepState as State,
     },
     operator::OperatorRole,
 };
@@ -35,7 +36,7 @@ use crate::{
     network::contact,
     people::{
         again, denied, events, eventually, identity, letters, link_invalid, literal, mailed_token,
-        mask, operator_tenant, staff,
+        mask, number, operator_tenant, sign_in_reading, staff,
     },
     reviews::{claim, queue, review, reviewer},
 };
@@ -72,7 +73,7 @@ pub async fn send(caller: &Caller, request: SubmitStepRequest) -> Result<Verific
 }
 
 /// Submits a step with a new document.
-async fn submit_step(site: &Site, caller: &Caller, account: &str, step: Kind) {
+pub async fn submit_step(site: &Site, caller: &Caller, account: &str, step: Kind) {
     let paper = document(site, account).await;
     let request = submission(account, step, &[&paper], "As asked.");
     send(caller, request).await.unwrap();
@@ -138,7 +139,7 @@ pub async fn settle(caller: &Caller, kind: ReviewKind, decision: ReviewDecision)
 }
 
 /// No dead ends: whatever waits for the account, or was rejected, has its requirement.
-async fn no_dead_end(caller: &Caller, account: &str) -> Vec<Requirement> {
+pub async fn no_dead_end(caller: &Caller, account: &str) -> Vec<Requirement> {
     let due = requirements(caller, account).await;
     let told = verification(caller, account).await;
     let state = get(caller, account).await.unwrap().state();
@@ -369,6 +370,9 @@ async fn reviewers_ask_get_and_approve_and_the_account_is_active_with_both_its_m
             assert_eq!(of_step.detail, text);
             let step = &verification(ann, &name).await.steps[1];
             assert_eq!((step.state(), step.asked.as_str()), (ActionRequired, text));
+            assert_eq!(step.reason_code(), StepReason::MoreRequested);
+            assert!(step.method.ends_with("/SubmitStep") && !step.to_do.is_empty());
+            assert!(step.last_decision.is_none() && !step.documents.is_empty());
             submit_step(&site, ann, &name, Kind::Employment).await;
         }
         assert_eq!(
@@ -470,7 +474,20 @@ async fn a_rejection_is_appealed_once_and_another_reviewer_has_it() {
             (step.state(), step.reason.as_str()),
             (State::Rejected, "Because.")
         );
+        // What was brought, what was decided, and what is to be done stand with it.
+        assert!(step.documents.len() == 1 && !step.documents[0].sha256.is_empty());
+        let last = step.last_decision.as_ref().unwrap();
+        assert_eq!(last.decision(), ReviewDecision::Reject);
+        assert!(last.reason == "Because." && last.decide_time.is_some() && !last.appeal);
+        assert!(step.method.ends_with("/AppealDecision") && !step.to_do.is_empty());
         assert!(step.appeal_expire_time.is_some());
+        // The operator's people see how far it is, and not what was brought.
+        let sam = staff(&site, "sam", OperatorRole::OperatorSupport).await;
+        let request = GetAccountSettingsRequest { name: name.clone() };
+        let seen = sam.caller.accounts().get_account_settings(request).await;
+        let seen = seen.unwrap().into_inner().verification.unwrap();
+        assert_eq!(seen.steps[1].state(), State::Rejected);
+        assert!(seen.steps[1].documents.is_empty() && seen.steps[1].last_decision.is_none());
         let due = no_dead_end(ann, &name).await;
         assert_eq!(due.len(), 1);
         assert!(due[0].method.ends_with("/AppealDecision") && due[0].deadline.is_some());
@@ -540,6 +557,11 @@ async fn a_rejection_is_appealed_once_and_another_reviewer_has_it() {
         )
         .await;
         no_dead_end(ann, &name).await;
+        let step = &verification(ann, &name).await.steps[1];
+        let last = step.last_decision.as_ref().unwrap();
+        assert!(last.appeal && last.decision() == ReviewDecision::Approve);
+        assert_eq!(step.documents.len(), 3);
+        assert!(step.to_do.is_empty() && step.method.is_empty());
 
         // The second one is lost, which is the end.
         submit_step(&site, ann, &name, Kind::Business).await;
@@ -581,7 +603,7 @@ async fn a_rejection_is_appealed_once_and_another_reviewer_has_it() {
     .await;
 }
 
-// proves VER-7, ACC-13
+// proves VER-7, ACC-13, COM-15
 #[tokio::test]
 async fn a_rejection_that_nobody_appeals_against_is_final_after_thirty_days() {
     both(async |site| {
@@ -592,7 +614,14 @@ async fn a_rejection_that_nobody_appeals_against_is_final_after_thirty_days() {
             .await
             .unwrap();
         submit_step(&site, &contoso.admin.caller, &name, Kind::Employment).await;
+        // The contact is nobody who signs in: it hears in the language of those who run the account, whoever of the operator's decides.
+        sign_in_reading(&site, &contoso.admin, "fr").await;
         settle(&rita.caller, ReviewKind::Employment, ReviewDecision::Reject).await;
+        let told = async |template: &str, language: &str| {
+            let sql = "SELECT COUNT(*) AS n FROM mails WHERE recipient = $1 AND template = $2 AND language = $3";
+            number(&site, sql, [PAULA.into(), template.into(), language.into()]).await
+        };
+        assert_eq!(told("step_rejected", "fr").await, 1);
         site.advance(29 * 86_400).await;
         site.settle().await;
         let ann = again(&site, &contoso.admin).await;
@@ -605,8 +634,10 @@ async fn a_rejection_that_nobody_appeals_against_is_final_after_thirty_days() {
         let mails = due.iter().find(|r| r.step == "APPROVAL").unwrap();
         let left = mails.attempts_left.unwrap();
         resend(&ann, &name, Kind::Approval).await.unwrap();
+        sign_in_reading(&site, &contoso.admin, "fr").await;
         site.advance(8 * 86_400).await;
         site.settle().await;
+        assert_eq!(told("account_rejected", "fr").await, 1);
         let ann = again(&site, &contoso.admin).await;
         assert_eq!(
             get(&ann, &name).await.unwrap().state(),

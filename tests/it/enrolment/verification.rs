@@ -8,7 +8,7 @@ use entente::proto::{
         ConfirmApprovalResponse, ConfirmContactRequest, ConfirmContactResponse, ContactChoice,
         GetVerificationRequest, ListRequirementsRequest, Requirement,
         ResendVerificationMailRequest, Verification, VerificationStepKind as Kind,
-        VerificationStepState as State,
+        VerificationStepReason as StepReason, VerificationStepState as State,
     },
     operator::OperatorRole,
 };
@@ -182,8 +182,8 @@ async fn a_contact_who_disowns_the_enrolment_stops_it() {
         let done = confirm(&site, &to_paula, ContactChoice::NotOurs).await;
         let step = done.unwrap().step.unwrap();
         assert_eq!(
-            (step.state(), step.reason.as_str()),
-            (State::Rejected, "NOT_OURS")
+            (step.state(), step.reason_code(), step.reason.as_str()),
+            (State::Rejected, StepReason::NotOurs, "")
         );
         assert_eq!(get(ann, &name).await.unwrap().state(), AccountState::Draft);
         // Nobody is asked about it any more.
@@ -221,6 +221,11 @@ async fn links_run_out_and_are_mailed_anew_and_others_are_asked_instead() {
         let ann = again(&site, &contoso.admin).await;
         link_invalid(confirm(&site, &first, ContactChoice::Confirm).await);
         assert_eq!(states(&ann, &name).await[0], State::ActionRequired);
+        let told = verification(&ann, &name).await;
+        for step in told.steps.iter().take(1).chain(&told.approval) {
+            assert_eq!(step.reason_code(), StepReason::LinkExpired);
+            assert!(step.method.ends_with("/ResendVerificationMail") && !step.to_do.is_empty());
+        }
         let due = requirements(&ann, &name).await;
         assert_eq!(methods(&due), BTreeSet::from(["ResendVerificationMail"]));
         for step in [Kind::Email, Kind::Approval] {
@@ -247,8 +252,8 @@ async fn links_run_out_and_are_mailed_anew_and_others_are_asked_instead() {
             .unwrap();
         let told = verification(&ann, &name).await.approval.unwrap();
         assert_eq!(
-            (told.state(), told.reason.as_str()),
-            (State::Rejected, "Not now.")
+            (told.state(), told.reason_code(), told.reason.as_str()),
+            (State::Rejected, StepReason::Refused, "Not now.")
         );
         let due = requirements(&ann, &name).await;
         assert_eq!(
@@ -421,6 +426,31 @@ async fn a_draft_that_was_handed_in_meanwhile_is_not_removed_when_it_comes_back(
         for address in ["ann@contoso.example", "bea@contoso.example"] {
             assert!(to.contains(&address), "{to:?}");
         }
+    })
+    .await;
+}
+
+// proves VER-1
+#[tokio::test]
+async fn all_steps_are_told_also_before_submission_and_of_imported_accounts() {
+    both(async |site| {
+        let contoso = member_tenant(&site, "contoso").await;
+        let ann = &contoso.admin.caller;
+        let made = open(ann, draft_of(whole("Contoso"))).await.unwrap();
+        let name = made.account.unwrap().name;
+        assert_eq!(states(ann, &name).await, [State::NotStarted; 4]);
+        let first = &verification(ann, &name).await.steps[0];
+        assert!(first.method.ends_with("/SubmitAccount") && !first.to_do.is_empty());
+        let old = site.tenant("old").await;
+        let imported = site.account(&old, "Old").await;
+        assert_eq!(
+            states(&old.admin.caller, &imported).await,
+            [State::Verified; 4]
+        );
+        let told = verification(&old.admin.caller, &imported).await;
+        let codes: Vec<_> = told.steps.iter().map(|s| s.reason_code()).collect();
+        assert_eq!(codes, [StepReason::Imported; 3]);
+        assert!(told.steps.iter().all(|s| s.to_do.is_empty()));
     })
     .await;
 }

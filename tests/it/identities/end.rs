@@ -82,6 +82,7 @@ async fn export_tells_all_that_is_kept_of_the_person() {
         );
         assert_eq!(told.sessions.len(), 3, "one ended, and one as a guest");
         assert_eq!(told.sessions.iter().filter(|s| s.current).count(), 1);
+        assert_eq!(told.language_code, "en");
         assert_eq!(told.networks.len(), 1);
         assert_eq!(told.networks[0].network, "127.0.0.0/24");
         assert_eq!((told.guests.len(), &told.guests[0].name), (1, &gwen));

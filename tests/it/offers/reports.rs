@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Instant};
 use entente::proto::{
     access::AccountRole,
     offer::{
-        ExportReportRequest, ListReportRequest, RecordUsageRequest, RecordUsageResponse, Usage,
+        ExportReportRequest, ListReportRequest, ListReportResponse, RecordUsageRequest,
+        RecordUsageResponse, ReportDimension as By, Usage, UsageGroup,
     },
     operator::OperatorRole,
 };
@@ -210,6 +211,191 @@ async fn usage_is_recorded_once_and_shown_to_those_who_may_read_reports() {
     .await;
 }
 
+/// A page of groups.
+async fn grouped(
+    caller: &Caller,
+    account: &str,
+    by: &[By],
+    change: impl FnOnce(&mut ListReportRequest),
+) -> Result<ListReportResponse, Status> {
+    let mut request = ListReportRequest {
+        parent: account.to_owned(),
+        group_by: by.iter().map(|by| *by as i32).collect(),
+        ..ListReportRequest::default()
+    };
+    change(&mut request);
+    let done = caller.reports().list_report(request).await;
+    done.map(Response::into_inner)
+}
+
+/// All groups, by pages of a size.
+async fn all_groups(caller: &Caller, account: &str, by: &[By], page_size: i32) -> Vec<UsageGroup> {
+    let (mut all, mut page_token) = (Vec::new(), String::new());
+    for _ in 0..100 {
+        let page = grouped(caller, account, by, |r| {
+            (r.page_size, r.page_token) = (page_size, page_token.clone());
+        });
+        let page = page.await.unwrap();
+        assert!(page.usage.is_empty() && page.groups.len() <= usize::try_from(page_size).unwrap());
+        all.extend(page.groups);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return all;
+        }
+    }
+    panic!("the pages never end");
+}
+
+// proves OFR-3, COM-6
+#[tokio::test]
+async fn usage_is_put_together_by_offer_period_and_country_with_its_customers() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let ann = &contoso.admin.caller;
+        let account = publisher(&site, &contoso, "Contoso").await;
+        let mut offers = Vec::new();
+        for name in ["=Tool", "Desk"] {
+            let offer = create(ann, &account, app_offer(name)).await.unwrap().name;
+            publish(ann, &offer).await.unwrap();
+            offers.push(offer);
+        }
+        // IDs are in the order in which they were made.
+        let (tool, desk) = (offers[0].as_str(), offers[1].as_str());
+        let other = |used: Usage| Usage {
+            customer: "tenants/01900000-0000-7000-8000-000000000002".to_owned(),
+            ..used
+        };
+        let service = Service::open(&site).await.caller(&site).await;
+        let used = vec![
+            entry(tool, "2025-12-31", "FR", 1),
+            entry(tool, "2026-01-01", "FR", 2),
+            other(entry(tool, "2026-01-01", "FR", 4)),
+            entry(tool, "2026-01-31", "FR", 8),
+            entry(tool, "2026-01-31", "DE", 16),
+            entry(desk, "2026-01-01", "FR", 32),
+            entry(desk, "2026-03-01", "FR", 64),
+        ];
+        record(&service, vec![message(&request_id(), 1, used)])
+            .await
+            .unwrap();
+
+        let told = |groups: Vec<UsageGroup>| -> Vec<String> {
+            let told = groups.iter().map(|g| {
+                let offer = g.offer_display_name.as_str();
+                assert_eq!(g.offer.is_empty(), offer.is_empty());
+                let (period, country) = (&g.period, &g.country_code);
+                format!(
+                    "{period}|{offer}|{country}|{}|{}",
+                    g.units, g.customer_count
+                )
+            });
+            told.collect()
+        };
+        let cases: [(&[By], &[&str]); 7] = [
+            (
+                &[By::Country, By::Month, By::Offer],
+                &[
+                    "2025-12|=Tool|FR|1|1",
+                    "2026-01|=Tool|DE|16|1",
+                    "2026-01|=Tool|FR|14|2",
+                    "2026-01|Desk|FR|32|1",
+                    "2026-03|Desk|FR|64|1",
+                ],
+            ),
+            (
+                &[By::Day, By::Offer],
+                &[
+                    "2025-12-31|=Tool||1|1",
+                    "2026-01-01|=Tool||6|2",
+                    "2026-01-01|Desk||32|1",
+                    "2026-01-31|=Tool||24|1",
+                    "2026-03-01|Desk||64|1",
+                ],
+            ),
+            (
+                &[By::Day, By::Country],
+                &[
+                    "2025-12-31||FR|1|1",
+                    "2026-01-01||FR|38|2",
+                    "2026-01-31||DE|16|1",
+                    "2026-01-31||FR|8|1",
+                    "2026-03-01||FR|64|1",
+                ],
+            ),
+            (
+                &[By::Day],
+                &[
+                    "2025-12-31|||1|1",
+                    "2026-01-01|||38|2",
+                    "2026-01-31|||24|1",
+                    "2026-03-01|||64|1",
+                ],
+            ),
+            (
+                &[By::Month],
+                &["2025-12|||1|1", "2026-01|||62|2", "2026-03|||64|1"],
+            ),
+            (&[By::Offer], &["|=Tool||31|2", "|Desk||96|1"]),
+            (&[By::Country], &["||DE|16|1", "||FR|111|2"]),
+        ];
+        for (by, expected) in cases {
+            for page_size in [1, 2, 50] {
+                let all = all_groups(ann, &account, by, page_size).await;
+                assert_eq!(told(all), expected, "{by:?} by {page_size}");
+            }
+        }
+        let filter = format!("day >= \"2026-01-01\" country_code = FR offer = \"{tool}\"");
+        let filtered = grouped(ann, &account, &[By::Month], |r| r.filter = filter);
+        let filtered = filtered.await.unwrap();
+        assert_eq!(told(filtered.groups), ["2026-01|||14|2"]);
+
+        // What makes no sense is named; a token is good for its own question only.
+        let refusals: [(&[By], &str, &str); 4] = [
+            (&[By::Day, By::Month], "", "group_by"),
+            (&[By::Offer, By::Offer], "", "group_by[1]"),
+            (&[By::Unspecified], "", "group_by[0]"),
+            (&[By::Offer], "day", "order_by"),
+        ];
+        for (by, order, field) in refusals {
+            let tried = grouped(ann, &account, by, |r| r.order_by = order.to_owned()).await;
+            let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
+            assert_eq!(fields(&status), [field]);
+        }
+        let first = grouped(ann, &account, &[By::Month], |r| r.page_size = 1).await;
+        let token = first.unwrap().next_page_token;
+        let tried = grouped(ann, &account, &[By::Day], |r| r.page_token = token).await;
+        refused(tried, Code::InvalidArgument, "PAGE_TOKEN_INVALID");
+
+        let request = ExportReportRequest {
+            begin_day: "2026-01-01".to_owned(),
+            end_day: "2026-01-31".to_owned(),
+            group_by: vec![By::Offer as i32, By::Month as i32],
+            ..exporting(&account)
+        };
+        let (csv, _) = export(ann, request).await.unwrap();
+        let expected = format!(
+            "month,offer,offer_display_name,units,customer_count\r\n\
+             2026-01,{tool},'=Tool,30,2\r\n\
+             2026-01,{desk},Desk,32,1\r\n"
+        );
+        assert_eq!(String::from_utf8(csv).unwrap(), expected);
+        let both_periods = ExportReportRequest {
+            group_by: vec![By::Day as i32, By::Month as i32],
+            ..exporting(&account)
+        };
+        let tried = export(ann, both_periods).await;
+        let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
+        assert_eq!(fields(&status), ["group_by"]);
+        // Nothing was used of another one's.
+        let northwind = site.tenant("northwind").await;
+        let theirs = publisher(&site, &northwind, "Northwind").await;
+        let theirs = all_groups(&northwind.admin.caller, &theirs, &[By::Offer], 50).await;
+        assert!(theirs.is_empty());
+        denied(grouped(&northwind.admin.caller, &account, &[By::Offer], |_| {}).await);
+    })
+    .await;
+}
+
 /// Rows of the large report; `make nightly` says more.
 fn rows() -> usize {
     std::env::var("ENTENTE_USAGE_ROWS").map_or(200_000, |n| n.parse().unwrap())
@@ -299,6 +485,30 @@ async fn large_reports_are_recorded_and_exported_in_pieces() {
         assert_eq!((lines, days.len()), (there + 1, 300));
         // Not by the number of rows: all of the CSV would be more.
         assert!(grown < 24 * 1_024 && bytes > grown as usize * 1_024 / 2, "{grown} KiB");
+
+        // Put together too, by days of which a window has many.
+        let before = peak_memory_kib();
+        for (by, groups) in [(By::Month, 12), (By::Day, 300)] {
+            let begun = Instant::now();
+            let request = ExportReportRequest {
+                group_by: vec![by as i32, By::Offer as i32, By::Country as i32],
+                ..exporting(&account)
+            };
+            let (csv, _) = export(&ann, request).await.unwrap();
+            let csv = String::from_utf8(csv).unwrap();
+            let lines: Vec<&str> = csv.lines().skip(1).collect();
+            let number = |line: &str, i: usize| -> usize {
+                line.rsplit(',').nth(i).unwrap().parse().unwrap()
+            };
+            assert_eq!(lines.len(), groups);
+            let units: usize = lines.iter().map(|line| number(line, 1)).sum();
+            assert_eq!(units, (0..there).map(|n| 1 + n % 7).sum::<usize>());
+            let customers = lines.iter().map(|line| number(line, 0)).max().unwrap();
+            assert!(customers > 1 && customers <= there / 300 + 1);
+            println!("put together by {by:?} in {:?}", begun.elapsed());
+        }
+        let grown = peak_memory_kib().saturating_sub(before);
+        assert!(grown < 24 * 1_024, "{grown} KiB");
     })
     .await;
 }
