@@ -213,7 +213,7 @@ pub async fn replace_global_admin(
         .await?
         .map_or(0, |g| g.roles);
     let next = set_directory_roles(tx, &next, roles | GLOBAL_ADMIN).await?;
-    let old = disable(tx, &old).await?;
+    let old = user_state::disable(tx, &old).await?;
     let now = tx.now();
     Ok(ReplaceGlobalAdminResponse {
         disabled: Some(user_change::to_wire(tx.db(), tx.app(), &old, now).await?),

@@ -229,7 +229,7 @@ impl Asked {
                 first.map_or(Ok(None), |row| row.try_get("", "day"))?
             }
         };
-        Ok(first.map(|day| (day, end_of_month(day).min(self.last_day))))
+        Ok(first.map(|day| (day, Ord::min(end_of_month(day), self.last_day))))
     }
 
     /// The groups of a window, in order, after the one that was told last.
