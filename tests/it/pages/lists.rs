@@ -528,7 +528,7 @@ impl World {
             List::Usage => page!(
                 ann.reports(),
                 list_report,
-                ListReportRequest { parent: account },
+                ListReportRequest { parent: account, group_by: Vec::new() },
                 usage,
                 customer
             ),
