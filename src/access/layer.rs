@@ -314,7 +314,11 @@ mod tests {
             ("application/grpc-web", false),
             ("text/plain", false),
         ] {
-            assert_eq!(is_grpc(&headers(&[("content-type", kind)])), spoken, "{kind}");
+            assert_eq!(
+                is_grpc(&headers(&[("content-type", kind)])),
+                spoken,
+                "{kind}"
+            );
         }
         assert!(!is_grpc(&headers(&[])));
     }
@@ -331,7 +335,16 @@ mod tests {
             let value = format!("{scheme} abc");
             assert_eq!(token(&[(TOKEN, &value)]), Some(Some("abc".to_owned())));
         }
-        for bad in ["", "Bearer", "Bearer ", "abc", "Basic abc", "Bearer a b", "Bearer a,b", "Bearer  a"] {
+        for bad in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "abc",
+            "Basic abc",
+            "Bearer a b",
+            "Bearer a,b",
+            "Bearer  a",
+        ] {
             assert_eq!(token(&[(TOKEN, bad)]), None, "{bad:?}");
         }
         assert_eq!(token(&[(TOKEN, "Bearer a"), (TOKEN, "Bearer a")]), None);
@@ -341,8 +354,14 @@ mod tests {
     #[test]
     fn errors_are_told_in_the_language_asked_for() {
         let of = |all: &[(&'static str, &str)]| language(&headers(all));
-        assert_eq!(of(&[("accept-language", "fr-CH, en;q=0.5")]), Language::French);
-        assert_eq!(of(&[("accept-language", "en, fr;q=0.5")]), Language::English);
+        assert_eq!(
+            of(&[("accept-language", "fr-CH, en;q=0.5")]),
+            Language::French
+        );
+        assert_eq!(
+            of(&[("accept-language", "en, fr;q=0.5")]),
+            Language::English
+        );
         assert_eq!(of(&[]), Language::English);
     }
 }

@@ -222,7 +222,10 @@ mod tests {
         acting.address = Some([192, 0, 2, 1].into());
         assert_eq!(acting.address_text(), "192.0.2.1");
         let nobody = caller(None, None);
-        assert_eq!((nobody.name(), nobody.via_name()), (String::new(), String::new()));
+        assert_eq!(
+            (nobody.name(), nobody.via_name()),
+            (String::new(), String::new())
+        );
     }
 
     // proves COM-4, COM-18

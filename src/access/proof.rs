@@ -521,7 +521,13 @@ mod tests {
     }
 
     fn faults(told: Result<Named>) -> Vec<String> {
-        let fields = |error: Error| error.fields().iter().map(|(field, _)| field.clone()).collect();
+        let fields = |error: Error| {
+            error
+                .fields()
+                .iter()
+                .map(|(field, _)| field.clone())
+                .collect()
+        };
         told.map_or_else(fields, |_| Vec::new())
     }
 
@@ -531,7 +537,10 @@ mod tests {
         // Two alternatives of this rule speak of the same field.
         let of = |name: &str| {
             let name = name.to_owned();
-            resolve(rule("directory.v1.UserService/GetUser"), &GetUserRequest { name })
+            resolve(
+                rule("directory.v1.UserService/GetUser"),
+                &GetUserRequest { name },
+            )
         };
         let user = Name::User(TENANT, Uuid::from_u128(2));
         assert_eq!(of(&user.to_string()).unwrap(), [("name", vec![user])]);
@@ -554,7 +563,10 @@ mod tests {
                 groups: vec![group.to_owned()],
                 ..CreateUserRequest::default()
             };
-            faults(resolve(rule("directory.v1.UserService/CreateUser"), &request))
+            faults(resolve(
+                rule("directory.v1.UserService/CreateUser"),
+                &request,
+            ))
         };
         let group = |tenant| Name::Group(tenant, Uuid::from_u128(2)).to_string();
         assert_eq!(of(&group(TENANT)), [""; 0]);
@@ -573,7 +585,10 @@ mod tests {
                 principals: vec![name; count],
                 ..AddMembersRequest::default()
             };
-            faults(resolve(rule("account.v1.MemberService/AddMembers"), &request))
+            faults(resolve(
+                rule("account.v1.MemberService/AddMembers"),
+                &request,
+            ))
         };
         assert_eq!(of(MOST_NAMES), [""; 0]);
         for count in [MOST_NAMES + 1, MOST_NAMES + 2] {

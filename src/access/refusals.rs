@@ -386,7 +386,14 @@ mod tests {
         let tally = Tally::default();
         let add = |actor: usize| {
             let actor = actor.to_string();
-            tally.add(Key { actor, ..key("many") }, ADDRESS.to_owned(), false)
+            tally.add(
+                Key {
+                    actor,
+                    ..key("many")
+                },
+                ADDRESS.to_owned(),
+                false,
+            )
         };
         assert!((0..MOST_COUNTED).all(&add));
         assert!(!add(MOST_COUNTED));

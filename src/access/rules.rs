@@ -273,7 +273,10 @@ mod tests {
         // Open to nobody, ignores who calls, opened by a mailed token alone, demands something on the operator.
         for (method, told) in [
             ("directory.v1.SessionService/SignIn", "yynn"),
-            ("directory.v1.SessionService/CompletePasswordRecovery", "yyyn"),
+            (
+                "directory.v1.SessionService/CompletePasswordRecovery",
+                "yyyn",
+            ),
             ("directory.v1.InvitationService/AcceptInvitation", "ynyn"),
             ("directory.v1.TenantService/UndeleteTenant", "ynny"),
             ("directory.v1.TenantService/CreateTenant", "nnny"),

@@ -579,7 +579,10 @@ mod tests {
         assert_eq!(rotated(gone, true).await, (true, vec![cut, key(next)]));
         // Where none signs any more, there is nobody to wait for.
         let late = next + 400 * DAY_US;
-        assert_eq!(rotated(late, false).await, (true, vec![key(late - MINUTE_US)]));
+        assert_eq!(
+            rotated(late, false).await,
+            (true, vec![key(late - MINUTE_US)])
+        );
         let (_, end, _) = key(late - MINUTE_US);
         let (made, times) = rotated(end, false).await;
         assert_eq!((made, times[1]), (true, key(end - MINUTE_US)));

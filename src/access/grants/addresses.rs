@@ -79,3 +79,29 @@ pub async fn addresses_of_person<C: ConnectionTrait>(db: &C, id: Uuid) -> Result
     let found = sql::one::<Person, _>(db, sql, values).await?;
     Ok(found.map(Person::addresses).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // proves ACC-20
+    #[test]
+    fn an_identity_is_reached_at_its_name_and_where_it_was_proven_each_once() {
+        let addresses = |kind, user_name: &str, recovery_email: &str| {
+            let (user_name, recovery_email) = (user_name.to_owned(), recovery_email.to_owned());
+            let person = Person {
+                kind,
+                user_name,
+                recovery_email,
+            };
+            person.addresses()
+        };
+        let (name, other) = ("ida@mail.example", "ida@new.example");
+        assert_eq!(addresses(IDENTITY, name, ""), [name]);
+        assert_eq!(addresses(IDENTITY, name, "Ida@MAIL.example"), [name]);
+        assert_eq!(addresses(IDENTITY, name, other), [name, other]);
+        // A user's name is no address.
+        assert_eq!(addresses(1, "ida", other), [other]);
+        assert_eq!(addresses(1, "ida", ""), [""; 0]);
+    }
+}

@@ -570,6 +570,19 @@ mod tests {
 
     // proves ROL-13, ACC-20
     #[test]
+    fn who_is_refused_learns_until_when_and_whether_it_sleeps_or_begins() {
+        for (why, reason) in [
+            (NotAwake::Asleep(NOW), Reason::RightsAsleep),
+            (NotAwake::BeginsLater(NOW), Reason::RightsBeginLater),
+        ] {
+            assert_eq!((why.until(), why.reason()), (NOW, reason));
+            let refusal = why.refusal(P::FinanceGrant, ScopeKey::Operator);
+            assert_eq!(refusal.reason(), reason);
+        }
+    }
+
+    // proves ROL-13, ACC-20
+    #[test]
     fn what_begins_later_is_woken_by_nobody_and_by_its_time() {
         let scope = ScopeKey::Account(Uuid::from_u128(3));
         let held = |finance_from| Held {
