@@ -164,12 +164,7 @@ pub(super) async fn involved<C: ConnectionTrait>(
             emails.push(vec![sql::id(reviewer.id), email.as_str().into()]);
         }
     }
-    let values: [Value; 4] = [
-        sql::ids(accounts),
-        sql::table(persons),
-        sql::table(emails),
-        Uuid::nil().into(),
-    ];
+    let values: [Value; 3] = [sql::ids(accounts), sql::table(persons), sql::table(emails)];
     let ties = sql::all::<Tie, _>(db, ties(db), values).await?;
     let ties = ties.into_iter().filter(|tie| tie.counts(now));
     found.extend(ties.map(|tie| (tie.account_id, tie.reviewer)));
@@ -204,11 +199,11 @@ fn ties<C: ConnectionTrait>(db: &C) -> String {
         sql::rows(db, 2, PERSON),
         sql::rows(db, 3, EMAIL),
     );
-    // A personal identity with a reviewer's address is taken for the same person.
+    // A personal identity (kind 3) with a reviewer's address is taken for the same person.
     let given = format!(
         "a(id) AS MATERIALIZED ({accounts}), y(r, e) AS MATERIALIZED ({emails}), \
          x(r, p) AS MATERIALIZED ({persons} UNION SELECT y.r, u.id FROM y CROSS JOIN users u \
-           WHERE u.tenant_id = $4 AND u.user_name_fold = y.e AND u.state <> 3)"
+           WHERE u.user_name_fold = y.e AND u.kind <> 1 AND u.kind = 3 AND u.state <> 3)"
     );
     // The tenants of accounts, and those that were theirs lately; a tenant is its own.
     let tenants = "t(account_id, tenant_id, end_time) AS MATERIALIZED ( \
