@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, Value};
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFilter, Value};
 use uuid::Uuid;
 
 use super::{
@@ -191,44 +191,60 @@ pub(super) async fn involved<C: ConnectionTrait>(
 /// company may have a hundred thousand members.
 ///
 /// What several parts use is named, so that it is planned once: accounts `a`, persons `x`, addresses `y`, tenants `t`, users `c`, former ties
-/// `f`. Ends are judged by the caller, so that no plan depends on a value, and PostgreSQL keeps one. CROSS JOIN keeps SQLite to this order; each
-/// goes along an index.
+/// `f`. Ends are judged by the caller, so that no plan depends on a value, and PostgreSQL keeps one.
 fn ties<C: ConnectionTrait>(db: &C) -> String {
     let (accounts, persons, emails) = (
         sql::in_ids(db, 1),
         sql::rows(db, 2, PERSON),
         sql::rows(db, 3, EMAIL),
     );
+    let each = |table: &str, on: &str| each(db, table, on);
+    let named = "u.user_name_fold = y.e AND u.kind <> 1";
     // A personal identity (kind 3) with a reviewer's address is taken for the same person.
     let given = format!(
         "a(id) AS MATERIALIZED ({accounts}), y(r, e) AS MATERIALIZED ({emails}), \
-         x(r, p) AS MATERIALIZED ({persons} UNION SELECT y.r, u.id FROM y CROSS JOIN users u \
-           WHERE u.user_name_fold = y.e AND u.kind <> 1 AND u.kind = 3 AND u.state <> 3)"
+         x(r, p) AS MATERIALIZED ({persons} UNION SELECT y.r, u.id FROM y {})",
+        each(
+            "users u",
+            &format!("{named} AND u.kind = 3 AND u.state <> 3")
+        ),
     );
     // The tenants of accounts, and those that were theirs lately; a tenant is its own.
     let tenants = "t(account_id, tenant_id, end_time) AS MATERIALIZED ( \
-           SELECT account_id, tenant_id, CAST(NULL AS bigint) FROM associations WHERE account_id IN (SELECT id FROM a) \
-           UNION SELECT account_id, tenant_id, end_time FROM former_tenants WHERE account_id IN (SELECT id FROM a) \
-           UNION SELECT id, id, NULL FROM tenants WHERE id IN (SELECT id FROM a))";
-    let users = "c(r, id, tenant_id, kind, state) AS MATERIALIZED ( \
-           SELECT x.r, u.id, u.tenant_id, u.kind, u.state FROM x CROSS JOIN users u WHERE u.id = x.p \
-           UNION SELECT x.r, u.id, u.tenant_id, u.kind, u.state FROM x CROSS JOIN users u WHERE u.home_id = x.p \
-           UNION SELECT y.r, u.id, u.tenant_id, u.kind, u.state FROM y CROSS JOIN users u WHERE lower(u.recovery_email) = y.e AND u.recovery_email <> '' \
-           UNION SELECT y.r, u.id, u.tenant_id, u.kind, u.state FROM y CROSS JOIN users u WHERE u.user_name_fold = y.e AND u.kind <> 1)";
-    let former = "f(scope_kind, scope_id, r, end_time) AS MATERIALIZED ( \
-           SELECT o.scope_kind, o.scope_id, x.r, o.end_time FROM x CROSS JOIN former_ties o WHERE o.person_id = x.p \
-           UNION SELECT o.scope_kind, o.scope_id, y.r, o.end_time FROM y CROSS JOIN former_ties o WHERE o.email = y.e AND o.email <> '' \
-           UNION SELECT o.scope_kind, o.scope_id, y.r, o.end_time FROM y CROSS JOIN former_ties o WHERE o.recovery_email = y.e AND o.recovery_email <> '')";
+         SELECT account_id, tenant_id, CAST(NULL AS bigint) FROM associations WHERE account_id IN (SELECT id FROM a) \
+         UNION SELECT account_id, tenant_id, end_time FROM former_tenants WHERE account_id IN (SELECT id FROM a) \
+         UNION SELECT id, id, NULL FROM tenants WHERE id IN (SELECT id FROM a))";
+    let user = "u.id, u.tenant_id, u.kind, u.state";
+    let users = format!(
+        "c(r, id, tenant_id, kind, state) AS MATERIALIZED (SELECT x.r, {user} FROM x {} UNION SELECT x.r, {user} FROM x {} \
+         UNION SELECT y.r, {user} FROM y {} UNION SELECT y.r, {user} FROM y {})",
+        each("users u", "u.id = x.p"),
+        each("users u", "u.home_id = x.p"),
+        each(
+            "users u",
+            "lower(u.recovery_email) = y.e AND u.recovery_email <> ''"
+        ),
+        each("users u", named),
+    );
+    let tie = "o.scope_kind, o.scope_id";
+    let former = format!(
+        "f(scope_kind, scope_id, r, end_time) AS MATERIALIZED (SELECT {tie}, x.r, o.end_time FROM x {} \
+         UNION SELECT {tie}, y.r, o.end_time FROM y {} UNION SELECT {tie}, y.r, o.end_time FROM y {})",
+        each("former_ties o", "o.person_id = x.p"),
+        each("former_ties o", "o.email = y.e AND o.email <> ''"),
+        each(
+            "former_ties o",
+            "o.recovery_email = y.e AND o.recovery_email <> ''"
+        ),
+    );
+    let on_accounts = "g.scope_kind = 2 AND g.scope_id IN (SELECT id FROM a)";
     format!(
         "WITH {given}, {tenants}, {users}, {former} \
-         SELECT g.scope_id AS account_id, c.r AS reviewer, CAST(NULL AS bigint) AS end_time, CAST(NULL AS bigint) AS tenancy_end_time \
-           FROM c CROSS JOIN grants g WHERE g.principal_id = c.id AND g.scope_kind = 2 AND g.scope_id IN (SELECT id FROM a) \
-         UNION SELECT g.scope_id, c.r, NULL, NULL FROM c CROSS JOIN group_rights g \
-           WHERE g.user_id = c.id AND g.scope_kind = 2 AND g.scope_id IN (SELECT id FROM a) \
+         SELECT g.scope_id AS account_id, c.r AS reviewer, CAST(NULL AS bigint) AS end_time, CAST(NULL AS bigint) AS tenancy_end_time FROM c {held} \
+         UNION SELECT g.scope_id, c.r, NULL, NULL FROM c {by_groups} \
          UNION SELECT t.account_id, c.r, NULL, t.end_time FROM c JOIN t ON t.tenant_id = c.tenant_id \
            WHERE c.state <> 3 AND (c.kind = 2 OR t.account_id = t.tenant_id) \
-         UNION SELECT t.account_id, y.r, NULL, t.end_time FROM t CROSS JOIN y CROSS JOIN users u \
-           WHERE u.tenant_id = t.tenant_id AND u.user_name_fold = y.e AND u.state <> 3 \
+         UNION SELECT t.account_id, y.r, NULL, t.end_time FROM t CROSS JOIN y {there} \
          UNION SELECT a.id, f.r, f.end_time, NULL FROM f JOIN a ON a.id = f.scope_id WHERE f.scope_kind = 2 \
          UNION SELECT t.account_id, f.r, f.end_time, t.end_time FROM f JOIN t ON t.tenant_id = f.scope_id WHERE f.scope_kind = 1 \
          UNION SELECT o.account_id, y.r, o.end_time, NULL FROM former_contacts o JOIN y ON y.e = o.email WHERE o.account_id IN (SELECT id FROM a) \
@@ -238,8 +254,32 @@ fn ties<C: ConnectionTrait>(db: &C) -> String {
            WHERE o.account_id IN (SELECT id FROM a) AND o.state <= 3 \
          UNION SELECT n.account_id, y.r, NULL, NULL FROM network_memberships n JOIN y ON y.e = lower(n.contact_email) \
            WHERE n.account_id IN (SELECT id FROM a) \
-         UNION SELECT x.p, x.r, NULL, NULL FROM x WHERE x.p IN (SELECT id FROM a)"
+         UNION SELECT x.p, x.r, NULL, NULL FROM x WHERE x.p IN (SELECT id FROM a)",
+        held = each(
+            "grants g",
+            &format!("g.principal_id = c.id AND {on_accounts}")
+        ),
+        by_groups = each(
+            "group_rights g",
+            &format!("g.user_id = c.id AND {on_accounts}")
+        ),
+        there = each(
+            "users u",
+            "u.tenant_id = t.tenant_id AND u.user_name_fold = y.e AND u.state <> 3"
+        ),
     )
+}
+
+/// Joins, to each row of what stands before, the rows of a table (with an alias of one letter) that an index finds. CROSS JOIN keeps SQLite to
+/// this order. PostgreSQL takes addresses for those of thousands, and would read whole tables at once, or all members of a company; an offset
+/// has it look row by row.
+fn each<C: ConnectionTrait>(db: &C, table: &str, on: &str) -> String {
+    if db.get_database_backend() == DbBackend::Postgres {
+        let alias = table.rsplit(' ').next().unwrap_or(table);
+        format!("CROSS JOIN LATERAL (SELECT {alias}.* FROM {table} WHERE {on} OFFSET 0) {alias}")
+    } else {
+        format!("CROSS JOIN {table} WHERE {on}")
+    }
 }
 
 /// The addresses of a company's contacts.

@@ -255,6 +255,8 @@ fn postgres_options(url: &str, most: u32, least: u32, plans: &'static str) -> Co
                 ("default_transaction_read_only", "off"),
                 // Of solid state: so a page is read along its index, even where many rows are alike and few are expected.
                 ("random_page_cost", "1.1"),
+                // Every statement reads little: to compile one takes longer than to run it.
+                ("jit", "off"),
                 ("idle_in_transaction_session_timeout", "60000"),
             ])
         });
