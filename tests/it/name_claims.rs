@@ -3,9 +3,9 @@
 use entente::proto::{
     account::{
         Account, AccountState, AnswerNameClaimRequest, CheckPublisherNameRequest,
-        CloseAccountRequest, CreateNameClaimRequest, DecideNameClaimRequest, GetAccountRequest,
-        GetNameClaimRequest, ListNameClaimsRequest, NameClaim, NameClaimAnswer as Answer,
-        NameClaimDecision as Decision, NameClaimState as State,
+        CloseAccountRequest, CreateNameClaimRequest, DecideNameClaimRequest,
+        GetAccountRequest, GetNameClaimRequest, ListNameClaimsRequest, NameClaim,
+        NameClaimAnswer as Answer, NameClaimDecision as Decision, NameClaimState as State,
         PublisherNameAvailability as Availability, RequirementCode as Code_, ReviewKind,
     },
     directory::DeleteUserRequest,
@@ -21,8 +21,8 @@ use crate::{
         names::{availability, reserve},
         open, required, update, whole,
     },
-    harness::{Caller, Person, Site, both, fields, refused, request_id},
-    people::{again, denied, events, eventually, guest, identity, letters, literal},
+    harness::{Caller, Database, Person, Site, both, fields, refused, request_id},
+    people::{again, denied, events, eventually, execute_on, guest, identity, letters, literal},
     reviews::{claim as take, queue, review, reviewer},
 };
 
@@ -492,6 +492,59 @@ async fn whoever_is_tied_to_either_side_neither_sees_nor_decides_a_claim() {
         let waiting = queue(&rita.caller, ReviewKind::NameClaim, "state = WAITING").await;
         let tried = take(&rob.caller, &waiting[0].name).await;
         refused(tried, Code::PermissionDenied, "REVIEWER_INVOLVED");
+    })
+    .await;
+}
+
+// proves COM-21, ACC-12
+#[tokio::test]
+async fn a_claim_that_cannot_go_on_holds_up_no_other() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let fay = &fabrikam.admin;
+        let mut claims = Vec::new();
+        for name in ["Contoso", "Northwind"] {
+            site.account(&contoso, name).await;
+            let claim = filed(&fay.caller, &fay.name, "", name).await.unwrap();
+            claims.push(claim.name);
+            site.advance(1).await;
+        }
+        // Whatever is wrong with the first one, it is due first.
+        let it = literal(&site, &claims[0]);
+        let (spoil, mend) = match site.database {
+            Database::Sqlite => (
+                format!(
+                    "CREATE TRIGGER spoilt BEFORE UPDATE ON name_claims WHEN OLD.id = {it} AND NEW.state <> OLD.state \
+                     BEGIN SELECT RAISE(ABORT, 'spoilt'); END"
+                ),
+                "DROP TRIGGER spoilt",
+            ),
+            Database::Postgres => (
+                format!("ALTER TABLE name_claims ADD CONSTRAINT spoilt CHECK (id <> {it} OR state = 1)"),
+                "ALTER TABLE name_claims DROP CONSTRAINT spoilt",
+            ),
+        };
+        execute_on(&site, &spoil).await;
+        site.advance(14 * DAY + 120).await;
+        site.settle().await;
+        // A job that failed is due again half a minute later.
+        site.advance(60).await;
+        let fay = again(&site, fay).await;
+        let of = async |i: usize| get(&fay, &claims[i]).await.unwrap().state();
+        eventually(async || {
+            site.settle().await;
+            of(1).await == State::InReview
+        })
+        .await;
+        assert_eq!(of(0).await, State::AwaitingAnswer);
+        execute_on(&site, mend).await;
+        site.advance(11 * 60).await;
+        eventually(async || {
+            site.settle().await;
+            of(0).await == State::InReview
+        })
+        .await;
     })
     .await;
 }

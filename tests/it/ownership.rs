@@ -180,6 +180,20 @@ pub(crate) async fn owned(site: &Site) -> (TenantSite, String, Person) {
     (contoso, account, olga)
 }
 
+/// Makes an identity the owner of an account, as if it had opened it.
+pub(crate) async fn owns(site: &Site, account: &str, owner: &Person) {
+    let nowhere = "tenants/00000000-0000-0000-0000-000000000000";
+    let sql = format!(
+        "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
+         display_name_fold, create_time, update_time, version) VALUES (2, {}, {}, 3, {}, {}, '', '', 'o', 1, 1, 1)",
+        literal(site, account),
+        literal(site, &owner.name),
+        literal(site, nowhere),
+        entente::access::grants::OWNER,
+    );
+    execute_on(site, &sql).await;
+}
+
 /// Tokens of links that consent and that stop, of accounts that the operator has stopped meanwhile.
 pub(crate) async fn links(site: &Site) -> (String, String) {
     let mut tokens = Vec::new();
@@ -238,7 +252,7 @@ async fn told(site: &Site, words: &str, since: usize) -> Vec<String> {
 const STOP: &str = "StopOwnership";
 
 /// The token of the newest mail by which somebody stops an owner.
-async fn stop_token(site: &Site, to: &str) -> String {
+pub(crate) async fn stop_token(site: &Site, to: &str) -> String {
     let letters = letters(site).await;
     let mine = letters
         .iter()
