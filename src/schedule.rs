@@ -41,6 +41,18 @@ const SWEEPS_EVERY: Duration = Duration::from_secs(60);
 /// A job that fails waits so long.
 const AFTER_FAILURE_US: Micros = 30 * SECOND_US;
 
+/// What a job failed at is tried again after so long, where it is put aside.
+const ASIDE_US: Micros = 10 * MINUTE_US;
+/// Jobs that do one row a transaction, the one that is due first, and the statement that puts it aside until later, so that one which can't be
+/// done holds up no other.
+const ASIDE: &[(&str, &str)] = &[
+    ("go-on-with-name-claims", crate::account::CLAIM_ASIDE),
+    (
+        "go-on-with-recovery-cases",
+        crate::directory::recovery::ASIDE,
+    ),
+];
+
 /// All timed work.
 const JOBS: &[Job] = &[
     Job {
@@ -397,6 +409,7 @@ pub async fn run_due(app: &App) -> Result<usize> {
                 Ok(false) => break,
                 Err(error) => {
                     tracing::error!(job = job.name, %error, "a job failed");
+                    put_aside(app, job).await?;
                     release(app, job, lease, &error.to_string()).await?;
                     break;
                 }
@@ -464,6 +477,17 @@ async fn finish(app: &App, job: &'static Job, lease: Uuid) -> Result<bool> {
         })
     })
     .await
+}
+
+/// Puts the row aside that a job failed at, if the job does them one by one; the others go on when the job is due again.
+async fn put_aside(app: &App, job: &'static Job) -> Result<()> {
+    let Some((_, sql)) = ASIDE.iter().find(|(name, _)| *name == job.name) else {
+        return Ok(());
+    };
+    let now = app.now().await?;
+    let values: [Value; 2] = [now.into(), (now + ASIDE_US).into()];
+    let done = app.keep_books(|db| Box::pin(sql::execute(db, *sql, values)));
+    done.await.map(drop)
 }
 
 async fn release(app: &App, job: &'static Job, lease: Uuid, error: &str) -> Result<()> {

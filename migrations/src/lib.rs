@@ -32,6 +32,8 @@ mod m0024_recovery_evidence;
 mod m0026_refused_charges;
 mod m0027_former_addresses;
 mod m0028_reviews_of_steps;
+mod m0031_recovery_owner;
+mod m0032_former_tenants;
 mod m0033_languages;
 
 /// Runs the steps that a database lacks.
@@ -67,6 +69,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0026_refused_charges::Migration),
             Box::new(m0027_former_addresses::Migration),
             Box::new(m0028_reviews_of_steps::Migration),
+            Box::new(m0031_recovery_owner::Migration),
+            Box::new(m0032_former_tenants::Migration),
             Box::new(m0033_languages::Migration),
         ]
     }

@@ -124,6 +124,20 @@ pub fn check_transition(from: i64, to: AccountState) -> Result<()> {
     }
 }
 
+/// The states of an account that is over for good: nobody is tied to it any more, and nobody has to run it.
+pub const OVER: [AccountState; 2] = [AccountState::Rejected, AccountState::Closed];
+
+/// Whether an account is over for good.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_over<C: ConnectionTrait>(db: &C, account: Uuid) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM accounts WHERE id = $1 AND state IN ($2, $3)";
+    let [rejected, closed] = OVER.map(|state| state as i64);
+    let values: [Value; 3] = [account.into(), rejected.into(), closed.into()];
+    Ok(sql::row(db, sql, values).await?.is_some())
+}
+
 /// The refusal of what a state doesn't allow.
 #[must_use]
 pub fn wrong_state(state: i64) -> Error {

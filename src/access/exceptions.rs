@@ -75,7 +75,7 @@ pub const EXCEPTIONS: &[Exception] = &[
     Exception {
         // No method, but what two people and a mailed link bring about.
         method: "recovery",
-        // Who comes back as the owner is it already; the case gives the way in.
+        // The owner too: one who has it already gets the way in, another one takes its place.
         gives: &["GLOBAL_ADMIN", "MANAGER", "OWNER"],
         bound: "two people of the operator, 72 hours, mails by which it is stopped",
     },

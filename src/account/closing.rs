@@ -8,7 +8,7 @@ use super::{
     draft,
     enrolment::state_changed,
     entity::account::{Entity, Model},
-    name_claim, program, step, wire,
+    name_claim, ownership, program, step, wire,
 };
 use crate::{
     access::{
@@ -82,6 +82,7 @@ pub async fn close_account(
     let row: Model = row.update(tx.db()).await?;
     state_changed(tx, &old, &row);
     name_claim::holder_ended(tx, id).await?;
+    ownership::account_ended(tx, &row).await?;
     tx.emit(
         Event::new("entente.account.v1.AccountClosed", Name::Account(id))
             .with("seller_id", row.seller_id.clone()),

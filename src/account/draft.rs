@@ -8,7 +8,7 @@ use super::{
     brought,
     enrolment::address_of,
     entity::account::{Entity, Model},
-    publisher_name,
+    ownership, publisher_name,
 };
 use crate::{
     access::{
@@ -241,6 +241,8 @@ async fn locked(tx: &mut Tx, id: Uuid) -> Result<Option<Model>> {
 
 /// Removes a draft: members, tenants and name are free, its documents go; what was accepted is kept, and so is the chain.
 pub(super) async fn remove(tx: &mut Tx, row: &Model) -> Result<()> {
+    // It may have been submitted before, and its enrolment disowned since.
+    ownership::account_ended(tx, row).await?;
     let scope = ScopeKey::Account(row.id);
     for grant in grants::all_on(tx.db(), scope).await? {
         tx.emit(member_removed(

@@ -539,7 +539,7 @@ pub(crate) fn check_update_account(req: &UpdateAccountRequest, v: &mut Violation
 /// Changes an account's profile.
 ///
 /// # Errors
-/// `PUBLISHER_NAME_TAKEN`, `PUBLISHER_NAME_RESERVED`, `ETAG_MISMATCH`; `INVALID_ARGUMENT` for what a submitted account would lack.
+/// `PUBLISHER_NAME_TAKEN`, `PUBLISHER_NAME_RESERVED`, `TOO_MANY_CALLS`, `ETAG_MISMATCH`; `INVALID_ARGUMENT` for what a submitted account would lack.
 pub async fn update_account(
     tx: &mut Tx,
     proof: Proof,

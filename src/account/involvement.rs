@@ -1,5 +1,6 @@
 //! Who may not handle what concerns a company (VER-6): reviewers who are, or were within 12 months, its members, guests, owners or contacts:
-//! as users, by the person behind a guest, or by an address that they have or had. Decided here, for all kinds of reviews.
+//! as users, by the person behind a guest, or by an address that they have or had. Decided here, for all kinds of reviews. Where a side has named
+//! no account, as a claim on a name may, it is its tenant or the person, with all accounts that are theirs.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +8,14 @@ use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, FromQueryResult, QueryFil
 use uuid::Uuid;
 
 use super::{
-    entity::account::{Column, Entity},
+    entity::account::{Column, Entity, Model},
     profile::Profile,
 };
 use crate::{
-    access::roles::{OPERATOR_ROLES, Permission},
+    access::{
+        grants::OWNER,
+        roles::{OPERATOR_ROLES, Permission},
+    },
     app::{App, Tx},
     directory::wire::domain,
     env::{DAY_US, Micros},
@@ -23,6 +27,8 @@ use crate::{
 pub(crate) const COUNT_US: Micros = 365 * DAY_US;
 /// Reviewers who are considered; an operator with more has enough of them.
 const MOST_REVIEWERS: i64 = 500;
+/// Accounts of the tenants and people of one page of reviews that are looked at.
+const MOST_BEHIND: i64 = 2_000;
 /// Ties dated in one transaction.
 const DATED_A_TURN: i64 = 500;
 
@@ -145,18 +151,99 @@ impl Tie {
 const PERSON: &[(&str, sql::Type)] = &[("r", sql::Type::Id), ("p", sql::Type::Id)];
 const EMAIL: &[(&str, sql::Type)] = &[("r", sql::Type::Id), ("e", sql::Type::Text)];
 
+/// An account of a side that is none itself.
+#[derive(FromQueryResult)]
+struct Behind {
+    side: Uuid,
+    account_id: Uuid,
+}
+
+/// The accounts of tenants and of personal identities: which the tenant is associated with, or was lately, and which the identity owns, or lately
+/// had something on.
+async fn behind<C: ConnectionTrait>(db: &C, sides: &[Uuid], now: Micros) -> Result<Vec<Behind>> {
+    if sides.is_empty() {
+        return Ok(Vec::new());
+    }
+    let these = sql::in_ids(db, 1);
+    let sql = format!(
+        "SELECT tenant_id AS side, account_id FROM associations WHERE tenant_id IN ({these}) \
+         UNION SELECT tenant_id AS side, account_id FROM former_tenants WHERE tenant_id IN ({these}) AND (end_time IS NULL OR end_time > $2) \
+         UNION SELECT principal_id AS side, scope_id AS account_id FROM grants \
+         WHERE principal_id IN ({these}) AND scope_kind = 2 AND (roles & $3) <> 0 \
+         UNION SELECT person_id AS side, scope_id AS account_id FROM former_ties \
+         WHERE person_id IN ({these}) AND user_id = person_id AND scope_kind = 2 AND (end_time IS NULL OR end_time > $2) \
+         ORDER BY side, account_id LIMIT {MOST_BEHIND}"
+    );
+    let values: [Value; 3] = [sql::ids(sides), (now - COUNT_US).into(), OWNER.into()];
+    let found = sql::all::<Behind, _>(db, sql, values).await?;
+    if found.len() as u64 >= MOST_BEHIND.unsigned_abs() {
+        tracing::warn!(
+            rows = found.len(),
+            "sides of reviews may have more accounts than are looked at"
+        );
+    }
+    Ok(found)
+}
+
+async fn companies<C: ConnectionTrait>(db: &C, ids: &[Uuid]) -> Result<Vec<Model>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(Entity::find()
+        .filter(sea_orm::ColumnTrait::is_in(
+            &Column::Id,
+            ids.iter().copied(),
+        ))
+        .all(db)
+        .await?)
+}
+
 /// Which of these reviewers are tied to which of these accounts, or were lately: account and reviewer. A tenant, or a personal identity, by its
-/// ID, is taken for a company too, where somebody has no account yet. Two statements, for however many.
+/// ID, is taken for a company too, where somebody has named no account: with all accounts of theirs. Two statements for accounts, however many, and
+/// two more where others are among them.
 pub(super) async fn involved<C: ConnectionTrait>(
     db: &C,
-    accounts: &[Uuid],
+    sides: &[Uuid],
     reviewers: &[Reviewer],
     now: Micros,
 ) -> Result<BTreeSet<(Uuid, Uuid)>> {
     let mut found = BTreeSet::new();
-    if accounts.is_empty() || reviewers.is_empty() {
+    if sides.is_empty() || reviewers.is_empty() {
         return Ok(found);
     }
+    let mut rows = companies(db, sides).await?;
+    let mut seen: BTreeSet<Uuid> = rows.iter().map(|row| row.id).collect();
+    let others: Vec<Uuid> = sides
+        .iter()
+        .copied()
+        .filter(|side| !seen.contains(side))
+        .collect();
+    let theirs = behind(db, &others, now).await?;
+    let more: BTreeSet<Uuid> = theirs.iter().map(|b| b.account_id).collect();
+    let more: Vec<Uuid> = more.into_iter().filter(|id| seen.insert(*id)).collect();
+    rows.extend(companies(db, &more).await?);
+    let all: Vec<Uuid> = others.into_iter().chain(seen).collect();
+    let tied = tied(db, &all, &rows, reviewers, now).await?;
+    // Told of the sides that were asked about, and of nothing else.
+    for (account, reviewer) in tied {
+        if sides.contains(&account) {
+            found.insert((account, reviewer));
+        }
+        let of = theirs.iter().filter(|b| b.account_id == account);
+        found.extend(of.map(|b| (b.side, reviewer)));
+    }
+    Ok(found)
+}
+
+/// The same of accounts, tenants and people, each for itself; `rows` are those of the accounts.
+async fn tied<C: ConnectionTrait>(
+    db: &C,
+    accounts: &[Uuid],
+    rows: &[Model],
+    reviewers: &[Reviewer],
+    now: Micros,
+) -> Result<BTreeSet<(Uuid, Uuid)>> {
+    let mut found = BTreeSet::new();
     let (mut persons, mut emails) = (Vec::new(), Vec::new());
     for reviewer in reviewers {
         persons.push(vec![sql::id(reviewer.id), sql::id(reviewer.id)]);
@@ -168,13 +255,6 @@ pub(super) async fn involved<C: ConnectionTrait>(
     let ties = sql::all::<Tie, _>(db, ties(db), values).await?;
     let ties = ties.into_iter().filter(|tie| tie.counts(now));
     found.extend(ties.map(|tie| (tie.account_id, tie.reviewer)));
-    let rows = Entity::find()
-        .filter(sea_orm::ColumnTrait::is_in(
-            &Column::Id,
-            accounts.iter().copied(),
-        ))
-        .all(db)
-        .await?;
     for row in rows {
         let contacts = contacts(&Profile::from_stored(&row.profile));
         for reviewer in reviewers {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     access::{
+        account_state,
         grants::{self, FINANCE, MANAGER, OWNER, Set},
         principal::{Kind as PrincipalKind, Principal},
         roles::{self, Permission},
@@ -299,7 +300,7 @@ pub async fn drop_roles(tx: &mut Tx, scope: CallerScope, req: DropRolesRequest) 
     let row = find_own(tx, scope, &name).await?;
     update::check_etag(&etag, row.version)?;
     let dropped = Set::of_request(rights.as_ref());
-    refuse_owner(row.account_id, dropped.roles & row.roles)?;
+    refuse_owner_itself(tx, row.account_id, dropped.roles & row.roles).await?;
     let old = set_of(&row);
     let new = Set {
         roles: old.roles & !dropped.roles,
@@ -326,7 +327,7 @@ pub async fn leave_account(
     } = req;
     let row = find_own(tx, scope, &name).await?;
     update::check_etag(&etag, row.version)?;
-    refuse_owner(row.account_id, row.roles)?;
+    refuse_owner_itself(tx, row.account_id, row.roles).await?;
     let mut losses = Losses::default();
     let member = remove(tx, &row, &mut losses).await?;
     Ok(LeaveAccountResponse {
@@ -606,6 +607,14 @@ fn refuse_owner(account: Uuid, roles: i64) -> Result<()> {
     }
     let account = Name::Account(account).to_string();
     Err(Error::precondition(Reason::OwnsAccount).with("account", account))
+}
+
+/// The same for the owner itself, who may go once the account is over and nobody could take it over.
+async fn refuse_owner_itself(tx: &Tx, account: Uuid, roles: i64) -> Result<()> {
+    if roles & OWNER != 0 && account_state::is_over(tx.db(), account).await? {
+        return Ok(());
+    }
+    refuse_owner(account, roles)
 }
 
 async fn find(tx: &Tx, scope: AccountScope, name: &str) -> Result<Model> {

@@ -46,7 +46,9 @@ pub(crate) use self::{
     brought::{LINK_US as MEMBERSHIP_CLAIM_US, mail_membership_links},
     draft::{remove_idle_drafts, tell_of_idle_drafts},
     involvement::{COUNT_US as TIES_COUNT_US, date_former_ties},
-    name_claim::{end_of_gone as end_name_claims, go_on as go_on_with_name_claims},
+    name_claim::{
+        ASIDE as CLAIM_ASIDE, end_of_gone as end_name_claims, go_on as go_on_with_name_claims,
+    },
     registered::{WAITING as AT_REGISTER, ask_register, without_register},
     step::{PROVEN_LATER, activate_verified, reject_unappealed, verify_by_domain},
 };

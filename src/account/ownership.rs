@@ -138,6 +138,18 @@ async fn end(tx: &mut Tx, old: &Model, to: State) -> Result<Model> {
     change(tx, old, to, |_| {}).await
 }
 
+/// An account is over, by whatever way: nobody comes to own it any more, and who was on the way, and who invited it, are told.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn account_ended(tx: &mut Tx, row: &Account) -> Result<()> {
+    let Some(tie) = on_its_way(tx.db(), row.id).await? else {
+        return Ok(());
+    };
+    let tie = end(tx, &tie, State::Stopped).await?;
+    tell_outcome(tx, row, &tie, Template::OwnershipEnded).await
+}
+
 // ---- inviting
 
 /// Invites an identity to own an account that has no owner.
@@ -683,10 +695,11 @@ pub async fn stop_ownership(
 ) -> Result<StopOwnershipResponse> {
     let tie = redeemed(tx, scope, None).await?;
     let row = account(tx.db(), tie.account_id).await?;
-    if let Some(owner) = tie.identity_id
-        && tie.state == State::Owner as i64
-    {
-        untie(tx, row.id, owner).await?;
+    if tie.state == State::Owner as i64 {
+        // Another one may have come in its place, which is not this one's to stop.
+        let owner = grants::owner_of(tx.db(), row.id).await?.map(|(id, _)| id);
+        let owner = owner.filter(|id| Some(*id) == tie.identity_id);
+        untie(tx, row.id, owner.ok_or_else(link::invalid)?).await?;
     }
     let tie = end(tx, &tie, State::Stopped).await?;
     tell_outcome(tx, &row, &tie, Template::OwnershipEnded).await?;

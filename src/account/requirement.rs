@@ -269,12 +269,19 @@ fn of_reviewed(
             ..Requirement::default()
         });
     }
-    let until = step.appeal_until.filter(|at| now < *at)?;
+    if !step::is_appealable(step, now) {
+        return None;
+    }
+    // Of an account that was active before nothing is decided by time.
+    let text = match step.appeal_until {
+        Some(_) => "APPEAL",
+        None => "APPEAL_ANY_TIME",
+    };
     Some(Requirement {
         code: RequirementCode::Appeal as i32,
-        text: language.requirement("APPEAL", &[]),
+        text: language.requirement(text, &[]),
         detail: step.reason.clone(),
-        deadline: timestamp(until),
+        deadline: step.appeal_until.and_then(timestamp),
         method: APPEAL.to_owned(),
         attempts_left: Some(1),
         ..Requirement::default()

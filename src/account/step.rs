@@ -241,6 +241,20 @@ pub(super) async fn advance(tx: &mut Tx, account: Uuid) -> Result<Model> {
     Err(Error::internal("a verification goes round in circles"))
 }
 
+/// Whether an account was active before: it is, or will be again once it isn't suspended any more.
+fn is_verified_anew(row: &Model) -> bool {
+    let active = AccountState::Active as i64;
+    row.state == active
+        || (row.state == AccountState::Suspended as i64 && row.state_before == active)
+}
+
+/// Whether a rejection can be appealed against: once, and in time where there is a time.
+pub(super) fn is_appealable(step: &step::Model, now: Micros) -> bool {
+    step.state == State::Rejected as i64
+        && !step.appealed
+        && step.appeal_until.is_none_or(|until| now < until)
+}
+
 /// What an account is by its steps: active once all are verified, and of an active one which it is verified in again.
 async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> {
     let open = KINDS
@@ -256,10 +270,8 @@ async fn stand(tx: &mut Tx, row: Model, steps: &[step::Model]) -> Result<Model> 
     let becomes_active =
         open == 0 && row.state == pending && requirement::has_admin_agent(tx.db(), &row).await?;
     // One that is suspended meanwhile comes back as it was, and `activate_verified` does the rest.
-    let was_active = row.state == active
-        || (row.state == AccountState::Suspended as i64 && row.state_before == active);
     // Before it is active these are the steps that a change sent back.
-    let reverifying = if was_active {
+    let reverifying = if is_verified_anew(&row) {
         open
     } else {
         row.reverifying & open
@@ -420,7 +432,8 @@ pub(super) async fn approved(tx: &mut Tx, account: Uuid, kind: Kind) -> Result<(
     Ok(())
 }
 
-/// A reviewer rejected a step: it can be appealed against once. A lost appeal rejects the account.
+/// A reviewer rejected a step: it can be appealed against once. A lost appeal rejects the account; so does time where none was made, but only
+/// of an account that was never active. One that is verified anew stays active without the step until an appeal is lost (VER-5, VER-7).
 pub(super) async fn rejected(
     tx: &mut Tx,
     account: Uuid,
@@ -431,10 +444,12 @@ pub(super) async fn rejected(
     let now = tx.now();
     let steps = all(tx.db(), account).await?;
     let is_final = of(&steps, kind).is_some_and(|step| step.appealed);
+    let before = verification::find(tx.db(), account).await?;
+    let until = (!is_final && !is_verified_anew(&before)).then_some(now + APPEAL_US);
     change(tx, account, kind, |row| {
         enter(row, State::Rejected, reason, now);
         row.rejected_by = by;
-        row.appeal_until = (!is_final).then_some(now + APPEAL_US);
+        row.appeal_until = until;
     })
     .await?;
     let row = advance(tx, account).await?;
@@ -443,7 +458,7 @@ pub(super) async fn rejected(
     }
     let values = [
         ("reason", reason.to_owned()),
-        ("until", rfc3339(now + APPEAL_US)),
+        ("until", until.map_or_else(String::new, rfc3339)),
     ];
     tell_all(tx, &row, Template::StepRejected, &values).await
 }
@@ -461,6 +476,7 @@ async fn reject(tx: &mut Tx, row: &Model, reason: &str) -> Result<()> {
     state_changed(tx, row, &changed);
     give_up(tx, row.id).await?;
     name_claim::holder_ended(tx, row.id).await?;
+    ownership::account_ended(tx, &changed).await?;
     program::end_all(tx, &changed).await?;
     let values = [("reason", reason.to_owned())];
     tell_all(tx, &changed, Template::AccountRejected, &values).await
@@ -494,7 +510,7 @@ struct Due {
     account_id: Uuid,
 }
 
-/// Rejects accounts whose rejected step nobody appealed against in time.
+/// Rejects accounts whose rejected step nobody appealed against in time, and that were never active.
 ///
 /// # Errors
 /// Those of the database.
@@ -514,7 +530,13 @@ pub(crate) async fn reject_unappealed(tx: &mut Tx) -> Result<u64> {
             .find(|s| s.appeal_until.is_some_and(|at| at <= tx.now()));
         if let Some(due) = due {
             let row = verification::find(tx.db(), *account_id).await?;
-            reject(tx, &row, &due.reason).await?;
+            if is_verified_anew(&row) {
+                // It was given a time once: it has none.
+                let sql = "UPDATE verification_steps SET appeal_until = NULL WHERE account_id = $1";
+                sql::execute(tx.db(), sql, [(*account_id).into()]).await?;
+            } else {
+                reject(tx, &row, &due.reason).await?;
+            }
         }
     }
     let is_full = i64::try_from(found.len()).is_ok_and(|n| n == FINAL_A_TURN);
@@ -563,7 +585,7 @@ impl Back {
 /// The profile of an account changed that is being verified, or was: what it concerns is verified anew. Gives the account as it is then.
 ///
 /// # Errors
-/// `WRONG_STATE` while a step that it concerns is rejected or appealed: that is decided first.
+/// `WRONG_STATE` while a step that it concerns is rejected or appealed: that is decided first; `TOO_MANY_CALLS` where whom it names had too many mails.
 pub(super) async fn profile_changed(tx: &mut Tx, old: &Model, row: Model) -> Result<Model> {
     let back = Back::of(old, &row);
     let is_verified = row.state == AccountState::Active as i64;
@@ -607,7 +629,7 @@ pub(super) async fn profile_changed(tx: &mut Tx, old: &Model, row: Model) -> Res
     }
     if back.email {
         set(tx, row.id, Kind::Email, State::InProgress, "").await?;
-        verification::send(tx, &row, Kind::Email).await?;
+        verification::send_counted(tx, &row, Kind::Email).await?;
     }
     if back.employment {
         restart(tx, row.id, Kind::Employment).await?;
@@ -628,7 +650,7 @@ pub(super) async fn profile_changed(tx: &mut Tx, old: &Model, row: Model) -> Res
             enter(s, State::InProgress, "", now)
         })
         .await?;
-        verification::send(tx, &row, Kind::Approval).await?;
+        verification::send_counted(tx, &row, Kind::Approval).await?;
         // The business was approved of by a reviewer, and waits for the new approver only.
         let steps = all(tx.db(), row.id).await?;
         if is_in(&steps, Kind::Business, State::Verified) {

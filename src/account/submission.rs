@@ -176,7 +176,7 @@ pub async fn appeal_decision(
     let steps = step::all(tx.db(), row.id).await?;
     let found = step::of(&steps, kind).ok_or_else(|| wrong(State::NotStarted))?;
     let state = State::try_from(i32::try_from(found.state).unwrap_or(0)).unwrap_or_default();
-    if found.appeal_until.is_none_or(|until| until <= tx.now()) {
+    if !step::is_appealable(found, tx.now()) {
         return Err(wrong(state));
     }
     if documents.is_empty() {

@@ -13,7 +13,7 @@ use super::{
     closing,
     enrolment::state_changed,
     entity::account::{self, Model},
-    profile::Profile,
+    profile::{Person, Profile},
     progress, requirement, sight,
     step::{self, GOOD_US, set},
     wire,
@@ -84,17 +84,34 @@ fn link_kind(kind: Kind) -> LinkKind {
     }
 }
 
+/// Who is asked by mail for a step.
+fn asked(profile: &Profile, kind: Kind) -> Option<&Person> {
+    match kind {
+        Kind::Approval => profile.company_approver.as_ref(),
+        _ => profile.primary_contact.as_ref(),
+    }
+}
+
+/// Mails a link as `send` does, where the account has it mailed as often as it likes: so many to one address, whoever has them sent.
+///
+/// # Errors
+/// `TOO_MANY_CALLS`; those of the database.
+pub(super) async fn send_counted(tx: &mut Tx, row: &Model, kind: Kind) -> Result<()> {
+    let profile = Profile::from_stored(&row.profile);
+    let to = asked(&profile, kind).map(|person| person.email.to_lowercase());
+    address::count_mail(tx, "verification", &to.unwrap_or_default()).await?;
+    send(tx, row, kind).await
+}
+
 /// Mails the link of the primary contact, or of the company approver; the one before is void.
-pub(super) async fn send(tx: &mut Tx, row: &Model, kind: Kind) -> Result<()> {
+async fn send(tx: &mut Tx, row: &Model, kind: Kind) -> Result<()> {
     let app = tx.app().clone();
     let profile = Profile::from_stored(&row.profile);
-    let (to, template) = match kind {
-        Kind::Approval => (profile.company_approver, Template::CompanyApproval),
-        _ => (
-            profile.primary_contact.clone(),
-            Template::ContactConfirmation,
-        ),
+    let template = match kind {
+        Kind::Approval => Template::CompanyApproval,
+        _ => Template::ContactConfirmation,
     };
+    let to = asked(&profile, kind).cloned();
     let to = to.ok_or_else(|| Error::internal("a submitted account lacks a contact"))?;
     let made = Link {
         kind: link_kind(kind),
@@ -172,15 +189,8 @@ pub async fn resend_verification_mail(
     if asked.is_none_or(|s| s.state == State::Verified as i64) {
         return Err(Error::precondition(Reason::WrongState).with("state", "VERIFIED"));
     }
-    let profile = Profile::from_stored(&row.profile);
-    let to = match kind {
-        Kind::Approval => profile.company_approver,
-        _ => profile.primary_contact,
-    };
-    let to = to.unwrap_or_default().email.to_lowercase();
-    address::count_mail(tx, "verification", &to).await?;
     set(tx, row.id, kind, State::InProgress, "").await?;
-    send(tx, &row, kind).await?;
+    send_counted(tx, &row, kind).await?;
     let language = tx.caller().language;
     progress::of_account(tx.db(), tx.app(), &row, language, tx.now()).await
 }

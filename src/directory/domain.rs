@@ -141,6 +141,19 @@ pub async fn verified_tenant_of<C: ConnectionTrait>(db: &C, email: &str) -> Resu
     Ok(verified(db, &name).await?.map(|row| row.tenant_id))
 }
 
+/// The verified domain of a name, if it is one.
+pub(super) async fn verified_by_id<C: ConnectionTrait>(
+    db: &C,
+    tenant: Uuid,
+    id: Uuid,
+) -> Result<Option<Model>> {
+    Ok(Entity::find_by_id(id)
+        .filter(Column::TenantId.eq(tenant))
+        .filter(Column::State.eq(VERIFIED))
+        .one(db)
+        .await?)
+}
+
 pub(super) async fn verified<C: ConnectionTrait>(db: &C, name: &str) -> Result<Option<Model>> {
     Ok(Entity::find()
         .filter(Column::DomainName.eq(name))

@@ -23,7 +23,8 @@ pub use super::{
 };
 use crate::{
     access::{
-        grants::{self, Last, MANAGER, OWNER},
+        account_state,
+        grants::{self, Last, MANAGER},
         link::{self, Link},
         scope::{CallerScope, TokenScope},
     },
@@ -279,16 +280,18 @@ pub async fn close_identity(
             .chain(guests.iter().map(|g| ScopeKey::Tenant(g.tenant_id))),
     )
     .await?;
-    let owned = rights
-        .iter()
-        .find(|right| matches!(right.scope, ScopeKey::Account(_)) && right.set.roles & OWNER != 0);
-    if let Some(right) = owned {
-        return Err(
-            Error::precondition(Reason::OwnsAccount).with("account", right.scope.to_string())
-        );
+    if let Some(owned) = grants::tied_to(tx.db(), old.id).await? {
+        let scope = ScopeKey::Account(owned);
+        return Err(Error::precondition(Reason::OwnsAccount).with("account", scope.to_string()));
     }
     let mut lasts = Vec::new();
     for scope in grants::at_stake(&rights) {
+        // Nobody has to run what is over.
+        if let ScopeKey::Account(id) = scope
+            && account_state::is_over(tx.db(), id).await?
+        {
+            continue;
+        }
         lasts.push((scope, Last::before(tx, scope, MANAGER).await?));
     }
     let mut losses = Losses::default();

@@ -31,6 +31,8 @@ pub(crate) mod me;
 pub(crate) mod password;
 pub(crate) mod recovery;
 mod recovery_case;
+mod recovery_evidence;
+mod recovery_return;
 pub(crate) mod search;
 pub mod session;
 pub(crate) mod sign_in;

@@ -9,9 +9,11 @@ pub use super::recovery_case::{
     stop_recovery_case,
 };
 pub(crate) use super::recovery_case::{
-    check_list_recovery_cases, check_open_recovery_case, check_stop_recovery_case, go_on,
+    check_list_recovery_cases, check_open_recovery_case, check_stop_recovery_case,
 };
-use super::{address, credential, password, recovery_case, session::split_sign_in_name, wire};
+pub use super::recovery_evidence::prepare_approve_recovery_case;
+pub(crate) use super::recovery_return::{ASIDE, go_on};
+use super::{address, credential, password, recovery_return, session::split_sign_in_name, wire};
 use crate::{
     access::{
         grants,
@@ -184,7 +186,7 @@ async fn mail_link(tx: &mut Tx, person: &Person, language: Language) -> Result<(
     let lifetime = if promised.is_empty() {
         LINK_US
     } else {
-        recovery_case::LINK_US
+        recovery_return::LINK_US
     };
     let token = link::make(tx, link, &promised, lifetime).await?;
     let mut values = person.values(&app).to_vec();
@@ -259,7 +261,7 @@ pub async fn complete_password_recovery(
     credential::set(tx, person.id, &hash, false).await?;
     let ended_session_count = credential::end_sessions(tx, person.id, None).await?;
     if !promised.is_empty() {
-        recovery_case::complete(tx, &promised).await?;
+        recovery_return::complete(tx, &promised).await?;
     }
     let object = principal.resource();
     mail::queue(

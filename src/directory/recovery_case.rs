@@ -4,23 +4,28 @@
 //! password; it is stopped before that by whoever got a mail, or by the operator, and expires if the link isn't used. Nothing is given, and no
 //! address changed, before it is mailed. A stopped case is opened again by two others, with more evidence, and then the operator only stops it.
 //!
+//! Evidence is documents, and a record in a verified domain, which is looked up as the case is approved. Where nobody is left in a tenant a case
+//! makes a new global admin when it is mailed, who is gone again if the link isn't used. It may also make another identity the owner in the
+//! place of one who can't come back; that one's finances begin 7 days later.
+//!
 //! All steps lock the operator, so they take turns. Staff sees no password and no token: the link goes to the proven address.
 
 use std::collections::BTreeSet;
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
-    QueryFilter, QueryOrder, Set, Value,
+    QueryFilter, QueryOrder, Value,
 };
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, GUEST, asleep,
+    ACTIVE, DELETED, GUEST,
+    domain::LookedUp,
     entity::{
         recovery_case::{Column, Entity, Model},
         user,
     },
-    tenant, user_change, wire,
+    recovery_evidence as evidence, recovery_return, tenant, user_change,
 };
 use crate::{
     access::{
@@ -40,14 +45,14 @@ use crate::{
         access::LinkKind,
         directory::{
             ApproveRecoveryCaseRequest, GetRecoveryCaseRequest, ListRecoveryCasesRequest,
-            ListRecoveryCasesResponse, OpenRecoveryCaseRequest, RecoveryCase,
+            ListRecoveryCasesResponse, NewAdmin, OpenRecoveryCaseRequest, RecoveryCase,
             RecoveryCaseState as State, RecoveryRole as Role, StopRecoveryCaseRequest,
             StopRecoveryCaseResponse,
         },
     },
     store::{
         filter::{Field, Kind as FilterKind, OrderField},
-        list::Listing,
+        list::{Listing, fold},
         outbox::Event,
         scope_key::ScopeKey,
         sql,
@@ -58,8 +63,6 @@ use crate::{
 
 /// What passes between the approval and the link.
 const WAIT_US: Micros = 72 * HOUR_US;
-/// The link is good for so long.
-pub(super) const LINK_US: Micros = 72 * HOUR_US;
 /// Accounts of a tenant whose owners and contacts are told, and tenants of an account whose admins are.
 const MOST_NEIGHBOURS: i64 = 100;
 /// Cases that open each other again; one more needs people who can't be told apart from theirs any more.
@@ -104,7 +107,7 @@ static LISTING: Listing = Listing {
 };
 
 impl Model {
-    fn person(&self) -> Principal {
+    pub(super) fn person(&self) -> Principal {
         Principal {
             kind: Kind::from_number(self.person_kind).unwrap_or(Kind::User),
             id: self.person_id,
@@ -112,7 +115,7 @@ impl Model {
         }
     }
 
-    fn scope(&self) -> Result<ScopeKey> {
+    pub(super) fn scope(&self) -> Result<ScopeKey> {
         ScopeKey::from_parts(self.scope_kind, self.scope_id)
             .ok_or_else(|| Error::internal("a case of recovery on no scope"))
     }
@@ -127,12 +130,17 @@ impl Model {
         }
     }
 
-    fn name(&self) -> Name {
+    pub(super) fn name(&self) -> Name {
         Name::RecoveryCase(self.id)
     }
 
+    /// Whether it makes a new admin.
+    pub(super) fn makes_admin(&self) -> bool {
+        !self.new_user_name.is_empty()
+    }
+
     /// The role's bit, as in grants.
-    fn bit(&self) -> i64 {
+    pub(super) fn bit(&self) -> i64 {
         match Role::try_from(i32::try_from(self.role).unwrap_or_default()) {
             Ok(Role::GlobalAdmin) => GLOBAL_ADMIN,
             Ok(Role::Manager) => MANAGER,
@@ -151,11 +159,27 @@ async fn to_wire<C: ConnectionTrait>(db: &C, row: &Model) -> Result<RecoveryCase
 }
 
 fn with_documents(row: &Model, documents: Vec<String>) -> Result<RecoveryCase> {
+    let (domain_record_name, domain_record_value) = evidence::record(row).unwrap_or_default();
     Ok(RecoveryCase {
+        domain: row.domain_id.map_or_else(String::new, |id| {
+            Name::Domain(row.domain_tenant_id.unwrap_or_default(), id).to_string()
+        }),
+        domain_record_name,
+        domain_record_value,
+        domain_prove_time: row.domain_prove_time.and_then(time::timestamp),
         name: row.name().to_string(),
         role: i32::try_from(row.role).unwrap_or_default(),
         scope: row.scope_name()?.to_string(),
-        person: row.person().name(),
+        person: if row.person_id.is_nil() {
+            String::new()
+        } else {
+            row.person().name()
+        },
+        new_admin: row.makes_admin().then(|| NewAdmin {
+            user_name: row.new_user_name.clone(),
+            given_name: row.new_given_name.clone(),
+            family_name: row.new_family_name.clone(),
+        }),
         proven_email: row.proven_email.clone(),
         documents,
         note: row.note.clone(),
@@ -172,6 +196,9 @@ fn with_documents(row: &Model, documents: Vec<String>) -> Result<RecoveryCase> {
         due_time: row.due_time.and_then(time::timestamp),
         end_time: row.end_time.and_then(time::timestamp),
         etag: update::etag(row.version),
+        replaces: row
+            .replaces_id
+            .map_or_else(String::new, |id| Name::Identity(id).to_string()),
     })
 }
 
@@ -179,7 +206,21 @@ fn with_documents(row: &Model, documents: Vec<String>) -> Result<RecoveryCase> {
 
 /// The scope and the person of a request, where they fit the role.
 fn named(new: &RecoveryCase) -> Option<(ScopeKey, Principal)> {
-    let (scope, person) = (Name::parse(&new.scope)?, Name::parse(&new.person)?);
+    let scope = Name::parse(&new.scope)?;
+    if new.person.is_empty() {
+        // One who is made is nobody yet.
+        let (Name::Tenant(tenant), Role::GlobalAdmin) = (scope, new.role()) else {
+            return None;
+        };
+        new.new_admin.as_ref()?;
+        let nobody = Principal {
+            kind: Kind::User,
+            id: Uuid::nil(),
+            tenant,
+        };
+        return Some((scope.scope(), nobody));
+    }
+    let person = Name::parse(&new.person)?;
     let fits = matches!(
         (new.role(), scope, person),
         (Role::GlobalAdmin, Name::Tenant(_), Name::User(..))
@@ -193,6 +234,22 @@ pub(crate) fn check_open_recovery_case(req: &OpenRecoveryCaseRequest, v: &mut Vi
     let Some(new) = &req.recovery_case else {
         return;
     };
+    if new.documents.is_empty() && new.domain.is_empty() {
+        v.also("recovery_case.documents", "are needed without a domain");
+    }
+    if new.person.is_empty() == new.new_admin.is_none() {
+        v.also(
+            "recovery_case.person",
+            "is needed, or else new_admin, and not both",
+        );
+        return;
+    }
+    if new.new_admin.is_some() && Name::parse(&new.scope).is_some() && named(new).is_none() {
+        v.also(
+            "recovery_case.new_admin",
+            "is made as the global admin of a tenant only",
+        );
+    }
     let parsed = Name::parse(&new.scope).is_some() && Name::parse(&new.person).is_some();
     if parsed && new.role() != Role::Unspecified && named(new).is_none() {
         v.also(
@@ -205,8 +262,8 @@ pub(crate) fn check_open_recovery_case(req: &OpenRecoveryCaseRequest, v: &mut Vi
 /// Opens a case.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for a person who can't come back as that, or documents that aren't the caller's; `RECOVERY_CASE_OPEN`,
-/// `RECOVERY_CASE_STOPPED` where one must be opened again, `ANOTHER_OPERATOR`, `OPERATOR_TENANT`.
+/// `INVALID_ARGUMENT` for a person who can't come back as that, documents that aren't the caller's, or a domain that proves nothing there;
+/// `RECOVERY_CASE_OPEN`, `RECOVERY_CASE_STOPPED` where one must be opened again, `ANOTHER_OPERATOR`, `OPERATOR_TENANT`.
 pub async fn open_recovery_case(
     tx: &mut Tx,
     _scope: OperatorScope,
@@ -227,6 +284,16 @@ pub async fn open_recovery_case(
         Some(Name::RecoveryCase(id)) => Some(id),
         _ => None,
     };
+    not_to_staff(tx, who, &new.proven_email).await?;
+    let domain = evidence::named(tx, scope, &new.domain).await?;
+    let replaces_id = match scope {
+        ScopeKey::Account(account) if new.role() == Role::Owner => {
+            let owner = grants::owner_of(tx.db(), account).await?;
+            owner.map(|(id, _)| id).filter(|id| *id != person.id)
+        }
+        _ => None,
+    };
+    let new_admin = new.new_admin.unwrap_or_default();
     let row = Model {
         id: tx.id(),
         role: i64::from(new.role),
@@ -250,8 +317,26 @@ pub async fn open_recovery_case(
         due_time: None,
         end_time: None,
         version: 1,
+        new_user_name: new_admin.user_name,
+        new_given_name: new_admin.given_name,
+        new_family_name: new_admin.family_name,
+        domain_id: domain.as_ref().map(|d| d.id),
+        domain_tenant_id: domain.as_ref().map(|d| d.tenant_id),
+        domain_token: match &domain {
+            Some(_) => evidence::token(tx),
+            None => String::new(),
+        },
+        domain_name: domain.map_or_else(String::new, |d| d.domain_name),
+        domain_prove_time: None,
+        replaces_id,
     };
-    if eligible(tx, &row).await?.is_none() {
+    if row.makes_admin() && !may_be_made(tx, &row).await? {
+        return Err(Error::field(
+            "recovery_case.new_admin",
+            "is made where no global admin can sign in, in an active tenant, under a user name that nobody has",
+        ));
+    }
+    if !row.makes_admin() && eligible(tx, &row).await?.is_none() {
         return Err(Error::field(
             "recovery_case.person",
             "is nobody who can come back as that there: active, no guest, of the tenant or an associated one, or the owner",
@@ -274,6 +359,8 @@ pub async fn open_recovery_case(
             .change("scope", null(), shown.scope.clone())
             .change("person", null(), shown.person.clone())
             .change("reopens", null(), shown.reopens.clone())
+            .change("domain", null(), shown.domain.clone())
+            .change("replaces", null(), shown.replaces.clone())
             .change("state", null(), shown.state),
     );
     Ok(shown)
@@ -285,7 +372,7 @@ fn caller(tx: &Tx) -> Result<Principal> {
 }
 
 /// The person, where it can come back as what the case says. Whatever else has to hold is asked again at each step.
-async fn eligible(tx: &Tx, case: &Model) -> Result<Option<user::Model>> {
+pub(super) async fn eligible(tx: &Tx, case: &Model) -> Result<Option<user::Model>> {
     let (person, scope) = (case.person(), case.scope()?);
     let found = user::Entity::find_by_id(person.id)
         .filter(user::Column::TenantId.eq(person.tenant))
@@ -301,9 +388,14 @@ async fn eligible(tx: &Tx, case: &Model) -> Result<Option<user::Model>> {
             tenant == person.tenant && tenant::by_id(tx.db(), tenant).await?.state == ACTIVE
         }
         ScopeKey::Account(account) if case.bit() == OWNER => {
-            let scope = ScopeKey::Account(account);
-            let grant = grants::find(tx.db(), scope, person.id).await?;
-            grant.is_some_and(|grant| grant.roles & OWNER != 0)
+            // The owner, or one who owns nothing else, in the place of whom the case names, and of nobody who came after.
+            match grants::owner_of(tx.db(), account).await? {
+                Some((owner, _)) if owner == person.id => true,
+                Some((owner, _)) if case.replaces_id == Some(owner) => {
+                    grants::tied_to(tx.db(), person.id).await?.is_none()
+                }
+                Some(_) | None => false,
+            }
         }
         ScopeKey::Account(account) => {
             grants::is_associated(tx.db(), account, person.tenant).await?
@@ -312,6 +404,30 @@ async fn eligible(tx: &Tx, case: &Model) -> Result<Option<user::Model>> {
         ScopeKey::Operator | ScopeKey::Identity(_) => false,
     };
     Ok(fits.then_some(user))
+}
+
+/// Whether the admin that a case makes may be made: nobody is left in the tenant who is one, and its name is free.
+pub(super) async fn may_be_made(tx: &Tx, case: &Model) -> Result<bool> {
+    let tenant = case.person_tenant_id;
+    let taken = user::Entity::find()
+        .filter(user::Column::TenantId.eq(tenant))
+        .filter(user::Column::UserNameFold.eq(fold(&case.new_user_name)))
+        .filter(user::Column::State.ne(DELETED))
+        .one(tx.db())
+        .await?;
+    let is_active = tenant::is_active(tx.db(), tenant).await?;
+    let scope = ScopeKey::Tenant(tenant);
+    let is_led = grants::somebody_holds(tx.db(), scope, GLOBAL_ADMIN, tx.now()).await?;
+    Ok(taken.is_none() && is_active && !is_led)
+}
+
+/// The link goes to whoever comes back, and to nobody who opens or approves the case.
+async fn not_to_staff(tx: &Tx, who: Principal, proven: &str) -> Result<()> {
+    let own = grants::addresses_of_person(tx.db(), who.id).await?;
+    if own.iter().any(|own| fold(own) == fold(proven)) {
+        return Err(Error::precondition(Reason::AnotherOperator));
+    }
+    Ok(())
 }
 
 /// Whoever opens or approves is not who comes back.
@@ -352,7 +468,8 @@ async fn after_the_stopped_one(
     }
     not_one_of(tx, who, &stopped).await?;
     let before = document::of_subject(tx.db(), SubjectKind::RecoveryCase, stopped.id).await?;
-    if documents <= before.len() {
+    let weight = |documents: usize, case: &Model| documents + usize::from(case.domain_id.is_some());
+    if weight(documents, new) <= weight(before.len(), &stopped) {
         return Err(Error::field(
             "recovery_case.documents",
             "must be more than those of the case that was stopped",
@@ -400,7 +517,12 @@ fn wrong_state(case: &Model) -> Error {
 }
 
 /// Writes a case that changed, and tells of its state, also where it is about.
-async fn store(tx: &mut Tx, old: &Model, changed: Model, kind: &'static str) -> Result<Model> {
+pub(super) async fn store(
+    tx: &mut Tx,
+    old: &Model,
+    changed: Model,
+    kind: &'static str,
+) -> Result<Model> {
     let row = Model {
         version: old.version + 1,
         ..changed
@@ -418,11 +540,13 @@ async fn store(tx: &mut Tx, old: &Model, changed: Model, kind: &'static str) -> 
 /// Another person approves a case: 72 hours begin, and whoever it concerns is told.
 ///
 /// # Errors
-/// `NOT_FOUND`, `ETAG_MISMATCH`, `WRONG_STATE`, `ANOTHER_OPERATOR`.
+/// `NOT_FOUND`, `ETAG_MISMATCH`, `WRONG_STATE`, `ANOTHER_OPERATOR`; where a domain is evidence `DNS_UNAVAILABLE`, `DOMAIN_RECORD_NOT_FOUND` and
+/// `RECOVERY_EVIDENCE_GONE`.
 pub async fn approve_recovery_case(
     tx: &mut Tx,
     _scope: OperatorScope,
     req: ApproveRecoveryCaseRequest,
+    looked_up: LookedUp,
 ) -> Result<RecoveryCase> {
     let old = by_name(tx.db(), &req.name).await?;
     update::check_etag(&req.etag, old.version)?;
@@ -434,16 +558,24 @@ pub async fn approve_recovery_case(
         return Err(Error::precondition(Reason::AnotherOperator));
     }
     not_involved(tx, who, &old).await?;
+    not_to_staff(tx, who, &old.proven_email).await?;
     if let Some(stopped) = old.reopens_id {
         let stopped = Entity::find_by_id(stopped).one(tx.db()).await?;
         let stopped = stopped.ok_or_else(|| Error::internal("a stopped case is gone"))?;
         not_one_of(tx, who, &stopped).await?;
     }
-    if eligible(tx, &old).await?.is_none() {
+    let can_be = if old.makes_admin() {
+        may_be_made(tx, &old).await?
+    } else {
+        eligible(tx, &old).await?.is_some()
+    };
+    if !can_be {
         return Err(wrong_state(&old));
     }
+    evidence::demand_record(tx, &old, old.scope()?, looked_up).await?;
     let until = tx.now() + WAIT_US;
     let changed = Model {
+        domain_prove_time: old.domain_id.map(|_| tx.now()),
         state: State::Waiting as i64,
         approved_by_id: Some(who.id),
         approved_by: who.name(),
@@ -534,7 +666,7 @@ async fn announce(tx: &mut Tx, case: &Model, until: Micros) -> Result<()> {
 }
 
 /// Nobody stops a case by a mail any more.
-async fn revoke_stops(tx: &mut Tx, case: Uuid) -> Result<()> {
+pub(super) async fn revoke_stops(tx: &mut Tx, case: Uuid) -> Result<()> {
     let sql = "DELETE FROM links WHERE kind = $1 AND subject_id IN (SELECT id FROM recovery_notices WHERE case_id = $2)";
     let values: [Value; 2] = [(LinkKind::RecoveryStop as i16).into(), case.into()];
     sql::execute(tx.db(), sql, values).await?;
@@ -578,6 +710,7 @@ pub async fn stop_recovery_case(
     }
     if old.state == State::Mailed as i64 {
         link::revoke(tx, LinkKind::PasswordRecovery, old.person_id).await?;
+        recovery_return::unmake(tx, &old).await?;
     }
     revoke_stops(tx, old.id).await?;
     let changed = Model {
@@ -615,158 +748,6 @@ async fn by_notice(tx: &mut Tx, stop: Link) -> Result<(Model, String)> {
     let case = Entity::find_by_id(notice.case_id).one(tx.db()).await?;
     let case = case.filter(|case| case.state == State::Waiting as i64);
     Ok((case.ok_or_else(link::invalid)?, notice.recipient))
-}
-
-// ---- coming back
-
-/// Mails the links of cases whose time is over, and ends those whose link ran out; the scheduler's. One case a transaction.
-///
-/// # Errors
-/// Those of the database.
-pub(crate) async fn go_on(tx: &mut Tx) -> Result<u64> {
-    tx.lock([ScopeKey::Operator]).await?;
-    let due = Entity::find()
-        .filter(Column::State.is_in([State::Waiting as i64, State::Mailed as i64]))
-        .filter(Column::DueTime.lte(tx.now()))
-        .order_by_asc(Column::DueTime)
-        .one(tx.db())
-        .await?;
-    let Some(case) = due else {
-        return Ok(0);
-    };
-    let person = case.person();
-    tx.lock([case.scope()?, person.home()]).await?;
-    let user = match case.state == State::Waiting as i64 {
-        true => eligible(tx, &case).await?,
-        false => None,
-    };
-    revoke_stops(tx, case.id).await?;
-    if case.state == State::Mailed as i64 {
-        link::revoke(tx, LinkKind::PasswordRecovery, person.id).await?;
-    }
-    match user {
-        Some(user) => mail_link(tx, &case, &user).await?,
-        None => {
-            let changed = Model {
-                state: State::Expired as i64,
-                due_time: None,
-                end_time: Some(tx.now()),
-                ..case.clone()
-            };
-            store(
-                tx,
-                &case,
-                changed,
-                "entente.directory.v1.RecoveryCaseExpired",
-            )
-            .await?;
-        }
-    }
-    tx.touch(ScopeKey::Operator);
-    tx.touch(case.scope()?);
-    tx.about(case.name().to_string());
-    // The scheduler goes on at once.
-    Ok(u64::MAX)
-}
-
-/// What a person signs in with.
-async fn sign_in_name(tx: &Tx, user: &user::Model) -> Result<String> {
-    if user.tenant_id.is_nil() {
-        return Ok(user.user_name.clone());
-    }
-    let prefix = tenant::by_id(tx.db(), user.tenant_id).await?.domain_prefix;
-    Ok(format!(
-        "{}@{}",
-        user.user_name,
-        wire::domain(tx.app(), &prefix)
-    ))
-}
-
-/// The proven address becomes the person's, what must sleep sleeps, since somebody else set it (ROL-13), and the link is on its way there.
-async fn mail_link(tx: &mut Tx, case: &Model, user: &user::Model) -> Result<()> {
-    let app = tx.app().clone();
-    let person = case.person();
-    let until = tx.now() + LINK_US;
-    let name = sign_in_name(tx, user).await?;
-    // Whoever reads the old mailbox has no way in any more.
-    link::revoke_ways_in(tx, user.id).await?;
-    let mut values = vec![
-        ("name", user.display_name.clone()),
-        ("sign_in_name", name.clone()),
-    ];
-    let object = person.resource();
-    let template = Template::RecoveryAddressChanged;
-    if user.recovery_email != case.proven_email {
-        mail::queue(tx, template, &user.recovery_email, object, &values).await?;
-    }
-    let mut row = user.clone().into_active_model();
-    row.recovery_email = Set(case.proven_email.clone());
-    row.update_time = Set(tx.now());
-    row.version = Set(user.version + 1);
-    let changed = row.update(tx.db()).await?;
-    tx.emit(user_change::updated(user, &changed));
-    asleep::put_to_sleep(tx, &changed, &name).await?;
-    let made = Link {
-        kind: LinkKind::PasswordRecovery,
-        subject: user.id,
-        scope: person.home(),
-    };
-    let token = link::make(tx, made, case.id.as_bytes(), LINK_US).await?;
-    let url = link::url(&app.config, made.kind, &token);
-    values.push(("until", rfc3339(until)));
-    values.push(("origin", app.config.public_origin.clone()));
-    values.push(("link", url.to_string()));
-    values.push(("token", token.to_string()));
-    let template = Template::RecoveryLink;
-    mail::queue(tx, template, &case.proven_email, object, &values).await?;
-    let after = Model {
-        state: State::Mailed as i64,
-        due_time: Some(until),
-        ..case.clone()
-    };
-    store(tx, case, after, "entente.directory.v1.RecoveryCaseMailed").await?;
-    Ok(())
-}
-
-/// The person chose a password by the link of a case: it holds what the case says, and its rights sleep from now on.
-///
-/// # Errors
-/// `LINK_INVALID` if the case ended meanwhile, or the person can't come back any more.
-pub(super) async fn complete(tx: &mut Tx, payload: &[u8]) -> Result<()> {
-    let id = Uuid::from_slice(payload).map_err(|_| link::invalid())?;
-    let find = Entity::find_by_id(id).filter(Column::State.eq(State::Mailed as i64));
-    let case = find.clone().one(tx.db()).await?.ok_or_else(link::invalid)?;
-    let (scope, person) = (case.scope()?, case.person());
-    tx.lock([ScopeKey::Operator, scope, person.home()]).await?;
-    let case = find.one(tx.db()).await?.ok_or_else(link::invalid)?;
-    let user = eligible(tx, &case).await?.ok_or_else(link::invalid)?;
-    let held = grants::find(tx.db(), scope, person.id).await?;
-    let held = held.as_ref().map(grants::Set::of_grant).unwrap_or_default();
-    let lacking = case.bit() & !held.roles;
-    if lacking != 0 {
-        let new = grants::Set {
-            roles: held.roles | lacking,
-            ..held
-        };
-        // The exception `recovery`: two of the operator's people and 72 hours stand for the caller, who is nobody yet.
-        grants::set(tx, scope, person, new, grants::By::Service).await?;
-    }
-    let name = sign_in_name(tx, &user).await?;
-    asleep::put_to_sleep(tx, &user, &name).await?;
-    let changed = Model {
-        state: State::Completed as i64,
-        due_time: None,
-        end_time: Some(tx.now()),
-        ..case.clone()
-    };
-    store(
-        tx,
-        &case,
-        changed,
-        "entente.directory.v1.RecoveryCaseCompleted",
-    )
-    .await?;
-    Ok(())
 }
 
 // ---- looking

@@ -94,7 +94,11 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
                 value: Value::EnumNumber(3),
                 named: "recovery_case.role",
             };
-            (vec![owner], nameless())
+            // Neither documents nor a domain.
+            let user = names.0["entente.dev/User"].clone();
+            let person = text("recovery_case.person", &user, "recovery_case.role");
+            let bare = by_itself("recovery_case.documents");
+            (vec![owner, person, bare], nameless())
         }
         "SetDirectorySynchronization" => {
             let agent = names.0["entente.dev/Application"].clone();

@@ -3,9 +3,9 @@
 use entente::proto::{
     account::{
         Account, AccountState, AnswerNameClaimRequest, CheckPublisherNameRequest,
-        CloseAccountRequest, CreateNameClaimRequest, DecideNameClaimRequest, GetAccountRequest,
-        GetNameClaimRequest, ListNameClaimsRequest, NameClaim, NameClaimAnswer as Answer,
-        NameClaimDecision as Decision, NameClaimState as State,
+        CloseAccountRequest, Contact, CreateNameClaimRequest, DecideNameClaimRequest,
+        GetAccountRequest, GetNameClaimRequest, ListNameClaimsRequest, NameClaim,
+        NameClaimAnswer as Answer, NameClaimDecision as Decision, NameClaimState as State,
         PublisherNameAvailability as Availability, RequirementCode as Code_, ReviewKind,
     },
     directory::DeleteUserRequest,
@@ -21,9 +21,10 @@ use crate::{
         names::{availability, reserve},
         open, required, update, whole,
     },
-    harness::{Caller, Person, Site, both, fields, refused, request_id},
-    people::{again, denied, events, eventually, guest, identity, letters, literal},
-    reviews::{claim as take, queue, review, reviewer},
+    harness::{Caller, Database, Person, Site, both, fields, refused, request_id},
+    network::contact,
+    people::{again, denied, events, eventually, execute_on, guest, identity, letters, literal},
+    reviews::{claim as take, involved, queue, review, reviewer},
 };
 
 const DAY: i64 = 86_400;
@@ -492,6 +493,130 @@ async fn whoever_is_tied_to_either_side_neither_sees_nor_decides_a_claim() {
         let waiting = queue(&rita.caller, ReviewKind::NameClaim, "state = WAITING").await;
         let tried = take(&rob.caller, &waiting[0].name).await;
         refused(tried, Code::PermissionDenied, "REVIEWER_INVOLVED");
+    })
+    .await;
+}
+
+// proves VER-6, ACC-12
+#[tokio::test]
+async fn whoever_is_tied_to_an_account_of_the_claimants_is_tied_to_its_claim_for_no_account() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let held = site.account(&contoso, "Contoso").await;
+        let ann = &contoso.admin.caller;
+        let fabrikam = site.tenant("fabrikam").await;
+        let fay = &fabrikam.admin;
+        let theirs = site.account(&fabrikam, "Fabrikam").await;
+        let litware = site.tenant("litware").await;
+        let associated = format!(
+            "INSERT INTO associations (account_id, tenant_id, display_name_fold, create_time, version) VALUES ({}, {}, 'litware', 1, 1)",
+            literal(&site, &theirs),
+            literal(&site, &litware.name),
+        );
+        execute_on(&site, &associated).await;
+        let adatum = site.tenant("adatum").await;
+        let owned = site.account(&adatum, "Adatum").await;
+        let olga = identity(&site, "olga@mail.example").await;
+        crate::ownership::owns(&site, &owned, &olga).await;
+        let rita = reviewer(&site, "rita").await;
+        let rob = reviewer(&site, "rob").await;
+        let rolf = reviewer(&site, "rolf").await;
+        // Rita is a guest of another tenant of the account of the claimant's tenant, Rob a contact of it; Rolf is a guest of what Olga owns.
+        guest(&site, &litware.name, &rita).await;
+        let of_it = Account {
+            name: theirs.clone(),
+            primary_contact: Some(Contact {
+                email: "rob@operator.example".to_owned(),
+                ..contact("Rob")
+            }),
+            ..Account::default()
+        };
+        update(&fay.caller, of_it, &["primary_contact"]).await.unwrap();
+        guest(&site, &adatum.name, &rolf).await;
+
+        let claim = filed(&fay.caller, &fay.name, "", "Contoso").await.unwrap();
+        answer(ann, &held, &claim.name, |_| {}).await.unwrap();
+        let waiting = queue(&rolf.caller, ReviewKind::NameClaim, "state = WAITING").await;
+        let are_tied = async |tied: &[&Caller], claim: &NameClaim, review: &str| {
+            for tied in tied {
+                involved(take(tied, review).await);
+                involved(get(tied, &claim.name).await);
+                involved(download(tied, &claim.documents[0]).await);
+                assert!(list(tied, "").await.unwrap().is_empty());
+            }
+        };
+        let both_of_it = [&rita.caller, &rob.caller];
+        are_tied(&both_of_it, &claim, &waiting[0].name).await;
+        // An account that the tenant had lately is its own still.
+        let gone = format!(
+            "DELETE FROM associations WHERE account_id = {} AND tenant_id = {}",
+            literal(&site, &theirs),
+            literal(&site, &fabrikam.name),
+        );
+        execute_on(&site, &gone).await;
+        are_tied(&both_of_it, &claim, &waiting[0].name).await;
+        settled(&rolf.caller, &claim.name, Decision::Refuse).await;
+
+        let claim = filed(&olga.caller, &olga.name, "", "contoso").await.unwrap();
+        answer(ann, &held, &claim.name, |_| {}).await.unwrap();
+        let waiting = queue(&rita.caller, ReviewKind::NameClaim, "state = WAITING").await;
+        let tried = take(&rolf.caller, &waiting[0].name).await;
+        involved(tried);
+        involved(get(&rolf.caller, &claim.name).await);
+        settled(&rita.caller, &claim.name, Decision::Refuse).await;
+    })
+    .await;
+}
+
+// proves COM-21, ACC-12
+#[tokio::test]
+async fn a_claim_that_cannot_go_on_holds_up_no_other() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let fay = &fabrikam.admin;
+        let mut claims = Vec::new();
+        for name in ["Contoso", "Northwind"] {
+            site.account(&contoso, name).await;
+            let claim = filed(&fay.caller, &fay.name, "", name).await.unwrap();
+            claims.push(claim.name);
+            site.advance(1).await;
+        }
+        // Whatever is wrong with the first one, it is due first.
+        let it = literal(&site, &claims[0]);
+        let (spoil, mend) = match site.database {
+            Database::Sqlite => (
+                format!(
+                    "CREATE TRIGGER spoilt BEFORE UPDATE ON name_claims WHEN OLD.id = {it} AND NEW.state <> OLD.state \
+                     BEGIN SELECT RAISE(ABORT, 'spoilt'); END"
+                ),
+                "DROP TRIGGER spoilt",
+            ),
+            Database::Postgres => (
+                format!("ALTER TABLE name_claims ADD CONSTRAINT spoilt CHECK (id <> {it} OR state = 1)"),
+                "ALTER TABLE name_claims DROP CONSTRAINT spoilt",
+            ),
+        };
+        execute_on(&site, &spoil).await;
+        site.advance(14 * DAY + 120).await;
+        site.settle().await;
+        // A job that failed is due again half a minute later.
+        site.advance(60).await;
+        let fay = again(&site, fay).await;
+        let of = async |i: usize| get(&fay, &claims[i]).await.unwrap().state();
+        eventually(async || {
+            site.settle().await;
+            of(1).await == State::InReview
+        })
+        .await;
+        assert_eq!(of(0).await, State::AwaitingAnswer);
+        execute_on(&site, mend).await;
+        site.advance(11 * 60).await;
+        eventually(async || {
+            site.settle().await;
+            of(0).await == State::InReview
+        })
+        .await;
     })
     .await;
 }

@@ -3,11 +3,12 @@
 use entente::proto::{
     access::{CheckAccessRequest, TestMyPermissionsRequest},
     account::{
-        AcceptOwnershipRequest, Account, AccountSettings, ApprovalDecision, ConfirmApprovalRequest,
-        ConfirmOwnershipRequest, ConfirmOwnershipResponse, GetAccountSettingsRequest,
-        GrantFinanceRequest, InviteOwnerRequest, Ownership, OwnershipDecision,
+        AcceptOwnershipRequest, Account, AccountSettings, AccountState, ApprovalDecision,
+        CloseAccountRequest, ConfirmApprovalRequest, ConfirmOwnershipRequest,
+        ConfirmOwnershipResponse, GetAccountSettingsRequest, GrantFinanceRequest,
+        InviteOwnerRequest, LeaveAccountRequest, Ownership, OwnershipDecision,
         OwnershipState as State, ReviewKind, StopOwnershipRequest, SuspendAccountRequest,
-        TransferOwnershipRequest, UpdateAccountRequest,
+        TransferOwnershipRequest, UpdateAccountRequest, VerificationStepState,
     },
 };
 use tonic::{Code, Response, Status};
@@ -20,8 +21,8 @@ use crate::{
     members::add,
     network::contact,
     people::{
-        Service, change, execute_on, id, identity, letters, link_invalid, literal, mailed_token,
-        mask,
+        Service, change, events, eventually, execute_on, id, identity, letters, link_invalid,
+        literal, mailed_token, mask,
     },
     reviews::{claim, involved, queue, reviewer},
 };
@@ -180,6 +181,20 @@ pub(crate) async fn owned(site: &Site) -> (TenantSite, String, Person) {
     (contoso, account, olga)
 }
 
+/// Makes an identity the owner of an account, as if it had opened it.
+pub(crate) async fn owns(site: &Site, account: &str, owner: &Person) {
+    let nowhere = "tenants/00000000-0000-0000-0000-000000000000";
+    let sql = format!(
+        "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
+         display_name_fold, create_time, update_time, version) VALUES (2, {}, {}, 3, {}, {}, '', '', 'o', 1, 1, 1)",
+        literal(site, account),
+        literal(site, &owner.name),
+        literal(site, nowhere),
+        entente::access::grants::OWNER,
+    );
+    execute_on(site, &sql).await;
+}
+
 /// Tokens of links that consent and that stop, of accounts that the operator has stopped meanwhile.
 pub(crate) async fn links(site: &Site) -> (String, String) {
     let mut tokens = Vec::new();
@@ -238,7 +253,7 @@ async fn told(site: &Site, words: &str, since: usize) -> Vec<String> {
 const STOP: &str = "StopOwnership";
 
 /// The token of the newest mail by which somebody stops an owner.
-async fn stop_token(site: &Site, to: &str) -> String {
+pub(crate) async fn stop_token(site: &Site, to: &str) -> String {
     let letters = letters(site).await;
     let mine = letters
         .iter()
@@ -694,6 +709,94 @@ async fn an_owner_who_is_the_only_manager_is_stopped_and_hands_on_all_the_same()
         .await;
         let before = again(&site, &olga).await;
         assert!(before.mine_of(&theirs, &["account.read"]).await.is_empty());
+    })
+    .await;
+}
+
+/// Who is told that an ownership came to nothing, since so many mails ago.
+async fn told_of_end(site: &Site, since: usize) -> Vec<String> {
+    told(site, "was refused or stopped", since).await
+}
+
+// proves ACC-20, ACC-13, IDN-2
+#[tokio::test]
+async fn an_account_that_is_over_ends_an_ownership_on_its_way_and_its_owner_is_free() {
+    both(async |site| {
+        const CHANGED: &str = "account.v1.OwnershipChanged";
+        let (_, account, olga) = owned(&site).await;
+        let nick = identity(&site, NEXT).await;
+        olga.caller.hand_on(&account, NEXT).await.unwrap();
+        nick.caller.accept_ownership(&account).await.unwrap();
+        let stop = stop_token(&site, PAULA).await;
+        let tied = close(&olga.caller, &olga.name).await;
+        refused(tied, Code::FailedPrecondition, "OWNS_ACCOUNT");
+        // Closed while it is being handed on.
+        let (mails, changes) = (
+            letters(&site).await.len(),
+            events(&site, CHANGED, &account).await,
+        );
+        let request = CloseAccountRequest {
+            name: account.clone(),
+            ..CloseAccountRequest::default()
+        };
+        olga.caller.accounts().close_account(request).await.unwrap();
+        assert_eq!(told_of_end(&site, mails).await, [NEXT, OLGA]);
+        assert_eq!(events(&site, CHANGED, &account).await, changes + 1);
+        link_invalid(site.nobody().stop_ownership(&stop).await);
+        let shown = olga.caller.settings(&account).await.unwrap();
+        assert!(shown.has_owner && shown.pending_ownership.is_none());
+        site.advance(8 * DAY_S).await;
+        site.settle().await;
+        let (owner, next) = (again(&site, &olga).await, again(&site, &nick).await);
+        assert!(next.mine_of(&account, &["account.read"]).await.is_empty());
+
+        // Whose account is over is free for another one, and bound by that.
+        let (fabrikam, theirs) = approved(&site, "fabrikam").await;
+        let admin = &fabrikam.admin.caller;
+        admin.invite_owner(&theirs, OLGA).await.unwrap();
+        owner.accept_ownership(&theirs).await.unwrap();
+        let token = mailed_token(&site, ADA).await.unwrap();
+        let (nobody, consent) = (site.nobody(), OwnershipDecision::Consent);
+        let decided = nobody.decide_ownership(&token, consent).await.unwrap();
+        assert_eq!(decided.state(), State::Owner);
+        let tied = close(&owner, &olga.name).await;
+        refused(tied, Code::FailedPrecondition, "OWNS_ACCOUNT");
+        // Rejected for good while it is being handed on.
+        owner.hand_on(&theirs, NEXT).await.unwrap();
+        next.accept_ownership(&theirs).await.unwrap();
+        let mails = letters(&site).await.len();
+        let it = literal(&site, &theirs);
+        let rejected = VerificationStepState::Rejected as i32;
+        for sql in [
+            format!("UPDATE accounts SET state = 3 WHERE id = {it}"),
+            format!(
+                "UPDATE verification_steps SET state = {rejected}, appeal_until = 1 WHERE kind = 3 AND account_id = {it}"
+            ),
+        ] {
+            execute_on(&site, &sql).await;
+        }
+        site.advance(11 * 60).await;
+        let admin = again(&site, &fabrikam.admin).await;
+        eventually(async || {
+            site.settle().await;
+            let shown = admin.settings(&theirs).await.unwrap();
+            shown.account.unwrap().state() == AccountState::Rejected
+        })
+        .await;
+        assert_eq!(told_of_end(&site, mails).await, [NEXT, OLGA]);
+        let shown = admin.settings(&theirs).await.unwrap();
+        assert!(shown.pending_ownership.is_none());
+        // It reads what was its own until it goes.
+        let owner = again(&site, &olga).await;
+        for over in [&account, &theirs] {
+            owner.settings(over).await.unwrap();
+        }
+        let request = LeaveAccountRequest {
+            name: olga.member_of(&account),
+            ..LeaveAccountRequest::default()
+        };
+        owner.members().leave_account(request).await.unwrap();
+        close(&owner, &olga.name).await.unwrap();
     })
     .await;
 }

@@ -3,9 +3,9 @@
 use entente::proto::{
     access::AccountRole,
     directory::{
-        ApproveRecoveryCaseRequest, GetRecoveryCaseRequest, ListRecoveryCasesRequest,
+        ApproveRecoveryCaseRequest, GetRecoveryCaseRequest, ListRecoveryCasesRequest, NewAdmin,
         OpenRecoveryCaseRequest, RecoveryCase, RecoveryCaseState as State, RecoveryRole as Role,
-        StopRecoveryCaseRequest,
+        StopRecoveryCaseRequest, Tenant, UpdateTenantRequest,
     },
     operator::OperatorRole,
 };
@@ -14,6 +14,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     documents::{download, first, upload},
+    domains::{Domains as _, record, verified, with_dns},
     enrolment::{all_in_one, open as open_account, whole},
     harness::{Caller, PASSWORD, Person, Site, TenantSite, both, fields, refused},
     network::{join, new_membership},
@@ -340,6 +341,369 @@ async fn stopped_case_is_opened_again_by_two_others_on_more_evidence_only() {
         }
         site.advance(WAIT + 60).await;
         assert_eq!(mailed_token(&site, PROVEN).await, None);
+    })
+    .await;
+}
+
+// proves PWD-10
+#[tokio::test]
+async fn a_record_in_a_verified_domain_is_evidence_that_is_looked_up_when_the_case_is_approved() {
+    with_dns(async |site, names| {
+        let (tenant, _) = addressed(&site).await;
+        let account = site.account(&tenant, "Contoso").await;
+        let sue = support(&site, "sue").await.caller;
+        let sam = support(&site, "sam").await.caller;
+        let admin = &tenant.admin.caller;
+        let domain = verified(&names, &tenant, "contoso.example").await;
+        let pending = admin.named(&tenant.name, "later.example").await.unwrap();
+        let fabrikam = site.tenant("fabrikam").await;
+        let theirs = verified(&names, &fabrikam, "fabrikam.example").await;
+        // By the name of one's own tenant, but another's domain.
+        let (_, of_theirs) = theirs.name.rsplit_once('/').unwrap();
+        let disguised = format!("{}/domains/{of_theirs}", tenant.name);
+        for (role, scope) in [(Role::GlobalAdmin, &tenant.name), (Role::Manager, &account)] {
+            for (named, fault) in [
+                ("", "documents"),
+                (&*pending.name, "domain"),
+                (&*theirs.name, "domain"),
+                (&*disguised, "domain"),
+            ] {
+                let mut new = case(&sue, role, scope, &tenant.admin.name, 0).await;
+                new.domain = named.to_owned();
+                let tried = open(&sue, new).await;
+                let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
+                assert_eq!(fields(&status), [format!("recovery_case.{fault}")]);
+            }
+        }
+        let mut new = case(&sue, Role::GlobalAdmin, &tenant.name, &tenant.admin.name, 0).await;
+        new.domain.clone_from(&domain.name);
+        let made = open(&sue, new).await.unwrap();
+        assert_eq!(made.domain_record_name, "_entente-recovery.contoso.example");
+        assert!(made.domain_record_value.starts_with("entente-recovery="));
+        let code = Code::FailedPrecondition;
+        // Not there; another value.
+        let own = record(&domain);
+        let wrong = (&*made.domain_record_name, "entente-recovery=guessed");
+        for records in [vec![own], vec![own, wrong]] {
+            names.publish(&records).await;
+            let early = approve(&sam, &made.name).await;
+            refused(early, code, "DOMAIN_RECORD_NOT_FOUND");
+        }
+        assert_eq!(get(&sue, &made.name).await.state(), State::Open);
+        let right = (&*made.domain_record_name, &*made.domain_record_value);
+        names.publish(&[own, right]).await;
+        refused(approve(&sue, &made.name).await, code, "ANOTHER_OPERATOR");
+        let approved = approve(&sam, &made.name).await.unwrap();
+        assert_eq!(approved.state(), State::Waiting);
+        assert!(approved.domain_prove_time.is_some());
+        // As it was told: an approval doesn't change what was proven.
+        assert_eq!(approved.domain_record_value, made.domain_record_value);
+
+        // What went away before the approval proves nothing, though its record is there still.
+        let mut new = case(&sue, Role::Manager, &account, &tenant.admin.name, 0).await;
+        new.domain.clone_from(&domain.name);
+        let made = open(&sue, new).await.unwrap();
+        let right = (&*made.domain_record_name, &*made.domain_record_value);
+        names.publish(&[own, right]).await;
+        admin.delete_domain(&domain.name).await.unwrap();
+        let late = approve(&sam, &made.name).await;
+        refused(late, code, "RECOVERY_EVIDENCE_GONE");
+        assert_eq!(get(&sue, &made.name).await.state(), State::Open);
+    })
+    .await;
+}
+
+// proves PWD-10
+#[tokio::test]
+async fn who_opens_or_approves_a_case_does_not_get_its_link() {
+    both(async |site| {
+        let (tenant, _) = addressed(&site).await;
+        let sue = support(&site, "sue").await.caller;
+        let sam = support(&site, "sam").await.caller;
+        let to = async |proven: &str| {
+            let role = Role::GlobalAdmin;
+            let mut new = case(&sue, role, &tenant.name, &tenant.admin.name, 1).await;
+            proven.clone_into(&mut new.proven_email);
+            open(&sue, new).await
+        };
+        let code = Code::FailedPrecondition;
+        refused(to("Sue@operator.example").await, code, "ANOTHER_OPERATOR");
+        let made = to("sam@operator.example").await.unwrap().name;
+        refused(approve(&sam, &made).await, code, "ANOTHER_OPERATOR");
+        assert_eq!(get(&sue, &made).await.state(), State::Open);
+    })
+    .await;
+}
+
+// proves PWD-10, ACC-20, ROL-13
+#[tokio::test]
+async fn another_identity_becomes_the_owner_in_the_place_of_one_who_cannot_come_back() {
+    both(async |site| {
+        let (contoso, account, olga) = crate::ownership::owned(&site).await;
+        let nick = identity(&site, "nick@mail.example").await;
+        let other = identity(&site, "other@mail.example").await;
+        let sue = support(&site, "sue").await.caller;
+        let sam = support(&site, "sam").await.caller;
+        // Not where no owner is, and not one who owns another account.
+        let fabrikam = site.tenant("fabrikam").await;
+        let theirs = site.account(&fabrikam, "Fabrikam").await;
+        let refused_as = async |scope: &str, person: &str| {
+            let new = case(&sue, Role::Owner, scope, person, 1).await;
+            let tried = open(&sue, new).await;
+            let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
+            assert_eq!(fields(&status), ["recovery_case.person"]);
+        };
+        refused_as(&theirs, &other.name).await;
+        crate::ownership::owns(&site, &theirs, &other).await;
+        refused_as(&account, &other.name).await;
+
+        let new = case(&sue, Role::Owner, &account, &nick.name, 1).await;
+        let made = open(&sue, new).await.unwrap();
+        assert_eq!(made.replaces, olga.name);
+        let made = made.name;
+        approve(&sam, &made).await.unwrap();
+        // The owner hears of it, and can stop it.
+        let told = letters(&site).await;
+        let hears = |l: &&crate::people::Letter| {
+            l.to == "olga@mail.example" && l.text.contains("stop-recovery#entl_")
+        };
+        assert_eq!(told.iter().filter(hears).count(), 1);
+        site.advance(WAIT + 60).await;
+        let token = link(&site, &made).await;
+        let before = again(&site, &olga).await;
+        assert_eq!(before.mine_of(&account, &["account.close"]).await.len(), 1);
+        recover(&site, &token, NEW).await.unwrap();
+        assert!(before.mine_of(&account, &["account.read"]).await.is_empty());
+        let next = site.sign_in("nick@mail.example", NEW).await;
+        let all = ["account.close", "payouts.settings.update", "tax.update"];
+        assert_eq!(next.mine_of(&account, &all).await, ["account.close"]);
+        // Who lost it is free, and has nothing left to stop or to hand on.
+        let stale = crate::ownership::stop_token(&site, "paula@contoso.example").await;
+        link_invalid(site.nobody().stop_ownership(&stale).await);
+        assert_eq!(
+            next.mine_of(&account, &["account.close"]).await,
+            ["account.close"]
+        );
+        site.advance(7 * 86_400 + 60).await;
+        let next = site.sign_in("nick@mail.example", NEW).await;
+        assert_eq!(next.mine_of(&account, &all).await, all);
+        let admin = again(&site, &contoso.admin).await;
+        let shown = admin.settings(&account).await.unwrap();
+        assert_eq!(shown.owner.unwrap().identity, nick.name);
+    })
+    .await;
+}
+
+// proves PWD-10, ACC-20
+#[tokio::test]
+async fn an_owner_who_is_there_after_all_stops_its_replacement_and_none_is_replaced_who_came_later()
+{
+    both(async |site| {
+        let (_contoso, account, olga) = crate::ownership::owned(&site).await;
+        let nick = identity(&site, "nick@mail.example").await;
+        let mut people = Vec::new();
+        for name in ["sue", "sam", "sid", "sol"] {
+            people.push(support(&site, name).await.caller);
+        }
+        let new = case(&people[0], Role::Owner, &account, &nick.name, 1).await;
+        let made = open(&people[0], new).await.unwrap().name;
+        approve(&people[1], &made).await.unwrap();
+        site.advance(WAIT - 60).await;
+        let told = letters(&site).await;
+        let stops = |l: &&crate::people::Letter| {
+            l.to == "olga@mail.example" && l.text.contains("stop-recovery#")
+        };
+        let (_, rest) = told
+            .iter()
+            .rfind(stops)
+            .unwrap()
+            .text
+            .split_once("stop-recovery#")
+            .unwrap();
+        let token: String = rest
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || "-_".contains(*c))
+            .collect();
+        let stopped = stop(&site.nobody(), &token, "").await.unwrap();
+        assert_eq!(stopped, State::Stopped);
+        site.advance(WAIT).await;
+        site.settle().await;
+        assert_eq!(mailed_token(&site, PROVEN).await, None);
+        let owner = again(&site, &olga).await;
+        assert_eq!(owner.mine_of(&account, &["account.close"]).await.len(), 1);
+
+        // Opened again, it is for Olga's place: nobody who owns it by then loses it.
+        let sid = again_by_name(&site, "sid").await;
+        let sol = again_by_name(&site, "sol").await;
+        let mut new = case(&sid, Role::Owner, &account, &nick.name, 2).await;
+        new.reopens.clone_from(&made);
+        let second = open(&sid, new).await.unwrap().name;
+        approve(&sol, &second).await.unwrap();
+        let newer = identity(&site, "nora@mail.example").await;
+        let sql = "DELETE FROM grants WHERE principal_id = $1";
+        change(&site, sql, [id(&olga.name).into()]).await;
+        crate::ownership::owns(&site, &account, &newer).await;
+        site.advance(WAIT + 60).await;
+        let sue = again_by_name(&site, "sue").await;
+        eventually(async || {
+            site.settle().await;
+            get(&sue, &second).await.state() == State::Expired
+        })
+        .await;
+        assert_eq!(mailed_token(&site, PROVEN).await, None);
+    })
+    .await;
+}
+
+/// A case that makes a new admin of a tenant.
+async fn anew(who: &Caller, tenant: &TenantSite, user_name: &str) -> RecoveryCase {
+    let mut new = case(who, Role::GlobalAdmin, &tenant.name, "", 1).await;
+    new.new_admin = Some(NewAdmin {
+        user_name: user_name.to_owned(),
+        given_name: "Nia".to_owned(),
+        family_name: "New".to_owned(),
+    });
+    new
+}
+
+/// Disables a tenant's admin, or lets it come back.
+async fn locked_out(site: &Site, tenant: &TenantSite, is_out: bool) {
+    let sql = "UPDATE users SET state = $1 WHERE id = $2";
+    let state: i64 = if is_out { 2 } else { 1 };
+    change(site, sql, [state.into(), id(&tenant.admin.name).into()]).await;
+}
+
+const NIA: &str = "SELECT COUNT(*) AS n FROM users WHERE user_name = 'nia' AND state = 1";
+
+// proves PWD-10, TEN-5
+#[tokio::test]
+async fn a_new_admin_is_made_where_nobody_is_left_and_is_gone_if_the_link_is_not_used() {
+    both(async |site| {
+        let (tenant, _) = addressed(&site).await;
+        let account = site.account(&tenant, "Contoso").await;
+        let sue = support(&site, "sue").await.caller;
+        let sam = support(&site, "sam").await.caller;
+        let faulty = |tried: Result<RecoveryCase, Status>, field: &str| {
+            let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
+            assert_eq!(fields(&status), [format!("recovery_case.{field}")]);
+        };
+        // Not while somebody is there; not under a name that somebody has; not beside a person, nor for an account.
+        faulty(
+            open(&sue, anew(&sue, &tenant, "nia").await).await,
+            "new_admin",
+        );
+        locked_out(&site, &tenant, true).await;
+        let sql = "UPDATE tenants SET synchronized = TRUE WHERE id = $1";
+        change(&site, sql, [id(&tenant.name).into()]).await;
+        faulty(
+            open(&sue, anew(&sue, &tenant, "Ann").await).await,
+            "new_admin",
+        );
+        let mut both = anew(&sue, &tenant, "nia").await;
+        both.person.clone_from(&tenant.admin.name);
+        faulty(open(&sue, both).await, "person");
+        let mut elsewhere = anew(&sue, &tenant, "nia").await;
+        elsewhere.scope.clone_from(&account);
+        faulty(open(&sue, elsewhere).await, "new_admin");
+
+        let made = open(&sue, anew(&sue, &tenant, "nia").await).await.unwrap();
+        assert_eq!((made.person.as_str(), made.state()), ("", State::Open));
+        approve(&sam, &made.name).await.unwrap();
+        // The tenant's contact can stop it: no admin is left.
+        let told = letters(&site).await;
+        let hears = |l: &&crate::people::Letter| {
+            l.to == "it@contoso.example" && l.text.contains("stop-recovery#entl_")
+        };
+        assert_eq!(told.iter().filter(hears).count(), 1);
+        assert_eq!(number(&site, NIA, []).await, 0, "nobody yet");
+        site.advance(WAIT + 60).await;
+        let token = link(&site, &made.name).await;
+        assert_eq!(number(&site, NIA, []).await, 1);
+        // Nobody came: nobody is left behind.
+        site.advance(WAIT + 60).await;
+        link_invalid(recover(&site, &token, PASSWORD).await);
+        let sue = again_by_name(&site, "sue").await;
+        eventually(async || {
+            site.settle().await;
+            get(&sue, &made.name).await.state() == State::Expired
+        })
+        .await;
+        assert_eq!(number(&site, NIA, []).await, 0);
+
+        let sam = again_by_name(&site, "sam").await;
+        let second = open(&sue, anew(&sue, &tenant, "nia").await).await.unwrap();
+        let second = second.name;
+        approve(&sam, &second).await.unwrap();
+        site.advance(WAIT + 60).await;
+        let token = link(&site, &second).await;
+        recover(&site, &token, NEW).await.unwrap();
+        let nia = site.sign_in("nia@contoso.partners.localhost", NEW).await;
+        let own = nia.who_am_i().await.unwrap().principal;
+        let user = nia.user(&own).await.unwrap();
+        assert_eq!(user.recovery_email, PROVEN);
+        assert!(user.rights_asleep_until.is_some());
+        // It leads the tenant, and its local directory doesn't keep it from that.
+        let request = UpdateTenantRequest {
+            tenant: Some(Tenant {
+                name: tenant.name.clone(),
+                display_name: "Contoso anew".to_owned(),
+                ..Tenant::default()
+            }),
+            update_mask: Some(crate::people::mask(&["display_name"])),
+            ..UpdateTenantRequest::default()
+        };
+        nia.tenants().update_tenant(request).await.unwrap();
+        let sue = again_by_name(&site, "sue").await;
+        let done = get(&sue, &second).await;
+        assert_eq!((done.state(), done.person), (State::Completed, own));
+    })
+    .await;
+}
+
+// proves PWD-10
+#[tokio::test]
+async fn a_new_admin_is_not_made_and_does_not_begin_once_somebody_leads_the_tenant_again() {
+    both(async |site| {
+        let (tenant, _) = addressed(&site).await;
+        let sue = support(&site, "sue").await.caller;
+        let sam = support(&site, "sam").await.caller;
+        let code = Code::FailedPrecondition;
+        let expired = async |case: &str| {
+            let sue = again_by_name(&site, "sue").await;
+            eventually(async || {
+                site.settle().await;
+                get(&sue, case).await.state() == State::Expired
+            })
+            .await;
+        };
+        // Before the approval; while it waits; once the link is out.
+        locked_out(&site, &tenant, true).await;
+        let first = open(&sue, anew(&sue, &tenant, "nia").await).await.unwrap();
+        let first = first.name;
+        locked_out(&site, &tenant, false).await;
+        refused(approve(&sam, &first).await, code, "WRONG_STATE");
+        locked_out(&site, &tenant, true).await;
+        approve(&sam, &first).await.unwrap();
+        locked_out(&site, &tenant, false).await;
+        site.advance(WAIT + 60).await;
+        expired(&first).await;
+        assert_eq!(number(&site, NIA, []).await, 0);
+
+        locked_out(&site, &tenant, true).await;
+        let sue = again_by_name(&site, "sue").await;
+        let sam = again_by_name(&site, "sam").await;
+        let second = open(&sue, anew(&sue, &tenant, "nia").await).await.unwrap();
+        let second = second.name;
+        approve(&sam, &second).await.unwrap();
+        site.advance(WAIT + 60).await;
+        let token = link(&site, &second).await;
+        locked_out(&site, &tenant, false).await;
+        link_invalid(recover(&site, &token, NEW).await);
+        // The operator stops it, and whom it made is gone.
+        let sue = again_by_name(&site, "sue").await;
+        assert_eq!(number(&site, NIA, []).await, 1);
+        assert_eq!(stop(&sue, "", &second).await.unwrap(), State::Stopped);
+        assert_eq!(number(&site, NIA, []).await, 0);
     })
     .await;
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{OWNER, Set, find, held, remove_anyway, set, state};
 use crate::{
     access::{
-        exceptions,
+        account_state, exceptions,
         principal::{Kind, Principal},
         roles::Permission,
     },
@@ -163,16 +163,21 @@ pub async fn untie_owner(tx: &mut Tx, account: Uuid, id: Uuid) -> Result<Set> {
     Ok(grant.as_ref().map(Set::of_grant).unwrap_or_default())
 }
 
-/// The account that an identity owns, if it owns one.
+/// The account that an identity owns, if it owns one. Whose account was closed, or rejected for good, reads it still and is free: nobody could
+/// hand it on any more.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn tied_to<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Option<Uuid>> {
-    let sql = "SELECT scope_id FROM grants WHERE principal_id = $1 AND scope_kind = $2 AND (roles & $3) <> 0 ORDER BY scope_id LIMIT 1";
-    let values: [Value; 3] = [
+    let sql = "SELECT g.scope_id FROM grants g WHERE g.principal_id = $1 AND g.scope_kind = $2 AND (g.roles & $3) <> 0 \
+               AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = g.scope_id AND a.state IN ($4, $5)) ORDER BY g.scope_id LIMIT 1";
+    let [rejected, closed] = account_state::OVER.map(|state| state as i64);
+    let values: [Value; 5] = [
         id.into(),
         ScopeKey::Account(Uuid::nil()).kind().into(),
         OWNER.into(),
+        rejected.into(),
+        closed.into(),
     ];
     Ok(match sql::row(db, sql, values).await? {
         Some(row) => Some(row.try_get("", "scope_id")?),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
-    QueryFilter, QueryOrder, QuerySelect as _, Value,
+    QueryFilter, QueryOrder, Value,
 };
 use uuid::Uuid;
 
@@ -36,7 +36,7 @@ use crate::{
 const RENAME_US: Micros = 30 * DAY_US;
 /// A name is kept for whoever won it for so long.
 const KEPT_US: Micros = 90 * DAY_US;
-/// Claims that go on in one transaction.
+/// Claims that are ended in one transaction.
 const MOST_A_TURN: u64 = 20;
 
 /// By whom a claim goes on, which says where it is told: who calls is named in what is told, and neither side learns who the other one is.
@@ -361,7 +361,12 @@ pub(super) async fn let_go_on(tx: &mut Tx, row: &Model, holder: Holder) -> Resul
     Ok(())
 }
 
-/// Does what time does to claims: without an answer reviewers have them; who lost and hasn't renamed is suspended; what nobody took is free.
+/// Puts the claim aside that `go_on` does next: due at $1, and at $2 instead.
+pub(crate) const ASIDE: &str = "UPDATE name_claims SET due_time = $2 WHERE id = \
+    (SELECT id FROM name_claims WHERE due_time <= $1 ORDER BY due_time, id LIMIT 1)";
+
+/// Does what time does to the claim that is due first: without an answer reviewers have it; who lost and hasn't renamed is suspended; what nobody
+/// took is free. One claim a transaction: where it fails it is put aside, and the others go on.
 ///
 /// # Errors
 /// Those of the database.
@@ -369,16 +374,16 @@ pub(crate) async fn go_on(tx: &mut Tx) -> Result<u64> {
     let due = Entity::find()
         .filter(Column::DueTime.lte(tx.now()))
         .order_by_asc(Column::DueTime)
-        .limit(MOST_A_TURN)
-        .all(tx.db())
+        .order_by_asc(Column::Id)
+        .one(tx.db())
         .await?;
-    lock(tx, &due).await?;
-    for row in &due {
-        // Once more, as it is now that nothing happens to it.
-        let row = Entity::find_by_id(row.id).one(tx.db()).await?;
-        let Some(row) = row.filter(|row| row.due_time.is_some_and(|at| at <= tx.now())) else {
-            continue;
-        };
+    let Some(due) = due else {
+        return Ok(0);
+    };
+    lock(tx, std::slice::from_ref(&due)).await?;
+    // Once more, as it is now that nothing happens to it.
+    let row = Entity::find_by_id(due.id).one(tx.db()).await?;
+    if let Some(row) = row.filter(|row| row.due_time.is_some_and(|at| at <= tx.now())) {
         if row.is_in(State::AwaitingAnswer) {
             to_review(tx, &row, By::Service).await?;
         } else if row.is_in(State::Granted) {
@@ -387,7 +392,8 @@ pub(crate) async fn go_on(tx: &mut Tx) -> Result<u64> {
             end(tx, &row, State::Lapsed).await?;
         }
     }
-    Ok(left(due.len()))
+    // The scheduler goes on at once.
+    Ok(CHUNK.unsigned_abs())
 }
 
 fn left(found: usize) -> u64 {

@@ -18,7 +18,7 @@ mod look;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Value};
 use uuid::Uuid;
 
-pub(crate) use self::course::{end_of_gone, go_on};
+pub(crate) use self::course::{ASIDE, end_of_gone, go_on};
 pub(super) use self::{
     course::{holder_ended, may_take, renaming, taken},
     look::{demand_sight, is_callers},

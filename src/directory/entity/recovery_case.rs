@@ -33,6 +33,20 @@ pub struct Model {
     pub due_time: Option<i64>,
     pub end_time: Option<i64>,
     pub version: i64,
+    /// The admin that it makes; empty for people who are there. Until it is made, the person's ID is nil.
+    pub new_user_name: String,
+    pub new_given_name: String,
+    pub new_family_name: String,
+    /// The domain that is evidence, and its name.
+    pub domain_id: Option<Uuid>,
+    pub domain_tenant_id: Option<Uuid>,
+    pub domain_name: String,
+    /// What its record must say.
+    pub domain_token: String,
+    /// When the record was found.
+    pub domain_prove_time: Option<i64>,
+    /// The owner in whose place another one comes.
+    pub replaces_id: Option<Uuid>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -648,6 +648,66 @@ async fn a_rejection_that_nobody_appeals_against_is_final_after_thirty_days() {
     .await;
 }
 
+// proves VER-5, VER-7, ACC-13
+#[tokio::test]
+async fn an_active_account_that_is_refused_anew_stays_active_until_an_appeal_is_lost() {
+    both(async |site| {
+        let (rita, rob) = (reviewer(&site, "rita").await, reviewer(&site, "rob").await);
+        let (contoso, name) = active(&site, &rita).await;
+        let ann = &contoso.admin.caller;
+        let renamed = Account {
+            name: name.clone(),
+            legal_name: "Contoso Holding SA".to_owned(),
+            ..whole("Contoso")
+        };
+        update(ann, renamed, &["legal_name"]).await.unwrap();
+        submit_step(&site, ann, &name, Kind::Business).await;
+        settle(&rita.caller, ReviewKind::Business, ReviewDecision::Reject).await;
+        no_dead_end(ann, &name).await;
+        let refusals = letters(&site).await;
+        let to_paula = refusals.iter().rfind(|l| l.to == PAULA).unwrap();
+        assert!(to_paula.text.contains("stays active"));
+        // Neither time, nor a time that was given before it was decided so, ends it.
+        site.advance(20 * 86_400).await;
+        let given = format!(
+            "UPDATE verification_steps SET appeal_until = 1 WHERE kind = 3 AND account_id = {}",
+            literal(&site, &name)
+        );
+        execute(&site.app, &given).await.unwrap();
+        site.advance(20 * 86_400).await;
+        let timed = "SELECT COUNT(*) AS n FROM verification_steps WHERE appeal_until IS NOT NULL";
+        eventually(async || {
+            site.settle().await;
+            number(&site, timed, []).await == 0
+        })
+        .await;
+        let ann = again(&site, &contoso.admin).await;
+        assert_eq!(no_dead_end(&ann, &name).await.len(), 1);
+        let still = get(&ann, &name).await.unwrap();
+        assert_eq!(still.state(), AccountState::Active);
+        assert!(still.reverifying, "payouts wait");
+        let due = &no_dead_end(&ann, &name).await[0];
+        assert_eq!(due.code(), RequirementCode::Appeal);
+        assert_eq!(due.blocks(), RequirementBlock::Payout);
+        assert_eq!((due.deadline, due.attempts_left), (None, Some(1)));
+        let step = &verification(&ann, &name).await.steps[2];
+        assert_eq!(step.state(), State::Rejected);
+        assert_eq!(step.appeal_expire_time, None);
+
+        let paper = document(&site, &name).await;
+        appeal(&ann, &name, Kind::Business, &[&paper])
+            .await
+            .unwrap();
+        let tried = appeal(&ann, &name, Kind::Business, &[&paper]).await;
+        refused(tried, Code::FailedPrecondition, "WRONG_STATE");
+        let rob = again(&site, &rob).await;
+        settle(&rob, ReviewKind::BusinessAppeal, ReviewDecision::Reject).await;
+        let lost = get(&ann, &name).await.unwrap();
+        assert_eq!(lost.state(), AccountState::Rejected);
+    })
+    .await;
+}
+
 // proves VER-6, ATK-23
 #[tokio::test]
 async fn the_operators_own_account_needs_two_reviewers() {

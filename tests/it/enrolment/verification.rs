@@ -21,7 +21,7 @@ use crate::{
     agreements::accept,
     claims::count,
     documents::evidence,
-    harness::{Caller, Site, TenantSite, both, fields, refused},
+    harness::{Caller, Database, Site, TenantSite, both, fields, refused},
     network::{contact, join, new_membership},
     people::{
         again, denied, events, identity, letters, link_invalid, mailed_token, second_admin, staff,
@@ -281,6 +281,39 @@ async fn links_run_out_and_are_mailed_anew_and_others_are_asked_instead() {
         assert_eq!((all[0], all[3]), (State::Verified, State::Verified));
     })
     .await;
+}
+
+// proves VER-2, VER-5
+#[tokio::test]
+async fn mails_to_whom_an_account_names_are_bounded_as_those_that_are_mailed_anew() {
+    for database in [Database::Sqlite, Database::Postgres] {
+        let site = Site::open_with(database, |c| c.limits_factor = 1).await;
+        let (contoso, name) = submitted(&site).await;
+        let ann = &contoso.admin.caller;
+        let named = async |who: &str| {
+            let account = Account {
+                name: name.clone(),
+                primary_contact: Some(contact(who)),
+                ..whole("Contoso")
+            };
+            update(ann, account, &["primary_contact"]).await
+        };
+        for _ in 0..5 {
+            named("Pia").await.unwrap();
+            named("Petra").await.unwrap();
+        }
+        let code = Code::ResourceExhausted;
+        refused(named("Pia").await, code, "TOO_MANY_CALLS");
+        let still = get(ann, &name).await.unwrap().primary_contact.unwrap();
+        assert_eq!(still.email, "petra@contoso.example");
+        // Both ways count as one.
+        refused(
+            resend(ann, &name, Kind::Email).await,
+            code,
+            "TOO_MANY_CALLS",
+        );
+        named("Pim").await.unwrap();
+    }
 }
 
 // proves ACC-1
