@@ -1,13 +1,10 @@
 //! Accounts: opened by a global admin or a personal identity, suspended and given back, owned (ACC-1, ACC-13, ACC-20). No time passes here: whoever
 //! is to own an account next is on its way until somebody stops it, and the finances of an owner who was tied don't begin.
 
-use entente::{
-    proto::account::{
-        AcceptOwnershipRequest, ConfirmOwnershipRequest, InviteOwnerRequest, OwnershipDecision,
-        ReinstateAccountRequest, ReviewKind, StopOwnershipRequest, SuspendAccountRequest,
-        TransferOwnershipRequest,
-    },
-    schedule,
+use entente::proto::account::{
+    AcceptOwnershipRequest, ConfirmOwnershipRequest, InviteOwnerRequest, OwnershipDecision,
+    ReinstateAccountRequest, ReviewKind, StopOwnershipRequest, SuspendAccountRequest,
+    TransferOwnershipRequest,
 };
 use tonic::Status;
 
@@ -336,15 +333,14 @@ pub async fn call(
 
 /// Removes what was mailed before.
 async fn forget_mails(world: &World<'_>) {
-    schedule::settle(&world.site.app).await.unwrap();
-    world.mails();
+    world.all_mails().await;
 }
 
 /// Keeps the token of the mails that tell of an ownership, if there is anybody to mail to.
 async fn keep_stop(world: &mut World<'_>, account: usize, begun: bool) {
-    schedule::settle(&world.site.app).await.unwrap();
     world.stops.remove(&(account, begun));
-    if let Some(token) = world.mails().into_iter().find_map(|(_, token)| token) {
+    let mails = world.all_mails().await;
+    if let Some(token) = mails.into_iter().find_map(|(_, token)| token) {
         world.stops.insert((account, begun), token);
     }
 }
