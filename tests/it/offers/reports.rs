@@ -456,6 +456,13 @@ async fn large_reports_are_recorded_and_exported_in_pieces() {
         assert_eq!(there, chunks * 2_000);
 
         let ann = crate::people::again(&site, &contoso.admin).await;
+        // Code, caches and buffers come into memory with the first quarter; the rest takes none.
+        let quarter = ExportReportRequest {
+            end_day: "2025-03-31".to_owned(),
+            ..exporting(&account)
+        };
+        let mut pieces = ann.reports().export_report(quarter).await.unwrap();
+        while pieces.get_mut().message().await.unwrap().is_some() {}
         let before = peak_memory_kib();
         let begun = Instant::now();
         let request = exporting(&account);
@@ -483,8 +490,8 @@ async fn large_reports_are_recorded_and_exported_in_pieces() {
             begun.elapsed()
         );
         assert_eq!((lines, days.len()), (there + 1, 300));
-        // Not by the number of rows: all of the CSV would be more.
-        assert!(grown < 24 * 1_024 && bytes > grown as usize * 1_024 / 2, "{grown} KiB");
+        // Not by the number of rows: the other three quarters of the CSV would be more.
+        assert!(grown < 12 * 1_024 && bytes > grown as usize * 1_024 * 2, "{grown} KiB");
 
         // Put together too, by days of which a window has many.
         let before = peak_memory_kib();
