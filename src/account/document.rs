@@ -4,9 +4,7 @@
 use sea_orm::EntityTrait as _;
 
 use super::{entity::account, name_claim, review};
-pub use crate::document::{
-    Model, Subject, SubjectKind, attach, latest_of_subjects, of_subject,
-};
+pub use crate::document::{Model, Subject, SubjectKind, attach, latest_of_subjects, of_subject};
 use crate::{
     access::{account_state, roles::Permission, scope::Proof},
     app::{Read, Tx},

@@ -134,7 +134,9 @@ async fn profile(rd: &Read, scope: CallerScope) -> Result<ExportIdentityResponse
         .ok_or_else(|| Error::not_found("entente.dev/Identity", Name::Identity(id).to_string()))?;
     let sql = "SELECT language FROM credentials WHERE user_id = $1";
     let language = sql::row(rd.db(), sql, [id.into()]).await?;
-    let language_code = language.map(|row| row.try_get("", "language")).transpose()?;
+    let language_code = language
+        .map(|row| row.try_get("", "language"))
+        .transpose()?;
     Ok(ExportIdentityResponse {
         identity: Some(wire::identity(&row, rd.now())),
         language_code: language_code.unwrap_or_default(),

@@ -528,7 +528,10 @@ impl World {
             List::Usage => page!(
                 ann.reports(),
                 list_report,
-                ListReportRequest { parent: account, group_by: Vec::new() },
+                ListReportRequest {
+                    parent: account,
+                    group_by: Vec::new()
+                },
                 usage,
                 customer
             ),
