@@ -296,13 +296,15 @@ impl Ordered {
         Expr::tuple([column(self.order.column), column(self.id)])
     }
 
-    /// The rows past a position.
+    /// The rows past a position: from it on, but for itself. By a comparison that leaves out what is equal, PostgreSQL reckons that no row has
+    /// the same value, and where very many have, it would put all of them in order.
     fn past(&self, position: &Position) -> Expr {
-        if self.order.descending {
-            ExprTrait::lt(self.key(), position.key())
+        let from = if self.order.descending {
+            ExprTrait::lte(self.key(), position.key())
         } else {
-            ExprTrait::gt(self.key(), position.key())
-        }
+            ExprTrait::gte(self.key(), position.key())
+        };
+        from.and(ExprTrait::ne(self.key(), position.key()))
     }
 
     /// The rows up to a position, and that itself.
