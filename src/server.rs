@@ -173,8 +173,12 @@ async fn watch_health(app: App, health: tonic_health::server::HealthReporter) {
             let healthy = tokio::time::timeout(HEALTH_EVERY, app.db.ping())
                 .await
                 .is_ok_and(|r| r.is_ok());
-            if app.healthy.swap(healthy, Ordering::SeqCst) != healthy {
+            if app.healthy.load(Ordering::SeqCst) != healthy {
+                if healthy {
+                    app.db.weed();
+                }
                 tracing::info!(healthy, "health changed");
+                app.healthy.store(healthy, Ordering::SeqCst);
                 tell_health(&health, healthy).await;
             }
             tokio::time::sleep(HEALTH_EVERY).await;

@@ -191,6 +191,19 @@ impl Db {
             .all(|m| done.iter().any(|d| d == m.name())))
     }
 
+    /// Takes connections that nobody uses out of the pools: each is tested as it goes back, and closed if it broke while the database was
+    /// away. So no call comes upon one.
+    pub fn weed(&self) {
+        if self.backend != DbBackend::Postgres {
+            return;
+        }
+        for db in [&self.write, &self.lanes] {
+            let pool = db.get_postgres_connection_pool();
+            let unused: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
+            tracing::debug!(connections = unused.len(), "tested");
+        }
+    }
+
     /// Whether the database answers and takes writes.
     ///
     /// # Errors
