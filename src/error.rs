@@ -275,7 +275,7 @@ impl Error {
     /// Adds a metadatum of `ErrorInfo`; everything variable belongs there. Never a secret.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
-        self.0.metadata.push((key, value.into()));
+        self.0.metadata.push((key, shortened(value.into())));
         self
     }
 
@@ -350,9 +350,13 @@ impl Error {
             }
             _ => {}
         }
-        let mut violations: Vec<_> = inner
-            .fields
-            .iter()
+        let mut bytes = 0;
+        let fits = inner.fields.iter().take_while(|(field, description)| {
+            let is_first = bytes == 0;
+            bytes += field.len() + description.len();
+            is_first || bytes <= MOST_OF_FIELDS
+        });
+        let mut violations: Vec<_> = fits
             .map(|(field, description)| FieldViolation::new(field, description))
             .collect();
         for (at, reason) in &inner.field_reasons {
@@ -387,6 +391,21 @@ impl Error {
         }
         message
     }
+}
+
+/// Bytes of one metadatum, at most. Errors are headers, of which many clients take 8 KiB; and this one stands there up to five times.
+const MOST_OF_METADATUM: usize = 800;
+/// Bytes of the fields that are named and of what is said of them, at most; one is always named.
+const MOST_OF_FIELDS: usize = 4_500;
+
+/// A text that a header can carry, with a mark where it was cut.
+fn shortened(mut text: String) -> String {
+    if text.len() > MOST_OF_METADATUM {
+        let end = (0..MOST_OF_METADATUM).rfind(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text
 }
 
 /// The reason's name on the wire.
@@ -522,6 +541,38 @@ mod tests {
             let name = reason_name(reason);
             assert!(ENGLISH.contains_key(name), "{name} lacks an English text");
             assert!(FRENCH.contains_key(name), "{name} lacks a French text");
+        }
+    }
+
+    // proves COM-3
+    #[test]
+    fn an_error_is_no_longer_than_clients_take_of_headers() {
+        let long = || "payouts.settings.update on accounts/é, ".repeat(200);
+        let fields = |length: usize| {
+            let named = |i| (format!("requests[{i}].member.rights"), "x".repeat(length));
+            (0..100).map(named).collect::<Vec<_>>()
+        };
+        for (error, named) in [
+            (
+                Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", long()),
+                0,
+            ),
+            (
+                Error::precondition(Reason::NotAssignable).with("lacking", long()),
+                0,
+            ),
+            (Error::invalid(fields(50)), 20),
+            (Error::invalid(fields(4_600)), 1),
+        ] {
+            let status = error.to_status(Language::French);
+            let told = status.get_details_bad_request();
+            let told = told.map_or(0, |bad| bad.field_violations.len());
+            assert!(told >= named, "{told}");
+            let answer = status.into_http::<()>();
+            let headers = answer.headers().iter();
+            // As HTTP/2 counts them.
+            let bytes: usize = headers.map(|(k, v)| k.as_str().len() + v.len() + 32).sum();
+            assert!((1_000..8_192).contains(&bytes), "{bytes} {error:?}");
         }
     }
 
