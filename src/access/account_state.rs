@@ -380,6 +380,8 @@ pub async fn deadline<C: ConnectionTrait>(
 mod tests {
     use std::collections::BTreeSet;
 
+    use sea_orm::{ConnectOptions, Database};
+
     use super::*;
 
     const ALL: [AccountState; 6] = [
@@ -431,6 +433,31 @@ mod tests {
             assert_eq!(told, to, "{from:?}");
         }
         assert!(check_transition(99, AccountState::Active).is_err());
+    }
+
+    // proves AGR-5
+    #[tokio::test]
+    async fn of_the_versions_that_are_still_to_be_accepted_the_first_date_counts() {
+        let mut options = ConnectOptions::new("sqlite::memory:");
+        // A second connection would have a memory of its own.
+        options.max_connections(1);
+        let db = Database::connect(options).await.unwrap();
+        let table = "CREATE TABLE agreements (kind bigint, number bigint, accept_by_time bigint, withdraw_time bigint)";
+        db.execute_unprepared(table).await.unwrap();
+        // The fifth was withdrawn; the last one is of another kind.
+        let rows = "INSERT INTO agreements VALUES (2, 1, 100, NULL), (2, 2, NULL, NULL), (2, 3, 300, NULL), (2, 4, 200, NULL), \
+                    (2, 5, 50, 7), (1, 1, 9, NULL)";
+        db.execute_unprepared(rows).await.unwrap();
+        for (accepted, current, date) in [
+            (None, 5, Some(100)),
+            (Some(1), 5, Some(200)),
+            (Some(1), 3, Some(300)),
+            (Some(1), 2, None),
+            (Some(4), 5, None),
+        ] {
+            let found = deadline(&db, AgreementKind::Publisher, accepted, current).await;
+            assert_eq!(found.unwrap(), date, "{accepted:?}, {current}");
+        }
     }
 
     #[test]
