@@ -14,8 +14,8 @@ use crate::{
     store::scope_key::ScopeKey,
 };
 
-/// What one refusal names.
-const MOST_NAMED: usize = 100;
+/// What one refusal names: the head of an answer says it four times over, and clients take 16 KiB of that.
+const MOST_NAMED: usize = 20;
 
 /// Demands that the caller holds all that these applications hold, wherever they hold it; those scopes are locked. What no person can hold
 /// is demanded as the table of exceptions says.
