@@ -1,4 +1,4 @@
-//! Several processes over one PostgreSQL share the timed work, also when one of them is killed (COM-21).
+//! Several processes over one PostgreSQL share the timed work (COM-21) and the queue of reviews (VER-6), also when one of them is killed.
 
 use std::{
     collections::BTreeSet,
@@ -8,28 +8,45 @@ use std::{
     time::{Duration, Instant},
 };
 
+use entente::proto::{
+    account::{Account, ImportAccountRequest, ReviewKind},
+    operator::{AdvanceRequest, AssignOperatorRolesRequest, OperatorRole},
+};
+use futures_util::future::join_all;
+use tonic::Code;
+
 use crate::{
-    harness::{Caller, empty_postgres_database, new_tenant, new_user, psql},
-    processes::{Setting, home, settle_in},
+    harness::{
+        ADMINISTRATOR, Caller, PASSWORD, empty_postgres_database, new_tenant, new_user, psql,
+        refused, request_id,
+    },
+    people::id,
+    processes::{Server, Setting, home, settle_as, settle_in, sign_in_as},
+    reviews::{claim, release},
 };
 
 /// A killed replica's lease ends within so long, and its work is done by another soon after.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(60);
+
+/// Servers over one database, and the password of the first administrator.
+async fn replicas(settings: &[Setting], args: &[&str]) -> (Vec<Server>, String) {
+    let servers: Vec<_> = settings.iter().map(|s| s.spawn(args)).collect();
+    for (server, setting) in servers.iter().zip(settings) {
+        server.ready(setting).await;
+    }
+    let password = settings
+        .iter()
+        .find_map(|s| fs::read_to_string(s.data().join("first-administrator-password")).ok());
+    (servers, password.unwrap().trim().to_owned())
+}
 
 // proves COM-21, COM-12, COM-15
 #[tokio::test]
 async fn three_replicas_share_timed_work_and_one_is_killed() {
     let url = empty_postgres_database("three_replicas");
     let settings = [(); 3].map(|()| Setting::new(Some(url.clone())));
-    let servers: Vec<_> = settings.iter().map(|s| s.spawn(&[])).collect();
-    for (server, setting) in servers.iter().zip(&settings) {
-        server.ready(setting).await;
-    }
-    let password = settings
-        .iter()
-        .find_map(|s| fs::read_to_string(s.data().join("first-administrator-password")).ok())
-        .unwrap();
-    let admin = settle_in(&servers[0], password.trim()).await;
+    let (servers, password) = replicas(&settings, &[]).await;
+    let admin = settle_in(&servers[0], &password).await;
     let tenant = home(&admin).await;
 
     // Events and mails come in through all three, while one is killed in the middle of its timed work.
@@ -101,4 +118,116 @@ async fn three_replicas_share_timed_work_and_one_is_killed() {
     assert!(queued.len() > 3);
     assert_eq!(written, queued);
     assert_eq!(settings[0].run(&["verify-audit"]).status.code(), Some(0));
+}
+
+/// A reviewer with a password of its own; its sign-in name.
+async fn reviewer(server: &Server, admin: &Caller, user_name: &str) -> String {
+    let mut request = new_user(&home(admin).await, user_name);
+    request.user.as_mut().unwrap().recovery_email = format!("{user_name}@review.example");
+    let made = admin.users().create_user(request).await.unwrap();
+    let made = made.into_inner();
+    let user = made.user.unwrap();
+    settle_as(server, &user.sign_in_name, &made.temporary_password).await;
+    let request = AssignOperatorRolesRequest {
+        principal: user.name,
+        roles: vec![OperatorRole::OperatorReviewer as i32],
+        ..AssignOperatorRolesRequest::default()
+    };
+    admin.staff().assign_operator_roles(request).await.unwrap();
+    user.sign_in_name
+}
+
+/// Something of a company that waits for a reviewer; its name.
+async fn waiting_review(url: &str, admin: &Caller) -> String {
+    let made = admin.tenants().create_tenant(new_tenant("contoso")).await;
+    let made = made.unwrap().into_inner();
+    let request = ImportAccountRequest {
+        account: Some(Account {
+            publisher_display_name: "Contoso".to_owned(),
+            legal_name: "Contoso Ltd".to_owned(),
+            country_code: "FR".to_owned(),
+            ..Account::default()
+        }),
+        tenant: made.tenant.unwrap().name,
+        first_manager: made.first_admin.unwrap().name,
+        ..ImportAccountRequest::default()
+    };
+    let account = admin.accounts().import_account(request).await.unwrap();
+    let name = format!("operator/reviews/{}", request_id());
+    let sql = format!(
+        "INSERT INTO reviews (id, kind, account_id, subject, submitter, note, state, more_requested, approvals_needed, decided, decision, reason, \
+         decided_by, create_time, update_time, version) \
+         VALUES ('{}', {}, '{}', '{name}', '', '', 1, '', 1, false, 0, '', '', 1700000000000000, 1700000000000000, 1)",
+        id(&name),
+        ReviewKind::Offer as i64,
+        id(&account.into_inner().name),
+    );
+    psql(url, &sql);
+    name
+}
+
+async fn advance(admin: &Caller, seconds: i64) {
+    let request = AdvanceRequest {
+        by: Some(prost_types::Duration { seconds, nanos: 0 }),
+        ..AdvanceRequest::default()
+    };
+    admin.clock().advance(request).await.unwrap();
+}
+
+// proves VER-6, COM-14
+#[tokio::test]
+async fn two_processes_never_give_a_review_to_two_and_a_killed_ones_claim_ends_in_time() {
+    let url = empty_postgres_database("reviews_of_two");
+    let settings = [(); 2].map(|()| Setting::new(Some(url.clone())));
+    let (servers, password) = replicas(&settings, &["--enable-test-clock"]).await;
+    let admin = settle_in(&servers[0], &password).await;
+    let names = [
+        reviewer(&servers[0], &admin, "rita").await,
+        reviewer(&servers[0], &admin, "rob").await,
+    ];
+    let name = waiting_review(&url, &admin).await;
+    // What was given to whose password somebody else had set sleeps for 72 hours, which pass for both processes.
+    advance(&admin, 73 * 3_600).await;
+    let rita = sign_in_as(&servers[0], &names[0], PASSWORD).await.unwrap();
+    let rob = sign_in_as(&servers[1], &names[1], PASSWORD).await.unwrap();
+    for n in 0..10 {
+        // Each of them is first in turn, twice at once.
+        let (first, second) = if n % 2 == 0 {
+            (&rita, &rob)
+        } else {
+            (&rob, &rita)
+        };
+        let callers = [first, second, first, second];
+        let done = join_all(callers.map(|caller| claim(caller, &name))).await;
+        let holders: Vec<_> = done.iter().flatten().map(|r| &r.claimed_by).collect();
+        assert_eq!(holders.len(), 2, "{done:?}");
+        assert_eq!(holders[0], holders[1]);
+        let is_first = done[0].is_ok();
+        for lost in done.into_iter().filter(Result::is_err) {
+            refused(lost, Code::FailedPrecondition, "REVIEW_CLAIMED");
+        }
+        let (holder, other) = if is_first {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        let tried = release(other, &name).await;
+        refused(tried, Code::FailedPrecondition, "REVIEW_NOT_CLAIMED");
+        release(holder, &name).await.unwrap();
+    }
+
+    // Whoever claimed it through a process that was killed keeps it, as long as claims last.
+    claim(&rita, &name).await.unwrap();
+    servers[0].signal("-KILL");
+    let tried = claim(&rob, &name).await;
+    refused(tried, Code::FailedPrecondition, "REVIEW_CLAIMED");
+    let admin = sign_in_as(&servers[1], ADMINISTRATOR, PASSWORD).await;
+    advance(&admin.unwrap(), 31 * 60).await;
+    let rob = sign_in_as(&servers[1], &names[1], PASSWORD).await.unwrap();
+    claim(&rob, &name).await.unwrap();
+    let rita = sign_in_as(&servers[1], &names[0], PASSWORD).await.unwrap();
+    let tried = release(&rita, &name).await;
+    refused(tried, Code::FailedPrecondition, "REVIEW_NOT_CLAIMED");
+    let run = settings[1].run(&["verify-audit"]);
+    assert_eq!(run.status.code(), Some(0));
 }

@@ -37,7 +37,7 @@ pub async fn claim(caller: &Caller, name: &str) -> Result<Review, Status> {
     done.map(Response::into_inner)
 }
 
-async fn release(caller: &Caller, name: &str) -> Result<Review, Status> {
+pub async fn release(caller: &Caller, name: &str) -> Result<Review, Status> {
     let request = ReleaseReviewRequest {
         name: name.to_owned(),
         ..ReleaseReviewRequest::default()
