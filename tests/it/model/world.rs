@@ -26,7 +26,8 @@ use crate::{
     people::{People as _, Service},
 };
 
-/// Steps that many sequences must have taken. An owner whose account has no manager left is rare, so RestoreManager is not among them.
+/// Steps that many sequences must have taken. An owner whose account has no manager left is rare, so RestoreManager is not among them; nor is
+/// CreateAccount, by which worlds get their accounts (`open_accounts`), whether or not it is counted.
 pub const ALL_STEPS: &[&str] = &[
     "Members.Add",
     "Members.Update",
@@ -37,7 +38,6 @@ pub const ALL_STEPS: &[&str] = &[
     "Members.RevokeFinance",
     "Members.Associate",
     "Members.Dissociate",
-    "Accounts.Create",
     "Accounts.Invite",
     "Accounts.Accept",
     "Accounts.Consent",
