@@ -2,7 +2,7 @@
 //! link goes to the contact address on file; and by it whoever asked brings the membership, once.
 //!
 //! States. An imported membership is there → brought, when it became one of the network → arrived, when the account that was opened with that one
-//! is active. Until then enrolments fall back and drafts are removed, and nothing of it is lost. What arrives can be chosen until the account is
+//! is active. Until then enrolments fall back, drafts are removed, accounts are rejected or closed, and nothing of it is lost. What arrives can be chosen until the account is
 //! submitted.
 //!
 //! Whether there is an old ID is a secret: asking writes the same row for every one, and a job finds out whose it is and mails the link. The link
@@ -550,6 +550,17 @@ pub(super) async fn arrive(tx: &mut Tx, account: &account::Model) -> Result<()> 
     changed.update_time = Set(tx.now());
     changed.update(tx.db()).await?;
     Ok(())
+}
+
+/// An account is over: what its membership was to bring and hasn't arrived can be brought again, to another one.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn account_ended(tx: &Tx, account: &account::Model) -> Result<()> {
+    match account.membership_id {
+        Some(membership) => set_free(tx, membership).await,
+        None => Ok(()),
+    }
 }
 
 /// A draft is removed together with its membership, since whoever brought that has another one: it can be brought again.

@@ -5,7 +5,7 @@ use sea_orm::{ActiveModelTrait, EntityTrait, FromQueryResult, IntoActiveModel, S
 use uuid::Uuid;
 
 use super::{
-    draft,
+    brought, draft,
     enrolment::state_changed,
     entity::account::{Entity, Model},
     name_claim, ownership, program, step, wire,
@@ -83,6 +83,7 @@ pub async fn close_account(
     state_changed(tx, &old, &row);
     name_claim::holder_ended(tx, id).await?;
     ownership::account_ended(tx, &row).await?;
+    brought::account_ended(tx, &row).await?;
     tx.emit(
         Event::new("entente.account.v1.AccountClosed", Name::Account(id))
             .with("seller_id", row.seller_id.clone()),

@@ -477,6 +477,7 @@ async fn reject(tx: &mut Tx, row: &Model, reason: &str) -> Result<()> {
     give_up(tx, row.id).await?;
     name_claim::holder_ended(tx, row.id).await?;
     ownership::account_ended(tx, &changed).await?;
+    brought::account_ended(tx, &changed).await?;
     program::end_all(tx, &changed).await?;
     let values = [("reason", reason.to_owned())];
     tell_all(tx, &changed, Template::AccountRejected, &values).await

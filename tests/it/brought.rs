@@ -2,8 +2,9 @@
 
 use entente::proto::account::{
     AccountState, BroughtCompetency, BroughtMembership, BroughtPackage, ClaimMembershipRequest,
-    ClaimMembershipResponse, ConfirmMembershipRequest, Contact, ImportMembershipsRequest,
-    ImportMembershipsResponse, ImportedMembership, Level, NetworkMembership, PackageState,
+    ClaimMembershipResponse, CloseAccountRequest, ConfirmMembershipRequest, Contact,
+    ImportMembershipsRequest, ImportMembershipsResponse, ImportedMembership, Level,
+    NetworkMembership, PackageState,
 };
 use futures_util::future::join_all;
 use prost_types::Timestamp;
@@ -484,6 +485,49 @@ async fn a_draft_that_is_removed_loses_nothing_of_what_was_brought() {
         let brought = bring(ann, &token).await.unwrap();
         assert_eq!(brought.brought.unwrap().old_id, "E-1");
         open(ann, all_in_one(whole("Contoso"))).await.unwrap();
+    })
+    .await;
+}
+
+// proves NET-2, ACC-13
+#[tokio::test]
+async fn what_an_account_that_is_over_never_got_is_brought_to_the_next_one() {
+    both(async |site| {
+        let rita = reviewer(&site, "rita").await;
+        let operator = site.operator().await;
+        import(&operator, vec![plain("F-1")]).await.unwrap();
+        let contoso = site.tenant("contoso").await;
+        let ann = &contoso.admin.caller;
+        let bring_it = async || {
+            ask(ann, "F-1").await.unwrap();
+            let token = mailed_token(&site, CARLA).await.unwrap();
+            bring(ann, &token).await
+        };
+        bring_it().await.unwrap();
+        let made = open(ann, all_in_one(whole("Contoso"))).await.unwrap();
+        let name = made.account.unwrap().name;
+        let letters_before = letters(&site).await.len();
+        ask(ann, "F-1").await.unwrap();
+        assert_eq!(letters(&site).await.len(), letters_before, "it is in use");
+        let request = CloseAccountRequest {
+            name,
+            ..CloseAccountRequest::default()
+        };
+        operator.accounts().close_account(request).await.unwrap();
+        let brought = bring_it().await.unwrap().brought.unwrap();
+        assert_eq!(brought.old_id, "F-1");
+        // Once it has arrived, the account keeps it.
+        let made = open(ann, all_in_one(whole("Contoso Two"))).await.unwrap();
+        let name = made.account.unwrap().name;
+        steps::activate(&site, &rita, ann, &name).await;
+        let request = CloseAccountRequest {
+            name,
+            ..CloseAccountRequest::default()
+        };
+        operator.accounts().close_account(request).await.unwrap();
+        let letters_before = letters(&site).await.len();
+        ask(ann, "F-1").await.unwrap();
+        assert_eq!(letters(&site).await.len(), letters_before, "it is used up");
     })
     .await;
 }
