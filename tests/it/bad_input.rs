@@ -25,7 +25,7 @@ use crate::{
     dynamic::{self, Names, Place},
     enrolment::{all_in_one, member_tenant, open, whole},
     harness::{Caller, Database, PASSWORD, Site, both, refused, request_id},
-    people::{People as _, ask_recovery, mailed_token, new_identity},
+    people::{People as _, ask_recovery, eventually, mailed_token, new_identity},
 };
 
 const MAX_MESSAGE: usize = 4 * 1_024 * 1_024;
@@ -453,14 +453,15 @@ fn is(status: Status, code: Code, reason: &str, label: &str) {
     );
 }
 
-/// The server is there.
+/// The server is there. One that has only just started says so a moment later.
 pub async fn serving(site: &Site) {
-    let mut health = tonic_health::pb::health_client::HealthClient::new(site.nobody().channel);
-    let answer = health
-        .check(tonic_health::pb::HealthCheckRequest::default())
-        .await
-        .unwrap();
-    assert_eq!(answer.into_inner().status, 1, "the server serves on");
+    let health = tonic_health::pb::health_client::HealthClient::new(site.nobody().channel);
+    eventually(async || {
+        let request = tonic_health::pb::HealthCheckRequest::default();
+        let answer = health.clone().check(request).await.unwrap();
+        answer.into_inner().status == 1
+    })
+    .await;
 }
 
 // proves COM-9, COM-3
