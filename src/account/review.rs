@@ -582,7 +582,7 @@ pub async fn list_reviews(
             withhold(review);
         }
     }
-    rd.looked(Name::Operator).await?;
+    rd.looked(Name::Operator);
     let page = found.page(reviews);
     Ok(ListReviewsResponse {
         reviews: page.items,
@@ -649,7 +649,7 @@ pub async fn get_review(rd: &Read, _scope: OperatorScope, req: GetReviewRequest)
     } else {
         demand_uninvolved(rd.db(), rd.app(), &row, me, rd.now()).await?;
     }
-    rd.looked(Name::Review(row.id)).await?;
+    rd.looked(Name::Review(row.id));
     let company = account::Entity::find_by_id(row.account_id)
         .one(rd.db())
         .await?;

@@ -39,6 +39,8 @@ pub struct Read {
     at: u64,
     /// What came from memory, to be vouched for; none if nothing may.
     used: Option<Mutex<Vec<Arc<Kept>>>>,
+    /// Looks that the function told of, to be audited before its answer goes out.
+    looks: Mutex<Vec<Name>>,
 }
 
 impl Facts for Read {
@@ -87,6 +89,7 @@ impl Read {
             db: Lazy::new(app.clone()),
             at: app.memory.number(),
             used: Some(Mutex::new(Vec::with_capacity(8))),
+            looks: Mutex::default(),
         };
         let offset = if app.config.enable_test_clock {
             *rd.know(ClockOffset).await?
@@ -108,6 +111,7 @@ impl Read {
             db: Lazy::over(app.clone(), db),
             at: 0,
             used: None,
+            looks: Mutex::default(),
         })
     }
 
@@ -241,15 +245,11 @@ impl Read {
         proof::demand(self, &self.call.caller, permission, on.scope(), self.now()).await
     }
 
-    /// Audits a look by the operator's people at something that no name of the rule tells, before the answer goes out (ROL-11).
-    ///
-    /// # Errors
-    /// Those of the database: then nothing is answered.
-    pub async fn looked(&self, resource: Name) -> Result<()> {
-        let (app, call) = (self.app.clone(), self.call.clone());
-        // Spawned: a caller that goes away can't take the trace of its look along.
-        let written = tokio::spawn(async move { refusals::looked(&app, &call, resource).await });
-        written.await.map_err(|e| Error::internal(e.to_string()))?
+    /// Notes a look by the operator's people at something that no name of the rule tells. It is audited before the answer goes out (ROL-11), and
+    /// after what is read from has been given back: whoever waited for a second connection while holding one would wait for others that do.
+    pub fn looked(&self, resource: Name) {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.push(resource);
     }
 
     /// What the caller may on a scope now, awake.
@@ -342,7 +342,9 @@ impl App {
 
     /// Gives the answer of a call, or its error; what is to be audited is, before.
     async fn answer<S>(&self, rd: Read, named: &Named, ended: Ended<S>) -> Result<S> {
-        let Read { call, db, .. } = rd;
+        let Read {
+            call, db, looks, ..
+        } = rd;
         let (proven, answer) = match ended {
             Ended::Answered(proven, answer) => (proven, answer),
             Ended::Failed(error) => return Err(error),
@@ -352,17 +354,20 @@ impl App {
             }
         };
         db.end().await?;
-        let looked: Vec<Name> = if proven.by_operator()
-            && proven.masked()
-            && named.iter().all(|(_, names)| names.is_empty())
-        {
-            // A list of what belongs to others is a look at all of it.
-            vec![Name::Operator]
-        } else if proven.by_operator() {
-            named.iter().flat_map(|(_, names)| names).copied().collect()
-        } else {
-            Vec::new()
-        };
+        let mut looked = looks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        looked.extend(
+            if proven.by_operator()
+                && proven.masked()
+                && named.iter().all(|(_, names)| names.is_empty())
+            {
+                // A list of what belongs to others is a look at all of it.
+                vec![Name::Operator]
+            } else if proven.by_operator() {
+                named.iter().flat_map(|(_, names)| names).copied().collect()
+            } else {
+                Vec::new()
+            },
+        );
         if !looked.is_empty() {
             // Spawned: a caller that goes away can't take the trace of its look along.
             let app = self.clone();

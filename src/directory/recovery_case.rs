@@ -762,7 +762,7 @@ pub async fn get_recovery_case(
     req: GetRecoveryCaseRequest,
 ) -> Result<RecoveryCase> {
     let row = by_name(rd.db(), &req.name).await?;
-    rd.looked(row.name()).await?;
+    rd.looked(row.name());
     to_wire(rd.db(), &row).await
 }
 
@@ -792,7 +792,7 @@ pub async fn list_recovery_cases(
             own.map(|d| d.name().to_string()).collect(),
         )?);
     }
-    rd.looked(Name::Operator).await?;
+    rd.looked(Name::Operator);
     let page = found.page(cases);
     Ok(ListRecoveryCasesResponse {
         recovery_cases: page.items,

@@ -74,7 +74,7 @@ pub async fn list_offer_reviews(
     // What isn't published yet is nothing for those who are tied to its company; a page is shorter then.
     let tied = review::tied_to(rd, found.rows.iter().map(|row| row.account_id)).await?;
     found.leave_out(|row: &Model| tied.contains(&row.account_id));
-    rd.looked(Name::Operator).await?;
+    rd.looked(Name::Operator);
     let last = last_versions(rd.db(), &found.rows).await?;
     let names: Vec<String> = found.rows.iter().map(name_of).collect();
     let reviews = review::open_of(rd.db(), ReviewKind::Offer, &names).await?;

@@ -183,7 +183,7 @@ pub async fn get_name_claim(
         (_, Some(side)) => side,
         (Some(row), None) if proof.by_operator() => {
             demand_untied(rd, row).await?;
-            rd.looked(row.name()).await?;
+            rd.looked(row.name());
             Side::Reviewer
         }
         (None, None) if proof.by_operator() => return Err(super::missing(&req.name)),
@@ -277,7 +277,7 @@ pub async fn list_name_claims(
         found.leave_out(|row: &Model| {
             filed(row, who) || sides(rd, row).iter().any(|side| tied.contains(side))
         });
-        rd.looked(Name::Operator).await?;
+        rd.looked(Name::Operator);
         None
     } else {
         Some(account)
