@@ -34,9 +34,9 @@ const NOT_SERVING: i32 = 2;
 /// Health asks every 2 seconds, and waits as long for the answer.
 const TOLD_WITHIN: Duration = Duration::from_secs(20);
 
-/// What the line between a server and its database carries.
+/// What the line between a server and what it needs carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+pub enum Line {
     Open,
     /// Connections are broken, and new ones too.
     Cut,
@@ -44,20 +44,20 @@ enum Line {
     Silent,
 }
 
-/// Stands between a server and PostgreSQL.
-struct Between {
-    port: u16,
+/// Stands between a server and what it needs: PostgreSQL, or a store of documents.
+pub struct Between {
+    pub port: u16,
     line: watch::Sender<Line>,
 }
 
 impl Between {
-    async fn open() -> Self {
+    pub async fn open(to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (line, state) = watch::channel(Line::Open);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, state.clone()));
+                tokio::spawn(carry(client, to, state.clone()));
             }
         });
         Self { port, line }
@@ -70,16 +70,16 @@ impl Between {
         url.replace(&direct, &format!(":{}/", self.port))
     }
 
-    fn becomes(&self, line: Line) {
+    pub fn becomes(&self, line: Line) {
         self.line.send_replace(line);
     }
 }
 
-async fn carry(client: TcpStream, mut line: watch::Receiver<Line>) {
+async fn carry(client: TcpStream, to: u16, mut line: watch::Receiver<Line>) {
     if *line.borrow() == Line::Cut {
         return;
     }
-    let Ok(server) = TcpStream::connect(("127.0.0.1", postgres().port)).await else {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else {
         return;
     };
     client.set_nodelay(true).ok();
@@ -161,7 +161,7 @@ fn is_lost<T: std::fmt::Debug>(answer: Result<T, Status>, lost: Line) {
 
 async fn lost_and_found(lost: Line) {
     let url = empty_postgres_database(&format!("outage_{lost:?}").to_lowercase());
-    let between = Between::open().await;
+    let between = Between::open(postgres().port).await;
     let setting = Setting::new(Some(between.url(&url)));
     let server = setting.serve(&[]).await;
     let admin = setting.administrator(&server).await;
