@@ -19,7 +19,8 @@ use crate::{
     harness::{Caller, Database, Person, Site, both, refused, request_id},
     network::contact,
     people::{
-        again, denied, events, eventually, identity, literal, number, operator_tenant, staff,
+        again, audited, denied, events, eventually, identity, literal, number, operator_tenant,
+        staff,
     },
 };
 
@@ -528,6 +529,41 @@ async fn a_long_queue_is_listed_by_age_and_not_slowed_by_its_length() {
         claim(&rita.caller, &late).await.unwrap();
         let took = begun.elapsed();
         assert!(took.as_secs_f64() < 3.0, "{took:?}");
+    })
+    .await;
+}
+
+// proves ROL-11, COM-18
+#[tokio::test]
+async fn many_looks_at_once_are_answered_and_audited() {
+    const AT_ONCE: usize = 64;
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let rita = reviewer(&site, "rita").await.caller;
+        let name = queued(&site, &account, ReviewKind::Offer, "").await;
+        let looks = join_all((0..AT_ONCE).map(async |i| {
+            if i % 2 == 0 {
+                review(&rita, &name).await.map(|found| vec![found])
+            } else {
+                let mut verification = rita.verification();
+                let page = verification.list_reviews(ListReviewsRequest::default());
+                page.await.map(|page| page.into_inner().reviews)
+            }
+        }));
+        // More of them than there are connections: whoever held one and waited for another one would wait for all the others.
+        for seen in looks.await {
+            assert_eq!(seen.unwrap()[0].name, name);
+        }
+        let audited = audited(&site.operator().await, "operator", "")
+            .await
+            .unwrap();
+        let looks = |method: &str| {
+            let action = format!("entente.account.v1.VerificationService/{method}");
+            audited.iter().filter(|e| e.action == action).count()
+        };
+        // One of them a person, method and hour.
+        assert_eq!((looks("GetReview"), looks("ListReviews")), (1, 1));
     })
     .await;
 }
