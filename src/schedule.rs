@@ -409,7 +409,9 @@ pub async fn run_due(app: &App) -> Result<usize> {
                 Ok(false) => break,
                 Err(error) => {
                     tracing::error!(job = job.name, %error, "a job failed");
-                    put_aside(app, job).await?;
+                    if let Err(error) = put_aside(app, job).await {
+                        tracing::error!(job = job.name, %error, "what it failed at was not put aside");
+                    }
                     release(app, job, lease, &error.to_string()).await?;
                     break;
                 }

@@ -35,6 +35,7 @@ mod m0028_reviews_of_steps;
 mod m0031_recovery_owner;
 mod m0032_former_tenants;
 mod m0033_languages;
+mod m0034_former_recovery_address;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -72,6 +73,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0031_recovery_owner::Migration),
             Box::new(m0032_former_tenants::Migration),
             Box::new(m0033_languages::Migration),
+            Box::new(m0034_former_recovery_address::Migration),
         ]
     }
 }

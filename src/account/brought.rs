@@ -300,7 +300,8 @@ pub(crate) async fn mail_membership_links(tx: &mut Tx) -> Result<u64> {
     };
     // The same is audited for every old ID, whether or not there is one.
     let who = claim.claimant();
-    tx.lock([who.home()]).await?;
+    // And no import meanwhile: it would find no link to kill, and this one go to a contact that isn't on file any more.
+    tx.lock([ScopeKey::Operator, who.home()]).await?;
     tx.touch(who.home());
     tx.about(who.name());
     let sql = "UPDATE membership_claims SET is_waiting = $1 WHERE id = $2";

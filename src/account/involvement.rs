@@ -27,8 +27,8 @@ use crate::{
 pub(crate) const COUNT_US: Micros = 365 * DAY_US;
 /// Reviewers who are considered; an operator with more has enough of them.
 const MOST_REVIEWERS: i64 = 500;
-/// Accounts of the tenants and people of one page of reviews that are looked at.
-const MOST_BEHIND: i64 = 2_000;
+/// Accounts of tenants and people that are looked at in one go.
+const BEHIND_AT_ONCE: usize = 2_000;
 /// Ties dated in one transaction.
 const DATED_A_TURN: i64 = 500;
 
@@ -158,31 +158,33 @@ struct Behind {
     account_id: Uuid,
 }
 
-/// The accounts of tenants and of personal identities: which the tenant is associated with, or was lately, and which the identity owns, or lately
-/// had something on.
-async fn behind<C: ConnectionTrait>(db: &C, sides: &[Uuid], now: Micros) -> Result<Vec<Behind>> {
-    if sides.is_empty() {
-        return Ok(Vec::new());
-    }
+/// The accounts of tenants and of personal identities, after the one that was told last: which the tenant is associated with, or was lately, and
+/// which the identity owns, or lately had something on.
+async fn behind<C: ConnectionTrait>(
+    db: &C,
+    sides: &[Uuid],
+    after: Option<&Behind>,
+    now: Micros,
+) -> Result<Vec<Behind>> {
     let these = sql::in_ids(db, 1);
     let sql = format!(
-        "SELECT tenant_id AS side, account_id FROM associations WHERE tenant_id IN ({these}) \
-         UNION SELECT tenant_id AS side, account_id FROM former_tenants WHERE tenant_id IN ({these}) AND (end_time IS NULL OR end_time > $2) \
-         UNION SELECT principal_id AS side, scope_id AS account_id FROM grants \
-         WHERE principal_id IN ({these}) AND scope_kind = 2 AND (roles & $3) <> 0 \
-         UNION SELECT person_id AS side, scope_id AS account_id FROM former_ties \
-         WHERE person_id IN ({these}) AND user_id = person_id AND scope_kind = 2 AND (end_time IS NULL OR end_time > $2) \
-         ORDER BY side, account_id LIMIT {MOST_BEHIND}"
+        "SELECT side, account_id FROM ( \
+           SELECT tenant_id AS side, account_id FROM associations WHERE tenant_id IN ({these}) \
+           UNION SELECT tenant_id, account_id FROM former_tenants WHERE tenant_id IN ({these}) AND (end_time IS NULL OR end_time > $2) \
+           UNION SELECT principal_id, scope_id FROM grants WHERE principal_id IN ({these}) AND scope_kind = 2 AND (roles & $3) <> 0 \
+           UNION SELECT person_id, scope_id FROM former_ties \
+           WHERE person_id IN ({these}) AND user_id = person_id AND scope_kind = 2 AND (end_time IS NULL OR end_time > $2) \
+         ) b WHERE (side, account_id) > ($4, $5) ORDER BY side, account_id LIMIT {BEHIND_AT_ONCE}"
     );
-    let values: [Value; 3] = [sql::ids(sides), (now - COUNT_US).into(), OWNER.into()];
-    let found = sql::all::<Behind, _>(db, sql, values).await?;
-    if found.len() as u64 >= MOST_BEHIND.unsigned_abs() {
-        tracing::warn!(
-            rows = found.len(),
-            "sides of reviews may have more accounts than are looked at"
-        );
-    }
-    Ok(found)
+    let (side, account) = after.map_or((Uuid::nil(), Uuid::nil()), |b| (b.side, b.account_id));
+    let values: [Value; 5] = [
+        sql::ids(sides),
+        (now - COUNT_US).into(),
+        OWNER.into(),
+        side.into(),
+        account.into(),
+    ];
+    sql::all::<Behind, _>(db, sql, values).await
 }
 
 async fn companies<C: ConnectionTrait>(db: &C, ids: &[Uuid]) -> Result<Vec<Model>> {
@@ -200,7 +202,7 @@ async fn companies<C: ConnectionTrait>(db: &C, ids: &[Uuid]) -> Result<Vec<Model
 
 /// Which of these reviewers are tied to which of these accounts, or were lately: account and reviewer. A tenant, or a personal identity, by its
 /// ID, is taken for a company too, where somebody has named no account: with all accounts of theirs. Two statements for accounts, however many, and
-/// two more where others are among them.
+/// three more for each 2,000 accounts of others.
 pub(super) async fn involved<C: ConnectionTrait>(
     db: &C,
     sides: &[Uuid],
@@ -211,26 +213,27 @@ pub(super) async fn involved<C: ConnectionTrait>(
     if sides.is_empty() || reviewers.is_empty() {
         return Ok(found);
     }
-    let mut rows = companies(db, sides).await?;
-    let mut seen: BTreeSet<Uuid> = rows.iter().map(|row| row.id).collect();
-    let others: Vec<Uuid> = sides
-        .iter()
-        .copied()
-        .filter(|side| !seen.contains(side))
-        .collect();
-    let theirs = behind(db, &others, now).await?;
-    let more: BTreeSet<Uuid> = theirs.iter().map(|b| b.account_id).collect();
-    let more: Vec<Uuid> = more.into_iter().filter(|id| seen.insert(*id)).collect();
-    rows.extend(companies(db, &more).await?);
-    let all: Vec<Uuid> = others.into_iter().chain(seen).collect();
-    let tied = tied(db, &all, &rows, reviewers, now).await?;
-    // Told of the sides that were asked about, and of nothing else.
-    for (account, reviewer) in tied {
-        if sides.contains(&account) {
-            found.insert((account, reviewer));
+    let rows = companies(db, sides).await?;
+    let seen: BTreeSet<Uuid> = rows.iter().map(|row| row.id).collect();
+    let named: BTreeSet<Uuid> = sides.iter().copied().collect();
+    let others: Vec<Uuid> = named.difference(&seen).copied().collect();
+    let all: Vec<Uuid> = named.into_iter().collect();
+    found.extend(tied(db, &all, &rows, reviewers, now).await?);
+    let mut last: Option<Behind> = None;
+    while !others.is_empty() {
+        let theirs = behind(db, &others, last.as_ref(), now).await?;
+        let more: BTreeSet<Uuid> = theirs.iter().map(|b| b.account_id).collect();
+        let new: Vec<Uuid> = more.into_iter().collect();
+        let rows = companies(db, &new).await?;
+        for (account, reviewer) in tied(db, &new, &rows, reviewers, now).await? {
+            // Told of the sides that were asked about, and of nothing else.
+            let of = theirs.iter().filter(|b| b.account_id == account);
+            found.extend(of.map(|b| (b.side, reviewer)));
         }
-        let of = theirs.iter().filter(|b| b.account_id == account);
-        found.extend(of.map(|b| (b.side, reviewer)));
+        if theirs.len() < BEHIND_AT_ONCE {
+            break;
+        }
+        last = theirs.into_iter().next_back();
     }
     Ok(found)
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, IntoActiveModel,
-    QueryFilter, QueryOrder, Value,
+    QueryFilter, QueryOrder, Value, sea_query::ExprTrait as _,
 };
 use uuid::Uuid;
 
@@ -69,6 +69,8 @@ const MOST_NEIGHBOURS: i64 = 100;
 const MOST_REOPENED: usize = 50;
 /// Holders of a role who are told, on each scope.
 const MOST_TOLD: i64 = 200;
+/// Documents that one case takes, as the proto declares.
+const MOST_DOCUMENTS: usize = 20;
 
 const STATES: &[(&str, i64)] = &[
     ("OPEN", State::Open as i64),
@@ -329,6 +331,7 @@ pub async fn open_recovery_case(
         domain_name: domain.map_or_else(String::new, |d| d.domain_name),
         domain_prove_time: None,
         replaces_id,
+        former_email: None,
     };
     if row.makes_admin() && !may_be_made(tx, &row).await? {
         return Err(Error::field(
@@ -449,6 +452,12 @@ async fn after_the_stopped_one(
         .filter(Column::ScopeKind.eq(new.scope_kind))
         .filter(Column::ScopeId.eq(new.scope_id))
         .filter(Column::Role.eq(new.role))
+        // What was stopped before anybody approved it was withdrawn: nobody was told of it, nobody objected.
+        .filter(
+            Column::State
+                .ne(State::Stopped as i64)
+                .or(Column::ApproveTime.is_not_null()),
+        )
         .order_by_desc(Column::Id)
         .one(tx.db())
         .await?
@@ -469,7 +478,9 @@ async fn after_the_stopped_one(
     not_one_of(tx, who, &stopped).await?;
     let before = document::of_subject(tx.db(), SubjectKind::RecoveryCase, stopped.id).await?;
     let weight = |documents: usize, case: &Model| documents + usize::from(case.domain_id.is_some());
-    if weight(documents, new) <= weight(before.len(), &stopped) {
+    // As many documents as a case takes are enough again.
+    let least = weight(before.len(), &stopped).min(MOST_DOCUMENTS - 1);
+    if weight(documents, new) <= least {
         return Err(Error::field(
             "recovery_case.documents",
             "must be more than those of the case that was stopped",
@@ -621,8 +632,15 @@ async fn concerned(tx: &Tx, case: &Model) -> Result<BTreeSet<String>> {
     let contact_of = tx.app().contact_of_account;
     for id in accounts {
         let scope = ScopeKey::Account(id);
-        told.extend(grants::addresses_of(tx.db(), scope, MANAGER | OWNER, MOST_TOLD).await?);
+        // The owner for itself: however many managers there are, they don't keep the mail from whoever has most to lose.
+        for role in [OWNER, MANAGER] {
+            told.extend(grants::addresses_of(tx.db(), scope, role, MOST_TOLD).await?);
+        }
         told.extend(contact_of(tx, id).await?);
+    }
+    let people = [case.replaces_id, Some(case.person_id)];
+    for person in people.into_iter().flatten() {
+        told.extend(grants::addresses_of_person(tx.db(), person).await?);
     }
     told.remove("");
     Ok(told)
@@ -708,10 +726,7 @@ pub async fn stop_recovery_case(
     if !open.iter().any(|state| *state as i64 == old.state) {
         return Err(wrong_state(&old));
     }
-    if old.state == State::Mailed as i64 {
-        link::revoke(tx, LinkKind::PasswordRecovery, old.person_id).await?;
-        recovery_return::unmake(tx, &old).await?;
-    }
+    recovery_return::take_back(tx, &old).await?;
     revoke_stops(tx, old.id).await?;
     let changed = Model {
         state: State::Stopped as i64,

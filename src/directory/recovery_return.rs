@@ -36,8 +36,10 @@ pub(super) const LINK_US: Micros = 72 * HOUR_US;
 const FINANCE_US: Micros = 7 * DAY_US;
 
 /// Puts the case aside that `go_on` does next: due at $1, and at $2 instead.
-pub(crate) const ASIDE: &str = "UPDATE recovery_cases SET due_time = $2 WHERE id = (SELECT id FROM recovery_cases \
-    WHERE state IN (2, 3) AND due_time <= $1 ORDER BY due_time, id LIMIT 1)";
+///
+/// Asked for twice: whoever moved it on meanwhile, while this waited, has said itself when it is due.
+pub(crate) const ASIDE: &str = "UPDATE recovery_cases SET due_time = $2 WHERE state IN (2, 3) AND due_time <= $1 AND id = \
+    (SELECT id FROM recovery_cases WHERE state IN (2, 3) AND due_time <= $1 ORDER BY due_time, id LIMIT 1)";
 
 /// Mails the links of cases whose time is over, and ends those whose link ran out; the scheduler's. One case a transaction.
 ///
@@ -65,10 +67,7 @@ pub(crate) async fn go_on(tx: &mut Tx) -> Result<u64> {
         false => (case, None),
     };
     revoke_stops(tx, case.id).await?;
-    if case.state == State::Mailed as i64 {
-        link::revoke(tx, LinkKind::PasswordRecovery, case.person_id).await?;
-        unmake(tx, &case).await?;
-    }
+    take_back(tx, &case).await?;
     match user {
         Some(user) => mail_link(tx, &case, &user).await?,
         None => {
@@ -116,22 +115,45 @@ async fn make_admin(tx: &mut Tx, case: Model) -> Result<(Model, Option<user::Mod
     Ok((case, Some(user)))
 }
 
-/// The admin that a case made, and who didn't come, is gone; unless somebody of the tenant gave it something meanwhile, whose user it is then.
-pub(super) async fn unmake(tx: &mut Tx, case: &Model) -> Result<()> {
-    if !case.makes_admin() || case.person_id.is_nil() {
+/// Nobody came by the link that was mailed: what its way made is gone. The proven address is the person's no more, and no link that went there is
+/// good; the admin that the case made is deleted, unless somebody of the tenant gave it something meanwhile, whose user it is then.
+pub(super) async fn take_back(tx: &mut Tx, case: &Model) -> Result<()> {
+    if case.state != State::Mailed as i64 {
         return Ok(());
     }
     tx.lock([case.person().home()]).await?;
-    let made = user::Entity::find_by_id(case.person_id)
+    let user = user::Entity::find_by_id(case.person_id)
         .one(tx.db())
         .await?;
-    let Some(made) = made.filter(|user| user.state == ACTIVE) else {
+    let Some(user) = user else {
         return Ok(());
     };
-    if grants::rights_of(tx.db(), made.id).await?.is_empty() {
-        user_change::delete(tx, made).await?;
+    if !case.makes_admin() {
+        // Whoever has set another one since keeps that.
+        let is_its = user.recovery_email == case.proven_email;
+        let former = case.former_email.as_ref().filter(|_| is_its);
+        return match former {
+            Some(former) => set_recovery_email(tx, &user, former).await.map(drop),
+            None => link::revoke_ways_in(tx, user.id).await,
+        };
+    }
+    link::revoke_ways_in(tx, user.id).await?;
+    if user.state == ACTIVE && grants::rights_of(tx.db(), user.id).await?.is_empty() {
+        user_change::delete(tx, user).await?;
     }
     Ok(())
+}
+
+/// Sets where a person is recovered; whoever reads the old mailbox has no way in any more.
+async fn set_recovery_email(tx: &mut Tx, user: &user::Model, email: &str) -> Result<user::Model> {
+    link::revoke_ways_in(tx, user.id).await?;
+    let mut row = user.clone().into_active_model();
+    row.recovery_email = Set(email.to_owned());
+    row.update_time = Set(tx.now());
+    row.version = Set(user.version + 1);
+    let changed = row.update(tx.db()).await?;
+    tx.emit(user_change::updated(user, &changed));
+    Ok(changed)
 }
 
 /// What a person signs in with.
@@ -153,8 +175,6 @@ async fn mail_link(tx: &mut Tx, case: &Model, user: &user::Model) -> Result<()> 
     let person = case.person();
     let until = tx.now() + LINK_US;
     let name = sign_in_name(tx, user).await?;
-    // Whoever reads the old mailbox has no way in any more.
-    link::revoke_ways_in(tx, user.id).await?;
     let mut values = vec![
         ("name", user.display_name.clone()),
         ("sign_in_name", name.clone()),
@@ -164,12 +184,7 @@ async fn mail_link(tx: &mut Tx, case: &Model, user: &user::Model) -> Result<()> 
     if user.recovery_email != case.proven_email {
         mail::queue(tx, template, &user.recovery_email, object, &values).await?;
     }
-    let mut row = user.clone().into_active_model();
-    row.recovery_email = Set(case.proven_email.clone());
-    row.update_time = Set(tx.now());
-    row.version = Set(user.version + 1);
-    let changed = row.update(tx.db()).await?;
-    tx.emit(user_change::updated(user, &changed));
+    let changed = set_recovery_email(tx, user, &case.proven_email).await?;
     asleep::put_to_sleep(tx, &changed, &name).await?;
     let made = Link {
         kind: LinkKind::PasswordRecovery,
@@ -187,6 +202,7 @@ async fn mail_link(tx: &mut Tx, case: &Model, user: &user::Model) -> Result<()> 
     let after = Model {
         state: State::Mailed as i64,
         due_time: Some(until),
+        former_email: (!case.makes_admin()).then(|| user.recovery_email.clone()),
         ..case.clone()
     };
     store(tx, case, after, "entente.directory.v1.RecoveryCaseMailed").await?;

@@ -23,7 +23,10 @@ use crate::{
     },
     harness::{Caller, Database, Person, Site, both, fields, refused, request_id},
     network::contact,
-    people::{again, denied, events, eventually, execute_on, guest, identity, letters, literal},
+    people::{
+        again, denied, events, eventually, execute_on, guest, identity, letters, literal,
+        numbered_id,
+    },
     reviews::{claim as take, involved, queue, review, reviewer},
 };
 
@@ -514,6 +517,14 @@ async fn whoever_is_tied_to_an_account_of_the_claimants_is_tied_to_its_claim_for
             literal(&site, &litware.name),
         );
         execute_on(&site, &associated).await;
+        // More accounts of the tenant than are looked at in one go come before it.
+        let id = numbered_id(&site, "n");
+        let further = format!(
+            "WITH RECURSIVE s(n) AS (SELECT CAST(1 AS bigint) UNION ALL SELECT n + 1 FROM s WHERE n < 4000) \
+             INSERT INTO associations (account_id, tenant_id, display_name_fold, create_time, version) SELECT {id}, {}, 'f', 1, 1 FROM s",
+            literal(&site, &fabrikam.name),
+        );
+        execute_on(&site, &further).await;
         let adatum = site.tenant("adatum").await;
         let owned = site.account(&adatum, "Adatum").await;
         let olga = identity(&site, "olga@mail.example").await;

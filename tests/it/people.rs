@@ -488,6 +488,14 @@ pub async fn identity(site: &Site, email: &str) -> Person {
     }
 }
 
+/// An ID made of a number of SQL, small ones first: older than all that the service makes.
+pub fn numbered_id(site: &Site, number: &str) -> String {
+    match site.database {
+        Database::Postgres => format!("CAST(lpad(to_hex({number}), 32, '0') AS uuid)"),
+        Database::Sqlite => format!("unhex(printf('%032x', {number}))"),
+    }
+}
+
 /// Asks for a way back for somebody.
 pub async fn ask_recovery(site: &Site, sign_in_name: &str) -> Result<(), Status> {
     let request = StartPasswordRecoveryRequest {

@@ -1,5 +1,7 @@
 //! RecoveryService (PWD-10): the way back of admins, managers and owners whom nobody else can help.
 
+mod ended;
+
 use entente::proto::{
     access::AccountRole,
     directory::{
@@ -256,91 +258,6 @@ async fn locked_out_admin_comes_back_after_two_people_and_72_hours() {
             .recovery_cases;
         assert_eq!(listed, [done]);
         assert!(!account.is_empty());
-    })
-    .await;
-}
-
-// proves PWD-10
-#[tokio::test]
-async fn stopped_case_is_opened_again_by_two_others_on_more_evidence_only() {
-    both(async |site| {
-        let (tenant, mailbox) = addressed(&site).await;
-        let mut people = Vec::new();
-        for name in ["sue", "sam", "sid", "sol"] {
-            people.push(support(&site, name).await.caller);
-        }
-        let [sue, sam, sid, sol] = &people[..] else {
-            panic!("four people");
-        };
-        let again_by = async |who: &Caller, documents: usize, reopens: &str| {
-            let mut new = case(
-                who,
-                Role::GlobalAdmin,
-                &tenant.name,
-                &tenant.admin.name,
-                documents,
-            )
-            .await;
-            new.reopens = reopens.to_owned();
-            open(who, new).await
-        };
-        let made = again_by(sue, 1, "").await.unwrap().name;
-        approve(sam, &made).await.unwrap();
-        let token = mailed_token(&site, &mailbox).await.unwrap();
-        let other = format!("operator/recoveryCases/{}", crate::harness::request_id());
-        link_invalid(stop(&site.nobody(), &token, &other).await);
-        link_invalid(stop(&site.nobody(), "entl_nothing", &made).await);
-        assert_eq!(
-            stop(&site.nobody(), &token, "").await.unwrap(),
-            State::Stopped
-        );
-        link_invalid(stop(&site.nobody(), &token, "").await);
-        let stopped = get(sue, &made).await;
-        assert_eq!(
-            (&*stopped.stopped_by, &*stopped.stop_reason),
-            (&*mailbox, "It is not me.")
-        );
-        site.settle().await;
-        assert_eq!(
-            number(&site, "SELECT COUNT(*) AS n FROM links", []).await,
-            0
-        );
-
-        let code = Code::FailedPrecondition;
-        refused(again_by(sid, 2, "").await, code, "RECOVERY_CASE_STOPPED");
-        refused(again_by(sue, 2, &made).await, code, "ANOTHER_OPERATOR");
-        refused(again_by(sam, 2, &made).await, code, "ANOTHER_OPERATOR");
-        let weak = refused(
-            again_by(sid, 1, &made).await,
-            Code::InvalidArgument,
-            "INVALID_FIELDS",
-        );
-        assert_eq!(fields(&weak), ["recovery_case.documents"]);
-        let second = again_by(sid, 2, &made).await.unwrap().name;
-        for who in [sue, sam, sid] {
-            refused(approve(who, &second).await, code, "ANOTHER_OPERATOR");
-        }
-        approve(sol, &second).await.unwrap();
-        // Those whom it concerns are told, and have no link.
-        let told = letters(&site).await;
-        let newest = told.iter().rfind(|l| l.to == mailbox).unwrap();
-        assert!(
-            newest.text.contains("Only the operator can stop it") && !newest.text.contains("entl_")
-        );
-        denied(stop(&tenant.admin.caller, "", &second).await);
-        assert_eq!(stop(sue, "", &second).await.unwrap(), State::Stopped);
-        refused(stop(sue, "", &second).await, code, "WRONG_STATE");
-        // Nor does anybody of the first case open the third, nor approve of it.
-        for who in [sue, sam, sid, sol] {
-            refused(again_by(who, 3, &second).await, code, "ANOTHER_OPERATOR");
-        }
-        let uma = support(&site, "uma").await.caller;
-        let third = again_by(&uma, 3, &second).await.unwrap().name;
-        for who in [sue, sam] {
-            refused(approve(who, &third).await, code, "ANOTHER_OPERATOR");
-        }
-        site.advance(WAIT + 60).await;
-        assert_eq!(mailed_token(&site, PROVEN).await, None);
     })
     .await;
 }

@@ -18,12 +18,12 @@ use uuid::Uuid;
 use crate::{
     claims::{Replica, chains_are_intact, count, execute, replayed, row_counts, tables},
     harness::{
-        Caller, Database, PASSWORD, Person, Site, TenantSite, both, fields, new_tenant, refused,
-        request_id,
+        Caller, PASSWORD, Person, Site, TenantSite, both, fields, new_tenant, refused, request_id,
     },
     people::{
         People as _, again, application, change, events, eventually, execute_on, id, letters,
-        number, operator_tenant, person_as, refresh, second_admin, sign_in_by_key, staff,
+        number, numbered_id, operator_tenant, person_as, refresh, second_admin, sign_in_by_key,
+        staff,
     },
 };
 
@@ -776,10 +776,7 @@ async fn accounts_that_lose_their_last_manager_by_it_are_told() {
         let held = &me.accounts[0].rights.as_ref().unwrap().roles;
         assert!(held.contains(&(AccountRole::Manager as i32)));
         // However much else it holds that no account can lose its last of, and is found before.
-        let account_of = match site.database {
-            Database::Postgres => "CAST(lpad(to_hex(n.n), 32, '0') AS uuid)",
-            Database::Sqlite => "unhex(printf('%032x', n.n))",
-        };
+        let account_of = numbered_id(&site, "n.n");
         let sql = format!(
             "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
              display_name_fold, create_time, update_time, version) \

@@ -362,7 +362,9 @@ pub(super) async fn let_go_on(tx: &mut Tx, row: &Model, holder: Holder) -> Resul
 }
 
 /// Puts the claim aside that `go_on` does next: due at $1, and at $2 instead.
-pub(crate) const ASIDE: &str = "UPDATE name_claims SET due_time = $2 WHERE id = \
+///
+/// Asked for twice: whoever moved it on meanwhile, while this waited, has said itself when it is due.
+pub(crate) const ASIDE: &str = "UPDATE name_claims SET due_time = $2 WHERE due_time <= $1 AND id = \
     (SELECT id FROM name_claims WHERE due_time <= $1 ORDER BY due_time, id LIMIT 1)";
 
 /// Does what time does to the claim that is due first: without an answer reviewers have it; who lost and hasn't renamed is suspended; what nobody
@@ -388,8 +390,12 @@ pub(crate) async fn go_on(tx: &mut Tx) -> Result<u64> {
             to_review(tx, &row, By::Service).await?;
         } else if row.is_in(State::Granted) {
             not_renamed(tx, &row).await?;
-        } else {
+        } else if row.is_in(State::Kept) {
             end(tx, &row, State::Lapsed).await?;
+        } else {
+            // Time does nothing to the others.
+            let sql = "UPDATE name_claims SET due_time = NULL WHERE id = $1";
+            sql::execute(tx.db(), sql, [row.id.into()]).await?;
         }
     }
     // The scheduler goes on at once.

@@ -47,6 +47,8 @@ pub struct Model {
     pub domain_prove_time: Option<i64>,
     /// The owner in whose place another one comes.
     pub replaces_id: Option<Uuid>,
+    /// The recovery address that the person had before the link was mailed; none before, and for those made anew.
+    pub former_email: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
