@@ -116,6 +116,9 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
         registry: crate::registry::open(&config),
         blobs: Blobs::open(&config)?,
         uploads: std::sync::Arc::new(tokio::sync::Semaphore::new(UPLOADS_AT_ONCE)),
+        long_reads: std::sync::Arc::new(tokio::sync::Semaphore::new(
+            crate::offer::LONG_READS_AT_ONCE,
+        )),
         healthy: AtomicBool::new(false),
         memory: Memory::new(config.freshness, db.voucher()),
         #[cfg(debug_assertions)]

@@ -113,6 +113,8 @@ pub struct Inner {
     pub blobs: Blobs,
     /// Places of uploads.
     pub uploads: Arc<tokio::sync::Semaphore>,
+    /// Places of reads that go through very many rows.
+    pub long_reads: Arc<tokio::sync::Semaphore>,
     /// Facts that the database vouches for at each call.
     pub memory: Memory,
     /// Whom to turn to about an account.

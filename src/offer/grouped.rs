@@ -1,15 +1,17 @@
 //! ReportService, usage put together (OFR-3): units, and how many customers used them, by offer, period and country.
 //!
 //! Groups come by period, then offer, then country. They are worked out as they are asked for, a window of days at a time, so a page reads a
-//! bounded number of rows, or one period's if that has more; this process holds the groups of a page, and no rows.
+//! bounded number of rows, or one period's if that has more: of those, few are read at once, so that others have connections too. This process
+//! holds the groups of a page, and no rows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use prost::Message;
 use sea_orm::{
     ConnectionTrait, QueryResult, Value,
     sea_query::{Alias, Condition, Expr, ExprTrait, Order, Query},
 };
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::report::{
@@ -17,10 +19,10 @@ use super::report::{
 };
 use crate::{
     access::scope::AccountScope,
-    app::Read,
+    app::{App, Read},
     call::Batch,
     check::Violations,
-    error::{Error, Result},
+    error::{Error, Reason, Result},
     names::Name,
     proto::offer::{
         ExportReportRequest, ExportReportResponse, ListReportRequest, ListReportResponse,
@@ -29,8 +31,10 @@ use crate::{
     store::{filter, list, sql},
 };
 
-/// Rows that a window of several days has, beside those of its last day.
-const WINDOW_ROWS: i64 = 20_000;
+/// Rows that a window of several days, or a page of several months, has beside those of its last period.
+const WINDOW_ROWS: i64 = 10_000;
+/// Pages at once that read a period with more rows than that; fewer than SQLite has connections that read.
+pub const LONG_READS_AT_ONCE: usize = 3;
 
 /// What usage is put together by.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +55,7 @@ impl Period {
     /// Windows that are looked through for one page; then it comes short.
     fn most_windows(self) -> usize {
         match self {
-            Self::All => 1,
-            Self::Day => 5,
+            Self::All | Self::Day => 1,
             Self::Month => 60,
         }
     }
@@ -151,7 +154,8 @@ impl Group {
 }
 
 /// What is asked of an account's usage.
-struct Asked {
+struct Asked<'a> {
+    app: &'a App,
     account: Uuid,
     by: GroupBy,
     filter: Option<Condition>,
@@ -162,7 +166,7 @@ fn column(name: &'static str) -> Expr {
     Expr::col((Alias::new("offer_usage"), Alias::new(name)))
 }
 
-impl Asked {
+impl Asked<'_> {
     /// The groups of a page, and where the next one begins; none if that was all.
     async fn page<C: ConnectionTrait>(
         &self,
@@ -172,10 +176,17 @@ impl Asked {
     ) -> Result<(Vec<Group>, Option<Place>)> {
         let mut found: Vec<Group> = Vec::new();
         let mut place = from;
-        for _ in 0..self.by.period.most_windows() {
-            let Some(window) = self.window(db, place.day).await? else {
+        let reach = self.reach(db, place.day).await?;
+        // Windows of days are as large as that themselves.
+        let long = reach.is_some() && self.by.period != Period::Day;
+        let _place = long.then(|| self.place_of_long_read()).transpose()?;
+        for n in 0..self.by.period.most_windows() {
+            let Some(window) = self.window(db, place.day, reach).await? else {
                 return Ok((found, None));
             };
+            if n > 0 && long && reach.is_some_and(|reach| window.0 > reach) {
+                return Ok((found, Some(place)));
+            }
             let wanted = size - found.len();
             let after = place.after.take();
             let mut groups = self.groups(db, window, after, wanted + 1).await?;
@@ -208,28 +219,46 @@ impl Asked {
         Ok((found, Some(place)))
     }
 
+    /// The day to which as many rows reach as a page reads of several periods; none if there are fewer.
+    async fn reach<C: ConnectionTrait>(&self, db: &C, from: i64) -> Result<Option<i64>> {
+        let sql = "SELECT day FROM offer_usage WHERE account_id = $1 AND day >= $2 AND day <= $3 ORDER BY day, id LIMIT 1 OFFSET $4";
+        let values: [Value; 4] = [
+            self.account.into(),
+            from.into(),
+            self.last_day.into(),
+            WINDOW_ROWS.into(),
+        ];
+        let last = sql::row(db, sql, values).await?;
+        Ok(last.map(|row| row.try_get("", "day")).transpose()?)
+    }
+
+    /// A place among the reads of more rows than that.
+    fn place_of_long_read(&self) -> Result<OwnedSemaphorePermit> {
+        let place = self.app.long_reads.clone().try_acquire_owned();
+        place.map_err(|_| Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1))))
+    }
+
     /// The first and last day of the next window from a day on, whole periods each; none if no usage follows.
-    async fn window<C: ConnectionTrait>(&self, db: &C, from: i64) -> Result<Option<(i64, i64)>> {
+    async fn window<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        from: i64,
+        reach: Option<i64>,
+    ) -> Result<Option<(i64, i64)>> {
         if from > self.last_day {
             return Ok(None);
         }
-        let mut values: Vec<Value> = vec![self.account.into(), from.into(), self.last_day.into()];
-        let first: Option<i64> = match self.by.period {
-            Period::All => return Ok(Some((from, self.last_day))),
-            Period::Day => {
-                let sql = "SELECT day FROM offer_usage WHERE account_id = $1 AND day >= $2 AND day <= $3 ORDER BY day, id LIMIT 1 OFFSET $4";
-                values.push(WINDOW_ROWS.into());
-                let last = sql::row(db, sql, values).await?;
-                let last = last.map(|row| row.try_get("", "day")).transpose()?;
-                return Ok(Some((from, last.unwrap_or(self.last_day))));
-            }
+        match self.by.period {
+            Period::All => Ok(Some((from, self.last_day))),
+            Period::Day => Ok(Some((from, reach.unwrap_or(self.last_day)))),
             Period::Month => {
                 let sql = "SELECT MIN(day) AS day FROM offer_usage WHERE account_id = $1 AND day >= $2 AND day <= $3";
+                let values: [Value; 3] = [self.account.into(), from.into(), self.last_day.into()];
                 let first = sql::row(db, sql, values).await?;
-                first.map_or(Ok(None), |row| row.try_get("", "day"))?
+                let first: Option<i64> = first.map_or(Ok(None), |row| row.try_get("", "day"))?;
+                Ok(first.map(|day| (day, Ord::min(end_of_month(day), self.last_day))))
             }
-        };
-        Ok(first.map(|day| (day, Ord::min(end_of_month(day), self.last_day))))
+        }
     }
 
     /// The groups of a window, in order, after the one that was told last.
@@ -332,6 +361,7 @@ pub(super) async fn list_groups(
     let filter = filter::parse(&req.filter, LISTING.fields)
         .map_err(|e| Error::field("filter", e.to_string()))?;
     let asked = Asked {
+        app: rd.app(),
         account: scope.id(),
         by,
         filter: filter.map(|filter| filter.condition),
@@ -405,6 +435,7 @@ pub(super) async fn export_groups(
         csv.line(shown(head))?;
     }
     let asked = Asked {
+        app: rd.app(),
         account: scope.id(),
         by,
         filter: None,

@@ -18,6 +18,7 @@ pub mod report;
 mod review;
 mod wire;
 
+pub(crate) use self::grouped::LONG_READS_AT_ONCE;
 pub(crate) use self::review::{check_decide_offer_review, check_list_offer_reviews};
 pub use self::{
     live::{end_program, publish_offer, stop_offer, submit_offer},

@@ -14,10 +14,10 @@ use tonic::{Code, Response, Status};
 
 use super::{app_offer, create, publish};
 use crate::{
-    claims::count,
+    claims::{count, execute},
     harness::{Caller, both, fields, refused, request_id},
     members::{add, seed},
-    people::{Service, denied, staff},
+    people::{Service, denied, literal, numbered_id, staff},
     programs::publisher,
 };
 
@@ -392,6 +392,54 @@ async fn usage_is_put_together_by_offer_period_and_country_with_its_customers() 
         let theirs = all_groups(&northwind.admin.caller, &theirs, &[By::Offer], 50).await;
         assert!(theirs.is_empty());
         denied(grouped(&northwind.admin.caller, &account, &[By::Offer], |_| {}).await);
+    })
+    .await;
+}
+
+// proves OFR-3, COM-7
+#[tokio::test]
+async fn pages_of_months_come_short_and_few_read_very_much_at_once() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let account = publisher(&site, &contoso, "Contoso").await;
+        let ann = &contoso.admin.caller;
+        let tool = create(ann, &account, app_offer("Tool")).await.unwrap().name;
+        let (a, o) = (literal(&site, &account), literal(&site, &tool));
+        let id = numbered_id(&site, "n");
+        // From 2026-01-01 on, which is day 20454: 12,000 in January, two in March, one in May.
+        let sql = format!(
+            "WITH RECURSIVE s(n) AS (SELECT CAST(1 AS bigint) UNION ALL SELECT n + 1 FROM s WHERE n < 12003) \
+             INSERT INTO offer_usage (id, account_id, offer_id, day, country_code, customer_id, units, create_time, update_time) \
+             SELECT {id}, {a}, {o}, CASE WHEN n <= 12000 THEN 20454 + n % 31 WHEN n <= 12002 THEN 20514 ELSE 20580 END, 'FR', {id}, 1, 1, 1 \
+             FROM s"
+        );
+        execute(&site.app, &sql).await.unwrap();
+        let told = |page: &ListReportResponse| {
+            let groups = page.groups.iter().map(|g| (g.period.clone(), g.units));
+            groups.collect::<Vec<_>>()
+        };
+        let first = grouped(ann, &account, &[By::Month], |_| ()).await.unwrap();
+        assert_eq!(told(&first), [("2026-01".to_owned(), 12_000)]);
+        let token = first.next_page_token;
+        let next = async || grouped(ann, &account, &[By::Month], |r| r.page_token.clone_from(&token)).await;
+        let months = [("2026-03".to_owned(), 2), ("2026-05".to_owned(), 1)];
+        let last = next().await.unwrap();
+        assert_eq!((told(&last), &*last.next_page_token), (months.to_vec(), ""));
+        let all = grouped(ann, &account, &[By::Offer], |_| ()).await.unwrap();
+        assert_eq!(all.groups[0].customer_count, 12_003);
+
+        // While others read as much, that is refused, and what takes little isn't.
+        let others = site.app.long_reads.clone();
+        let places = u32::try_from(others.available_permits()).unwrap();
+        let others = others.try_acquire_many_owned(places).unwrap();
+        for by in [By::Month, By::Offer] {
+            let refused_now = grouped(ann, &account, &[by], |_| ()).await;
+            refused(refused_now, Code::ResourceExhausted, "OVERLOADED");
+        }
+        next().await.unwrap();
+        grouped(ann, &account, &[By::Day], |_| ()).await.unwrap();
+        drop(others);
+        grouped(ann, &account, &[By::Offer], |_| ()).await.unwrap();
     })
     .await;
 }
