@@ -5,6 +5,26 @@ use sea_orm_migration::{
     sea_orm::{ConnectionTrait, DbBackend},
 };
 
+/// Makes the step of a file that is nothing but statements; it has the file's name.
+macro_rules! step {
+    ($statements:ident) => {
+        /// This step.
+        #[derive(sea_orm_migration::prelude::DeriveMigrationName)]
+        pub struct Migration;
+
+        #[sea_orm_migration::prelude::async_trait::async_trait]
+        impl sea_orm_migration::prelude::MigrationTrait for Migration {
+            async fn up(
+                &self,
+                manager: &sea_orm_migration::prelude::SchemaManager,
+            ) -> Result<(), sea_orm_migration::prelude::DbErr> {
+                crate::run(manager, $statements).await
+            }
+        }
+    };
+}
+use step;
+
 mod m0001_kernel;
 mod m0002_directory;
 mod m0003_account;
@@ -118,4 +138,31 @@ async fn run(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbE
         db.execute_unprepared(&sql).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Databases remember which steps they have by these names.
+    #[test]
+    fn steps_have_the_names_of_their_files_in_order() {
+        let steps = Migrator::migrations();
+        let names: Vec<_> = steps.iter().map(|step| step.name()).collect();
+        assert!(names.is_sorted());
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        let files = std::fs::read_dir(folder).expect("this folder");
+        let mut stems: Vec<_> = files
+            .flatten()
+            .filter_map(|file| {
+                file.file_name()
+                    .to_str()?
+                    .strip_suffix(".rs")
+                    .map(str::to_owned)
+            })
+            .filter(|stem| stem != "lib")
+            .collect();
+        stems.sort();
+        assert_eq!(names, stems);
+    }
 }

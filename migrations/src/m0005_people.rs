@@ -1,20 +1,7 @@
 //! People beyond users of one tenant: groups and what they give, guests and their homes, personal identities, invitations, mailed links,
 //! directory synchronisation, deleted tenants.
 
-use sea_orm_migration::prelude::{
-    DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
-};
-
-/// This step.
-#[derive(DeriveMigrationName)]
-pub struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::run(manager, STATEMENTS).await
-    }
-}
+crate::step!(STATEMENTS);
 
 const STATEMENTS: &[&str] = &[
     "ALTER TABLE tenants ADD COLUMN synchronized boolean NOT NULL DEFAULT false",

@@ -1,20 +1,7 @@
 //! Agreements in versions, and who accepted which (AGR). Acceptances are never changed or deleted. Programmes of accounts.
 //! Memory keeps facts of both tables: changes of agreements are told by a fixed key, acceptances by that of their account or tenant.
 
-use sea_orm_migration::prelude::{
-    DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
-};
-
-/// This step.
-#[derive(DeriveMigrationName)]
-pub struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::run(manager, STATEMENTS).await
-    }
-}
+crate::step!(STATEMENTS);
 
 const STATEMENTS: &[&str] = &[
     // Bits of the programmes that an account is enrolled in.

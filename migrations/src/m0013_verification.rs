@@ -1,19 +1,6 @@
 //! Verification of accounts (VER), and who opened them, to be told of drafts that nobody touches.
 
-use sea_orm_migration::prelude::{
-    DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
-};
-
-/// This step.
-#[derive(DeriveMigrationName)]
-pub struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::run(manager, STATEMENTS).await
-    }
-}
+crate::step!(STATEMENTS);
 
 const STATEMENTS: &[&str] = &[
     "ALTER TABLE accounts ADD COLUMN opened_by {text} NOT NULL DEFAULT ''",

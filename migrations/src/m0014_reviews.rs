@@ -1,20 +1,7 @@
 //! Reviews (VER-6), the steps that they decide (VER-3, VER-4, VER-7), and who was tied to a company and is no longer: memberships that ended,
 //! guests that are gone, contacts that were replaced.
 
-use sea_orm_migration::prelude::{
-    DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
-};
-
-/// This step.
-#[derive(DeriveMigrationName)]
-pub struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::run(manager, STATEMENTS).await
-    }
-}
+crate::step!(STATEMENTS);
 
 const STATEMENTS: &[&str] = &[
     // Kinds, states and decisions are those of `entente.account.v1.Review`.

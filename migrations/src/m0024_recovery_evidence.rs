@@ -1,20 +1,7 @@
 //! What a review of owners and recovery left (ACC-20, PWD-10): approvers who approved, and are verified once the business
 //! is; domains as evidence of cases of recovery, and admins whom these make.
 
-use sea_orm_migration::prelude::{
-    DbErr, DeriveMigrationName, MigrationTrait, SchemaManager, async_trait,
-};
-
-/// This step.
-#[derive(DeriveMigrationName)]
-pub struct Migration;
-
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        crate::run(manager, STATEMENTS).await
-    }
-}
+crate::step!(STATEMENTS);
 
 const STATEMENTS: &[&str] = &[
     "CREATE TABLE approvers_to_verify (
