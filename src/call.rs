@@ -562,3 +562,14 @@ fn answered(error: &Error, call: &Call, language: Language) -> Status {
 pub mod generated {
     include!(concat!(env!("OUT_DIR"), "/calls.rs"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // proves COM-1
+    #[test]
+    fn right_to_a_stream_is_proven_anew_within_5_seconds() {
+        assert!(PROVES_ANEW.max(LOOKS_ANEW) < Duration::from_secs(5));
+    }
+}

@@ -1,7 +1,7 @@
 //! Streams of clients that are cut in the middle of a message: what came whole counts, of the rest nothing is left, and the client goes on
 //! where it was.
 
-use std::{io, time::Duration};
+use std::{io, net, sync::Arc, time::Duration};
 
 use bytes::{BufMut as _, Bytes};
 use http_body::Frame;
@@ -17,6 +17,7 @@ use entente::proto::account::UploadDocumentRequest;
 use crate::{
     claims::{chains_are_intact, row_counts},
     documents::{first, png, stored, upload},
+    half_done::idle,
     harness::{Caller, Site, both, refused, request_id},
     people::eventually,
     synchronization::{Agent, group, members, name_of, state, sync, user},
@@ -41,18 +42,19 @@ const CUTS: [Cut; 3] = [Cut::Ended, Cut::Reset, Cut::Broken];
 /// A client's stream, sent as bytes, on a connection of its own.
 struct Stream {
     bytes: mpsc::Sender<Result<Frame<Bytes>, io::Error>>,
-    connection: JoinHandle<()>,
+    socket: net::TcpStream,
     answer: JoinHandle<Option<Status>>,
 }
 
 impl Stream {
     async fn open(site: &Site, caller: &Caller, path: &str) -> Self {
-        let socket = TcpStream::connect(site.address).await.unwrap();
+        let connected = TcpStream::connect(site.address).await.unwrap();
+        let connected = connected.into_std().unwrap();
+        let socket = connected.try_clone().unwrap();
+        let connected = TcpStream::from_std(connected).unwrap();
         let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        let (mut sender, connection) = builder.handshake(TokioIo::new(socket)).await.unwrap();
-        let connection = tokio::spawn(async move {
-            connection.await.ok();
-        });
+        let (mut sender, connection) = builder.handshake(TokioIo::new(connected)).await.unwrap();
+        tokio::spawn(connection);
         let (bytes, receiver) = mpsc::channel(1);
         let token = caller.token.as_deref().unwrap();
         let request = http::Request::post(format!("http://localhost{path}"))
@@ -71,7 +73,7 @@ impl Stream {
         });
         Self {
             bytes,
-            connection,
+            socket,
             answer,
         }
     }
@@ -82,7 +84,7 @@ impl Stream {
     }
 
     /// Sends the first half of a message, and no more.
-    async fn cut(self, message: &impl Message, cut: Cut) {
+    async fn cut(self, site: &Site, message: &impl Message, cut: Cut) {
         let mut bytes = frame(message);
         bytes.truncate(bytes.len() / 2);
         self.send(bytes).await;
@@ -102,10 +104,16 @@ impl Stream {
                 self.bytes.send(Err(io::Error::other("away"))).await.ok();
                 self.answer.await.unwrap();
             }
-            Cut::Broken => self.connection.abort(),
+            Cut::Broken => self.socket.shutdown(net::Shutdown::Both).unwrap(),
         }
-        // Whatever the server makes of it, it has made.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // Whatever the server makes of it, it has made, once nobody has a place among streams: each holds what counts them.
+        let nobodys = 2;
+        eventually(async || {
+            let mut all = site.app.streams.iter();
+            all.all(|(_, places)| Arc::strong_count(&places) == nobodys)
+        })
+        .await;
+        idle(&site.app).await;
     }
 }
 
@@ -137,7 +145,7 @@ async fn directory_stream_that_is_cut_keeps_its_whole_messages_and_goes_on() {
             eventually(async || last().await == 1).await;
             site.settle().await;
             let before = row_counts(&site.app).await;
-            stream.cut(&half, cut).await;
+            stream.cut(&site, &half, cut).await;
 
             assert_eq!(row_counts(&site.app).await, before);
             assert_eq!(last().await, 1);
@@ -178,7 +186,7 @@ async fn upload_that_is_cut_leaves_nothing_and_may_be_made_again() {
             let stream = Stream::open(&site, caller, UPLOAD_DOCUMENT).await;
             stream.send(frame(&begin)).await;
             stream.send(frame(&part(one))).await;
-            stream.cut(&part(other), cut).await;
+            stream.cut(&site, &part(other), cut).await;
             stored(&site, n).await;
             // Nothing was claimed for what wasn't done.
             upload(caller, begin, &content, 16 * 1_024).await.unwrap();

@@ -12,14 +12,15 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
-    documents::first,
-    harness::{empty_postgres_database, new_user, psql, refused},
+    documents::{files, first},
+    harness::{Held, empty_postgres_database, new_user, refused, wait_for_locks},
     people::{People as _, eventually},
     processes::{Setting, get, home},
 };
 
 const NOT_SERVING: i32 = 2;
-const BOUND: Duration = Duration::from_secs(3);
+/// Long enough for all that is done in time, also on a busy machine.
+const BOUND: Duration = Duration::from_secs(10);
 
 // proves COM-13
 #[tokio::test(flavor = "multi_thread")]
@@ -40,6 +41,7 @@ async fn call_that_never_ends_holds_a_stopping_server_no_longer_than_its_bound()
             let request = crate::events::watch(&tenant, "");
             crate::events::open(&admin, request).await.unwrap()
         };
+        while events.message().await.unwrap().unwrap().events.is_empty() {}
         // An upload of which nothing comes after the first message: it would be waited for for half a minute.
         let (messages, receiver) = mpsc::channel(1);
         messages.send(first(&me, "a.png")).await.unwrap();
@@ -50,26 +52,29 @@ async fn call_that_never_ends_holds_a_stopping_server_no_longer_than_its_bound()
                 .upload_document(ReceiverStream::new(receiver))
                 .await
         });
+        eventually(async || files(&setting.data().join("blobs")) == 1).await;
         // On PostgreSQL, a call that waits for a lock, and gets it in time.
-        let (held, waiting) = match url {
-            None => (None, None),
+        let waiting = match url {
+            None => None,
             Some(url) => {
-                let held = tokio::task::spawn_blocking(move || {
-                    let sql = "BEGIN; SELECT 1 FROM heads FOR UPDATE; SELECT pg_sleep(2); COMMIT";
-                    psql(&url, sql);
-                });
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                let held = Held::heads(&url).await;
                 let (caller, request) = (admin.clone(), new_user(&tenant, "bob"));
                 let call = async move { caller.users().create_user(request).await };
-                (Some(held), Some(tokio::spawn(call)))
+                let waiting = tokio::spawn(call);
+                wait_for_locks(&url, 1).await;
+                Some((held, waiting))
             }
         };
         // All of it has come to the server.
-        tokio::time::sleep(Duration::from_millis(500)).await;
 
         let begun = Instant::now();
         server.signal("-TERM");
         while watched.message().await.unwrap().unwrap().status != NOT_SERVING {}
+        if let Some((held, waiting)) = waiting {
+            assert!(!waiting.is_finished());
+            held.release().await;
+            waiting.await.unwrap().unwrap();
+        }
         let told = get(server.ops, "/readyz").map(|(status, _)| status);
         assert_eq!(told, Some(503));
         eventually(async || TcpStream::connect(("127.0.0.1", server.grpc)).is_err()).await;
@@ -81,14 +86,10 @@ async fn call_that_never_ends_holds_a_stopping_server_no_longer_than_its_bound()
         };
         refused(Err::<(), _>(ended), Code::Unavailable, "SHUTTING_DOWN");
         assert!(begun.elapsed() < BOUND, "all that was in time");
-        if let (Some(held), Some(waiting)) = (held, waiting) {
-            waiting.await.unwrap().unwrap();
-            held.await.unwrap();
-        }
         assert_eq!(server.ended().await, Some(0), "{}", setting.log());
         let took = begun.elapsed();
         assert!(took > BOUND - Duration::from_millis(500), "{took:?}");
-        assert!(took < BOUND + Duration::from_secs(5), "{took:?}");
+        assert!(took < BOUND + Duration::from_secs(15), "{took:?}");
         assert!(upload.await.unwrap().is_err());
         drop((messages, events, watched));
         // Nobody is half served, and the next one begins where this one ended.

@@ -47,7 +47,7 @@ pub async fn open(
 async fn next(
     stream: &mut Streaming<WatchEventsResponse>,
 ) -> Result<Option<WatchEventsResponse>, Status> {
-    let message = tokio::time::timeout(Duration::from_secs(20), stream.message()).await;
+    let message = tokio::time::timeout(Duration::from_secs(60), stream.message()).await;
     message.expect("the stream says nothing")
 }
 

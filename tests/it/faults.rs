@@ -19,9 +19,12 @@ use tonic::{Code, Status};
 
 use crate::{
     claims::{chains_are_intact, count, replayed},
+    half_done::idle,
     harness::{
-        Caller, Database, Person, Site, TenantSite, both, new_user, refused, request_id, rights,
+        Caller, Database, Held, Person, Site, TenantSite, both, new_user, refused, request_id,
+        rights,
     },
+    people::People as _,
 };
 
 const CREATE_USER: &str = "entente.directory.v1.UserService/CreateUser";
@@ -185,10 +188,12 @@ async fn growing<R: Message>(raw: &Raw, method: &str, next: impl AsyncFn(usize) 
     panic!("{method} is never in time");
 }
 
-/// Waits until no call that was left alone is still working.
-async fn calm(app: &App) {
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    entente::schedule::settle(app).await.unwrap();
+/// Waits until no call of somebody's that was left alone is still working.
+async fn calm(site: &Site, who: &Person) {
+    // It comes after all that was sent over the same connection, so the server knows by now who has left.
+    who.caller.who_am_i().await.unwrap();
+    idle(&site.app).await;
+    site.settle().await;
 }
 
 // proves COM-13
@@ -207,7 +212,7 @@ async fn call_that_is_late_is_rolled_back_wherever_it_was() {
         assert!(late > 2, "no call was ever late within its work");
         let late = growing(&raw, ADD_MEMBERS, async |n| place.five(n).await).await;
         assert!(late > 2, "no call was ever late within its work");
-        calm(&site.app).await;
+        calm(&site, &place.contoso.admin).await;
         let after = Effects::of(&site.app).await;
         after.whole_since(before, "after deadlines");
         assert!(after.users > before.users && after.members == before.members + 5);
@@ -235,7 +240,7 @@ async fn caller_that_leaves_finds_one_effect_under_its_request_id() {
             }
             left.push(request);
         }
-        calm(&site.app).await;
+        calm(&site, &place.contoso.admin).await;
         let between = Effects::of(&site.app).await;
         between.whole_since(before, "after leaving");
         assert_eq!(between.claims - before.claims, between.users - before.users);
@@ -260,7 +265,7 @@ async fn caller_that_leaves_finds_one_effect_under_its_request_id() {
             }
         }
         members().add_members(batch).await.unwrap();
-        calm(&site.app).await;
+        calm(&site, &place.contoso.admin).await;
         let last = Effects::of(&site.app).await;
         assert_eq!(last.members - after.members, 5);
         last.whole_since(before, "after a batch");
@@ -277,21 +282,14 @@ async fn waiting_for_a_lock_ends_at_the_deadline() {
     let raw = Raw::open(site.address, &place.contoso.admin.caller).await;
     let before = Effects::of(&site.app).await;
     // Somebody holds the tenant's head for longer than the caller wants to wait.
-    let url = site.url.clone().unwrap();
-    let holder = tokio::task::spawn_blocking(move || {
-        let sql = "BEGIN; SELECT 1 FROM heads FOR UPDATE; SELECT pg_sleep(1.5); COMMIT";
-        crate::harness::psql(&url, sql);
-    });
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    let begun = std::time::Instant::now();
+    let held = Held::heads(site.url.as_ref().unwrap()).await;
     let request = place.user(0);
-    let late = raw
-        .call(CREATE_USER, &request, Duration::from_millis(300))
-        .await;
-    refused(late, Code::DeadlineExceeded, "DEADLINE_PASSED");
-    assert!(begun.elapsed() < Duration::from_millis(900));
-    holder.await.unwrap();
-    calm(&site.app).await;
+    let late = raw.call(CREATE_USER, &request, Duration::from_millis(300));
+    // It is answered while the lock is held, and before the database itself gives up, after 10 seconds.
+    let late = tokio::time::timeout(Duration::from_secs(8), late).await;
+    refused(late.unwrap(), Code::DeadlineExceeded, "DEADLINE_PASSED");
+    held.release().await;
+    calm(&site, &place.contoso.admin).await;
     assert_eq!(Effects::of(&site.app).await, before);
     // The lock that the late call waited for is free again.
     let made = place
@@ -322,7 +320,7 @@ async fn connections_are_free_again_after_many_left() {
             });
         }
         tasks.join_all().await;
-        calm(&site.app).await;
+        calm(&site, &place.contoso.admin).await;
         let name = ann.name.clone();
         ann.caller
             .users()

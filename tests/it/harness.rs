@@ -55,7 +55,10 @@ use entente::{
     server, start,
     store::connect::Db,
 };
-use sea_orm::{ConnectionTrait as _, Statement};
+use sea_orm::{
+    ConnectionTrait as _, Statement,
+    sqlx::{self, Connection as _, PgConnection},
+};
 use tokio::{
     sync::{OnceCell, oneshot},
     task::JoinHandle,
@@ -68,7 +71,10 @@ use tonic::{
 };
 use tonic_types::StatusExt as _;
 
-use crate::cost::{Cost, Statements};
+use crate::{
+    cost::{Cost, Statements},
+    people::eventually,
+};
 
 /// The password of everybody in tests who has chosen one.
 pub const PASSWORD: &str = "tall blue gate 9";
@@ -398,6 +404,16 @@ impl Site {
             })
             .await
             .unwrap();
+    }
+
+    /// Moves the service's time into the next hour, if this one is nearly over: for what comes once an hour.
+    pub async fn early_in_an_hour(&self) {
+        const HOUR: i64 = 3_600;
+        let second = self.app.now().await.unwrap() / 1_000_000;
+        let left = HOUR - second % HOUR;
+        if left < 900 {
+            self.advance(left).await;
+        }
     }
 
     /// Makes a call, and tells what it cost.
@@ -881,6 +897,36 @@ pub fn psql(url: &str, sql: &str) -> String {
     String::from_utf8(done.stdout).unwrap().trim().to_owned()
 }
 
+/// A transaction on PostgreSQL, of a connection of its own: it holds its locks until it is released.
+pub struct Held(PgConnection);
+
+impl Held {
+    /// Begins with this.
+    pub async fn by(url: &str, sql: &str) -> Self {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        let sql = sqlx::AssertSqlSafe(format!("BEGIN; {sql}"));
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        Self(connection)
+    }
+
+    /// All scopes.
+    pub async fn heads(url: &str) -> Self {
+        Self::by(url, "SELECT 1 FROM heads FOR UPDATE").await
+    }
+
+    /// Commits.
+    pub async fn release(mut self) {
+        let commit = sqlx::raw_sql("COMMIT");
+        commit.execute(&mut self.0).await.unwrap();
+    }
+}
+
+/// Waits until so many connections to a database of PostgreSQL wait for a lock.
+pub async fn wait_for_locks(url: &str, connections: usize) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    eventually(async || psql(url, sql).parse::<usize>().unwrap() >= connections).await;
+}
+
 /// A copy of the template database; gives its URL.
 pub async fn postgres_database() -> String {
     static TEMPLATE: OnceCell<()> = OnceCell::const_new();
@@ -901,7 +947,7 @@ pub async fn postgres_database() -> String {
     );
     // A template that somebody is still connected to can't be copied; the last connection may take a moment to end.
     let sql = format!("CREATE DATABASE {name} TEMPLATE entente_template");
-    for _ in 0..100 {
+    for _ in 0..1_200 {
         let done = Command::new(postgres_program("psql"))
             .args(["-X", "-q", "-c", &sql, &server.url("postgres")])
             .output()

@@ -580,9 +580,10 @@ pub fn denied<T: std::fmt::Debug>(tried: Result<T, Status>) -> Status {
     refused(tried, Code::PermissionDenied, "PERMISSION_MISSING")
 }
 
-/// Waits until something holds that the scheduler brings about.
+/// Waits until something holds that comes about by itself. On a busy machine a job may fail, or a mail not go out, and be tried again only when
+/// nobody holds it any more: after two minutes at most.
 pub async fn eventually(holds: impl AsyncFn() -> bool) {
-    for _ in 0..200 {
+    for _ in 0..4_800 {
         if holds().await {
             return;
         }

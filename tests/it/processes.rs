@@ -17,9 +17,12 @@ use entente::proto::directory::{
     ChangePasswordRequest, KeyCredential, PasswordCredential, SignInRequest, TokenSet,
     WhoAmIRequest, sign_in_request::Credential,
 };
+use sea_orm::ConnectionTrait as _;
 use tonic::{Status, transport::Endpoint};
 
-use crate::harness::{ADMINISTRATOR, Caller, PASSWORD, empty_postgres_database, new_user, psql};
+use crate::harness::{
+    ADMINISTRATOR, Caller, Database, PASSWORD, Site, empty_postgres_database, new_user, psql,
+};
 
 /// Made once by chance, worthless elsewhere.
 pub const MASTER_KEY: &str = "q0bq5G7oIiU0F4mS5mVQyXfEoQ2n3sXJmDr6f1kZt8A=";
@@ -45,6 +48,18 @@ impl Setting {
             url,
             further: Vec::new(),
         }
+    }
+
+    /// The database of a site, or what an embedded one holds by now in a copy, for a program of its own.
+    pub async fn of(site: &Site) -> Self {
+        let setting = Self::new(site.url.clone());
+        if site.database == Database::Sqlite {
+            fs::create_dir(setting.data()).unwrap();
+            let copy = setting.data().join("entente.db");
+            let sql = format!("VACUUM INTO '{}'", copy.display());
+            site.app.db.write.execute_unprepared(&sql).await.unwrap();
+        }
+        setting
     }
 
     /// With further variables of the environment.
@@ -151,7 +166,7 @@ impl Server {
     pub async fn ready(&self, setting: &Setting) {
         let begun = Instant::now();
         while get(self.ops, "/readyz").is_none_or(|(status, _)| status != 200) {
-            assert!(begun.elapsed().as_secs() < 30, "{}", setting.log());
+            assert!(begun.elapsed().as_secs() < 120, "{}", setting.log());
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     }
@@ -187,7 +202,7 @@ impl Server {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(begun.elapsed().as_secs() < 30, "it does not end");
+            assert!(begun.elapsed().as_secs() < 120, "it does not end");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -211,7 +226,7 @@ pub fn free_port() -> u16 {
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
     socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
+        .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
     write!(
         socket,
@@ -525,7 +540,9 @@ async fn cut_tail_is_found_by_a_checkpoint_kept_elsewhere() {
 async fn sigterm_finishes_calls_in_flight_and_exits_0() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     for url in [None, Some(empty_postgres_database("drained"))] {
-        let setting = Setting::new(url);
+        // All of them are done in time, also on a busy machine.
+        let patient = ("ENTENTE_DRAIN_TIMEOUT_S", "120".to_owned());
+        let setting = Setting::new(url).with(vec![patient]);
         let mut server = setting.serve(&[]).await;
         let admin = setting.administrator(&server).await;
         let tenant = home(&admin).await;

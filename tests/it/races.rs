@@ -20,12 +20,23 @@ use crate::{
     claims::{count, execute},
     groups::{Groups as _, group},
     guests::{guest, switch},
-    harness::{Caller, PASSWORD, Site, both, membership, refused},
+    harness::{Caller, PASSWORD, Site, both, membership, refused, wait_for_locks},
     members::{add, remove},
-    people::{People as _, change, id, mailed_token, new_identity, number, refresh, second_admin},
+    people::{
+        People as _, change, eventually, id, mailed_token, new_identity, number, refresh,
+        second_admin,
+    },
 };
 
 const WRONG: &str = "not the right one";
+
+/// Waits until so many calls wait for what is held.
+async fn queued(site: &Site, calls: usize) {
+    eventually(async || site.app.lanes.present() == calls).await;
+    if let Some(url) = &site.url {
+        wait_for_locks(url, calls).await;
+    }
+}
 
 /// Holds a scope's lock until told to let go.
 async fn hold(site: &Site, scope: ScopeKey) -> oneshot::Sender<()> {
@@ -66,7 +77,7 @@ async fn sign_in_with_the_old_password_does_not_outlive_its_reset_or_disabling()
                     admin.disable(&target).await.map(drop)
                 }
             });
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            queued(&site, 1).await;
             let second = site.tokens(&bob.sign_in_name, PASSWORD);
             let release = async {
                 tokio::time::sleep(Duration::from_millis(700)).await;
@@ -290,12 +301,12 @@ async fn who_loses_an_account_meanwhile_brings_nobody_to_it_by_a_group() {
             let account = account.clone();
             async move { remove(&ann, &account, &[&member], false).await }
         });
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        queued(&site, 1).await;
         let joined = tokio::spawn({
             let (team, caller) = (team.clone(), carol.caller.clone());
             async move { caller.join(&team, &[&bob.name]).await }
         });
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        queued(&site, 2).await;
         release.send(()).unwrap();
         taken.await.unwrap().unwrap();
         refused(

@@ -758,6 +758,7 @@ async fn case_is_for_people_who_belong_there_and_gives_what_they_lack() {
 #[tokio::test]
 async fn each_look_at_a_case_is_audited() {
     both(async |site| {
+        site.early_in_an_hour().await;
         let tenant = site.tenant("contoso").await;
         let name = opened(&site, &tenant.name, &tenant.admin.name).await;
         let sue = support(&site, "sue").await;

@@ -233,6 +233,7 @@ async fn staff_is_managed_with_both_rights_and_its_last_administrator_remains() 
 #[tokio::test]
 async fn looks_of_staff_are_masked_and_audited_once_a_person_resource_and_hour() {
     both(async |site| {
+        site.early_in_an_hour().await;
         let home = operator_tenant(&site).await;
         let contoso = site.tenant("contoso").await;
         let account = site.account(&contoso, "Contoso").await;

@@ -66,7 +66,7 @@ impl Bucket {
         };
         let begun = Instant::now();
         while get(port, "/health").is_none_or(|(status, _)| status != 200) {
-            assert!(begun.elapsed().as_secs() < 30, "versitygw did not start");
+            assert!(begun.elapsed().as_secs() < 60, "versitygw did not start");
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
         this

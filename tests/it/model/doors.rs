@@ -129,7 +129,7 @@ impl World<'_> {
 
     /// The token in the mail that just went to an address.
     pub async fn mailed_token(&self, to: &str) -> String {
-        for _ in 0..100 {
+        for _ in 0..12_000 {
             schedule::settle(&self.site.app).await.unwrap();
             let mails = self.mails().into_iter().rev();
             let found = mails
@@ -146,7 +146,7 @@ impl World<'_> {
     /// All mails that were sent since mails were asked for, when none is left to be sent: the server itself may have some in hand.
     pub async fn all_mails(&self) -> Vec<(String, Option<String>)> {
         let waiting = "SELECT COUNT(*) AS n FROM mails WHERE state = 1";
-        for _ in 0..500 {
+        for _ in 0..12_000 {
             schedule::settle(&self.site.app).await.unwrap();
             if number(self.site, waiting, []).await == 0 {
                 return self.mails();

@@ -1,6 +1,12 @@
 //! Lists of more rows than a page may read: what lies far behind costs as little, and is found as well.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use entente::proto::account::ListMembersRequest;
 use sea_orm::{ConnectionTrait as _, Statement};
@@ -91,6 +97,40 @@ fn rows_read(plan: &Json, of: Option<&str>) -> f64 {
         _ => 0.0,
     };
     own + inner
+}
+
+/// Calls, and how much the database did for them, which is not how long it took: on SQLite steps of its machine, on PostgreSQL rows that its
+/// plans for what was read touch.
+pub async fn effort(site: &Site, calls: impl AsyncFnOnce()) -> f64 {
+    if site.database == Database::Sqlite {
+        let steps = Arc::new(AtomicU64::new(0));
+        for pool in [&site.app.db.write, &site.app.db.read] {
+            let pool = pool.get_sqlite_connection_pool();
+            let mut all = Vec::new();
+            for _ in 0..pool.options().get_max_connections() {
+                all.push(pool.acquire().await.unwrap());
+            }
+            for connection in &mut all {
+                let counted = steps.clone();
+                let mut handle = connection.lock_handle().await.unwrap();
+                handle.set_progress_handler(100, move || {
+                    counted.fetch_add(100, Ordering::SeqCst);
+                    true
+                });
+            }
+        }
+        calls().await;
+        return steps.load(Ordering::SeqCst) as f64;
+    }
+    site.statements.start().await;
+    calls().await;
+    let mut rows = 0.0;
+    for made in site.statements.made() {
+        if made.sql.starts_with("SELECT") {
+            rows += Plan::of(site, made).await.rows.unwrap();
+        }
+    }
+    rows
 }
 
 /// The plans of the statements that read a page.

@@ -90,7 +90,7 @@ async fn told(who: &Caller, account: &str, kind: &str) -> bool {
         .unwrap()
         .into_inner();
     for _ in 0..10 {
-        let message = tokio::time::timeout(Duration::from_secs(2), stream.message()).await;
+        let message = tokio::time::timeout(Duration::from_secs(60), stream.message()).await;
         let Ok(message) = message else {
             return false;
         };

@@ -8,7 +8,7 @@ use sea_orm::Value;
 
 use crate::{
     groups::{Groups as _, group},
-    harness::{Database, Site, both, membership, psql},
+    harness::{Database, Held, Site, both, membership, wait_for_locks},
     people::{People as _, audited, change, events, id, number, operator_tenant, staff},
 };
 
@@ -121,17 +121,22 @@ async fn a_user_who_is_restored_while_the_purge_waits_is_not_purged() {
     let due = "UPDATE jobs SET due_time = 0, lease_expire_time = 0 WHERE name = $1";
     change(&site, due, ["purge-users".into()]).await;
     // A restore, which holds the tenant as any change of it does.
-    let (url, user) = (site.url.clone().unwrap(), id(&bob.name));
-    let restore = tokio::task::spawn_blocking(move || {
-        let sql = format!(
-            "BEGIN; SELECT 1 FROM heads FOR UPDATE; \
-             UPDATE users SET state = 1, delete_time = NULL, purge_time = NULL WHERE id = '{user}'; SELECT pg_sleep(1.5); COMMIT"
-        );
-        psql(&url, &sql);
-    });
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    site.settle().await;
-    restore.await.unwrap();
+    let (url, user) = (site.url.as_ref().unwrap(), id(&bob.name));
+    let sql = format!(
+        "SELECT 1 FROM heads FOR UPDATE; \
+         UPDATE users SET state = 1, delete_time = NULL, purge_time = NULL WHERE id = '{user}'"
+    );
+    let restore = Held::by(url, &sql).await;
+    let restored = async {
+        wait_for_locks(url, 1).await;
+        // Jobs run one after the other: this is the one that waits.
+        let leased =
+            "SELECT COUNT(*) AS n FROM jobs WHERE name = 'purge-users' AND lease_expire_time > 0";
+        let waits = number(&site, leased, []).await;
+        restore.release().await;
+        assert_eq!(waits, 1);
+    };
+    tokio::join!(site.settle(), restored);
     let left = "SELECT COUNT(*) AS n FROM users WHERE id = $1 AND state = 1";
     assert_eq!(number(&site, left, [id(&bob.name).into()]).await, 1);
     assert_eq!(events(&site, "directory.v1.UserPurged", &bob.name).await, 0);
