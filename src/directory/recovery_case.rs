@@ -638,9 +638,8 @@ async fn concerned(tx: &Tx, case: &Model) -> Result<BTreeSet<String>> {
         }
         told.extend(contact_of(tx, id).await?);
     }
-    let people = [case.replaces_id, Some(case.person_id)];
-    for person in people.into_iter().flatten() {
-        told.extend(grants::addresses_of_person(tx.db(), person).await?);
+    if let Some(owner) = case.replaces_id {
+        told.extend(grants::addresses_of_person(tx.db(), owner).await?);
     }
     told.remove("");
     Ok(told)

@@ -61,36 +61,51 @@ pub(crate) async fn go_on(tx: &mut Tx) -> Result<u64> {
     let (case, user) = match case.state == State::Waiting as i64 {
         true if case.makes_admin() => make_admin(tx, case).await?,
         true => {
+            give_way(tx, &case).await?;
             let user = eligible(tx, &case).await?;
             (case, user)
         }
         false => (case, None),
     };
     revoke_stops(tx, case.id).await?;
-    take_back(tx, &case).await?;
     match user {
         Some(user) => mail_link(tx, &case, &user).await?,
-        None => {
-            let changed = Model {
-                state: State::Expired as i64,
-                due_time: None,
-                end_time: Some(tx.now()),
-                ..case.clone()
-            };
-            store(
-                tx,
-                &case,
-                changed,
-                "entente.directory.v1.RecoveryCaseExpired",
-            )
-            .await?;
-        }
+        None => expire(tx, &case).await?,
     }
     tx.touch(ScopeKey::Operator);
     tx.touch(case.scope()?);
     tx.about(case.name().to_string());
     // The scheduler goes on at once.
     Ok(u64::MAX)
+}
+
+/// Ends a case by which nobody came back.
+async fn expire(tx: &mut Tx, case: &Model) -> Result<()> {
+    take_back(tx, case).await?;
+    let changed = Model {
+        state: State::Expired as i64,
+        due_time: None,
+        end_time: Some(tx.now()),
+        ..case.clone()
+    };
+    let event = "entente.directory.v1.RecoveryCaseExpired";
+    store(tx, case, changed, event).await.map(drop)
+}
+
+/// Ends what else is mailed to the person of a case: one link at a time leads to somebody, and the address of before is that of before all of them.
+async fn give_way(tx: &mut Tx, case: &Model) -> Result<()> {
+    let others = Entity::find()
+        .filter(Column::PersonId.eq(case.person_id))
+        .filter(Column::State.eq(State::Mailed as i64))
+        .order_by_asc(Column::Id)
+        .all(tx.db())
+        .await?;
+    for other in others {
+        tx.lock([other.scope()?]).await?;
+        expire(tx, &other).await?;
+        tx.touch(other.scope()?);
+    }
+    Ok(())
 }
 
 /// Makes the admin of a case, who holds nothing yet and has a password that nobody knows; nobody, if somebody leads the tenant by now.

@@ -1,8 +1,8 @@
 //! ReportService, usage put together (OFR-3): units, and how many customers used them, by offer, period and country.
 //!
 //! Groups come by period, then offer, then country. They are worked out as they are asked for, a window of days at a time, so a page reads a
-//! bounded number of rows, or one period's if that has more: of those, few are read at once, so that others have connections too. This process
-//! holds the groups of a page, and no rows.
+//! bounded number of rows, or those of one period if it has more: few of these are read at once, so that others have connections too. This
+//! process holds the groups of a page, and no rows.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +20,7 @@ use super::report::{
 use crate::{
     access::scope::AccountScope,
     app::{App, Read},
-    call::Batch,
+    call::{Batch, Then},
     check::Violations,
     error::{Error, Reason, Result},
     names::Name,
@@ -31,10 +31,12 @@ use crate::{
     store::{filter, list, sql},
 };
 
-/// Rows that a window of several days, or a page of several months, has beside those of its last period.
-const WINDOW_ROWS: i64 = 10_000;
+/// Rows that a page reads, unless its first period has more.
+const PAGE_ROWS: i64 = 10_000;
 /// Pages at once that read a period with more rows than that; fewer than SQLite has connections that read.
 pub const LONG_READS_AT_ONCE: usize = 3;
+/// Whoever leaves such a read alone keeps its place for so long: the database goes on with it.
+const LEFT_ALONE: Duration = Duration::from_secs(30);
 
 /// What usage is put together by.
 #[derive(Clone, Copy, Debug)]
@@ -177,19 +179,22 @@ impl Asked<'_> {
         let mut found: Vec<Group> = Vec::new();
         let mut place = from;
         let reach = self.reach(db, place.day).await?;
-        // Windows of days are as large as that themselves.
-        let long = reach.is_some() && self.by.period != Period::Day;
-        let _place = long.then(|| self.place_of_long_read()).transpose()?;
         for n in 0..self.by.period.most_windows() {
             let Some(window) = self.window(db, place.day, reach).await? else {
                 return Ok((found, None));
             };
-            if n > 0 && long && reach.is_some_and(|reach| window.0 > reach) {
+            let is_long = reach.is_some_and(|reach| window.1 >= reach);
+            if is_long && n > 0 {
                 return Ok((found, Some(place)));
             }
+            let long_read = is_long.then(|| LongRead::begin(self.app)).transpose()?;
             let wanted = size - found.len();
             let after = place.after.take();
-            let mut groups = self.groups(db, window, after, wanted + 1).await?;
+            let groups = self.groups(db, window, after, wanted + 1).await;
+            if let Some(read) = long_read {
+                read.end();
+            }
+            let mut groups = groups?;
             let more = groups.len() > wanted;
             groups.truncate(wanted);
             // Where the page is full already, the window begins the next one.
@@ -219,23 +224,17 @@ impl Asked<'_> {
         Ok((found, Some(place)))
     }
 
-    /// The day to which as many rows reach as a page reads of several periods; none if there are fewer.
+    /// The day that has the first row beyond those of a page; none if there are fewer.
     async fn reach<C: ConnectionTrait>(&self, db: &C, from: i64) -> Result<Option<i64>> {
         let sql = "SELECT day FROM offer_usage WHERE account_id = $1 AND day >= $2 AND day <= $3 ORDER BY day, id LIMIT 1 OFFSET $4";
         let values: [Value; 4] = [
             self.account.into(),
             from.into(),
             self.last_day.into(),
-            WINDOW_ROWS.into(),
+            PAGE_ROWS.into(),
         ];
         let last = sql::row(db, sql, values).await?;
         Ok(last.map(|row| row.try_get("", "day")).transpose()?)
-    }
-
-    /// A place among the reads of more rows than that.
-    fn place_of_long_read(&self) -> Result<OwnedSemaphorePermit> {
-        let place = self.app.long_reads.clone().try_acquire_owned();
-        place.map_err(|_| Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1))))
     }
 
     /// The first and last day of the next window from a day on, whole periods each; none if no usage follows.
@@ -248,17 +247,17 @@ impl Asked<'_> {
         if from > self.last_day {
             return Ok(None);
         }
-        match self.by.period {
-            Period::All => Ok(Some((from, self.last_day))),
-            Period::Day => Ok(Some((from, reach.unwrap_or(self.last_day)))),
-            Period::Month => {
-                let sql = "SELECT MIN(day) AS day FROM offer_usage WHERE account_id = $1 AND day >= $2 AND day <= $3";
-                let values: [Value; 3] = [self.account.into(), from.into(), self.last_day.into()];
-                let first = sql::row(db, sql, values).await?;
-                let first: Option<i64> = first.map_or(Ok(None), |row| row.try_get("", "day"))?;
-                Ok(first.map(|day| (day, Ord::min(end_of_month(day), self.last_day))))
-            }
-        }
+        let sql = "SELECT MIN(day) AS day FROM offer_usage WHERE account_id = $1 AND day >= $2 AND day <= $3";
+        let values: [Value; 3] = [self.account.into(), from.into(), self.last_day.into()];
+        let first = sql::row(db, sql, values).await?;
+        let first: Option<i64> = first.map_or(Ok(None), |row| row.try_get("", "day"))?;
+        Ok(first.map(|first| match (self.by.period, reach) {
+            // Of what was told of it, too.
+            (Period::All, _) => (from, self.last_day),
+            (Period::Day, None) => (first, self.last_day),
+            (Period::Day, Some(reach)) => (first, Ord::max(first, reach - 1)),
+            (Period::Month, _) => (first, Ord::min(end_of_month(first), self.last_day)),
+        }))
     }
 
     /// The groups of a window, in order, after the one that was told last.
@@ -335,6 +334,36 @@ impl Asked<'_> {
             units,
             customer_count: row.try_get("", "customer_count")?,
         }))
+    }
+}
+
+/// A place among the reads that go through very many rows.
+struct LongRead(Option<OwnedSemaphorePermit>);
+
+impl LongRead {
+    fn begin(app: &App) -> Result<Self> {
+        let place = app.long_reads.clone().try_acquire_owned();
+        let place = place
+            .map_err(|_| Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1))))?;
+        Ok(Self(Some(place)))
+    }
+
+    /// The database is done with it.
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for LongRead {
+    fn drop(&mut self) {
+        if let Some(place) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                tokio::time::sleep(LEFT_ALONE).await;
+                drop(place);
+            });
+        }
     }
 }
 
@@ -419,8 +448,8 @@ pub(super) async fn export_groups(
     state: &mut Export,
 ) -> Result<Batch<ExportReportResponse>> {
     let mut csv = Csv::new();
-    if !state.begun {
-        state.begun = true;
+    let was_begun = std::mem::replace(&mut state.begun, true);
+    if !was_begun {
         state.day = day_of(&req.begin_day).unwrap_or(FIRST_DAY);
         let (day, month) = (by.period == Period::Day, by.period == Period::Month);
         let head = [
@@ -443,10 +472,19 @@ pub(super) async fn export_groups(
     };
     let from = Place {
         day: state.day,
-        after: state.after.take(),
+        after: state.after.clone(),
     };
     let size = usize::try_from(MOST_LINES).unwrap_or(usize::MAX);
-    let (found, next) = asked.page(rd.db(), from, size).await?;
+    let (found, next) = match asked.page(rd.db(), from, size).await {
+        // What was begun isn't broken off for that.
+        Err(error) if was_begun && error.reason() == Reason::Overloaded => {
+            return Ok(Batch {
+                message: None,
+                then: Then::Wait,
+            });
+        }
+        page => page?,
+    };
     let names = names(rd, by, &found).await?;
     for group in &found {
         let name = names.get(&group.offer).map_or("", String::as_str);

@@ -65,8 +65,8 @@ async fn call_that_never_ends_holds_a_stopping_server_no_longer_than_its_bound()
                 Some((held, waiting))
             }
         };
-        // All of it has come to the server.
 
+        // All of it has come to the server by now.
         let begun = Instant::now();
         server.signal("-TERM");
         while watched.message().await.unwrap().unwrap().status != NOT_SERVING {}

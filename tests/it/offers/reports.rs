@@ -407,9 +407,9 @@ async fn pages_of_months_come_short_and_few_read_very_much_at_once() {
         let tool = create(ann, &account, app_offer("Tool")).await.unwrap().name;
         let (a, o) = (literal(&site, &account), literal(&site, &tool));
         let id = numbered_id(&site, "n");
-        // From 2026-01-01 on, which is day 20454: 12,000 in January, two in March, one in May.
+        // From 2026-01-01 on, which is day 20454: 12,000 in January, two in March, 11,000 on one day in May.
         let sql = format!(
-            "WITH RECURSIVE s(n) AS (SELECT CAST(1 AS bigint) UNION ALL SELECT n + 1 FROM s WHERE n < 12003) \
+            "WITH RECURSIVE s(n) AS (SELECT CAST(1 AS bigint) UNION ALL SELECT n + 1 FROM s WHERE n < 23002) \
              INSERT INTO offer_usage (id, account_id, offer_id, day, country_code, customer_id, units, create_time, update_time) \
              SELECT {id}, {a}, {o}, CASE WHEN n <= 12000 THEN 20454 + n % 31 WHEN n <= 12002 THEN 20514 ELSE 20580 END, 'FR', {id}, 1, 1, 1 \
              FROM s"
@@ -423,11 +423,18 @@ async fn pages_of_months_come_short_and_few_read_very_much_at_once() {
         assert_eq!(told(&first), [("2026-01".to_owned(), 12_000)]);
         let token = first.next_page_token;
         let next = async || grouped(ann, &account, &[By::Month], |r| r.page_token.clone_from(&token)).await;
-        let months = [("2026-03".to_owned(), 2), ("2026-05".to_owned(), 1)];
-        let last = next().await.unwrap();
-        assert_eq!((told(&last), &*last.next_page_token), (months.to_vec(), ""));
+        let march = ("2026-03".to_owned(), 2);
+        assert_eq!(told(&next().await.unwrap()), [march.clone()]);
+        let months = all_groups(ann, &account, &[By::Month], 50).await;
+        let months: Vec<_> = months.iter().map(|g| (&*g.period, g.units)).collect();
+        assert_eq!(
+            months,
+            [("2026-01", 12_000), ("2026-03", 2), ("2026-05", 11_000)]
+        );
+        let days = all_groups(ann, &account, &[By::Day], 5).await;
+        assert_eq!((days.len(), days[32].units), (33, 11_000));
         let all = grouped(ann, &account, &[By::Offer], |_| ()).await.unwrap();
-        assert_eq!(all.groups[0].customer_count, 12_003);
+        assert_eq!(all.groups[0].customer_count, 23_002);
 
         // While others read as much, that is refused, and what takes little isn't.
         let others = site.app.long_reads.clone();
@@ -438,8 +445,26 @@ async fn pages_of_months_come_short_and_few_read_very_much_at_once() {
             refused(refused_now, Code::ResourceExhausted, "OVERLOADED");
         }
         next().await.unwrap();
-        grouped(ann, &account, &[By::Day], |_| ()).await.unwrap();
+        let some_days = grouped(ann, &account, &[By::Day], |_| ()).await.unwrap();
+        assert!(some_days.groups.len() > 20);
+        let one_day = |r: &mut ListReportRequest| r.filter = "day >= \"2026-05-01\"".to_owned();
+        grouped(ann, &account, &[By::Day], one_day).await.unwrap();
+        // What was begun waits for its turn.
+        let request = ExportReportRequest {
+            begin_day: "2026-02-01".to_owned(),
+            group_by: vec![By::Month as i32],
+            ..exporting(&account)
+        };
+        let mut pieces = ann.reports().export_report(request).await.unwrap();
+        let pieces = pieces.get_mut();
+        let first = pieces.message().await.unwrap().unwrap().csv;
+        assert!(first.ends_with(b"2026-03,2,2\r\n"), "{first:?}");
+        let waits = std::time::Duration::from_secs(2);
+        let second = tokio::time::timeout(waits, pieces.message()).await;
+        assert!(second.is_err(), "{second:?}");
         drop(others);
+        let last = pieces.message().await.unwrap().unwrap().csv;
+        assert_eq!(last, b"2026-05,11000,11000\r\n");
         grouped(ann, &account, &[By::Offer], |_| ()).await.unwrap();
     })
     .await;

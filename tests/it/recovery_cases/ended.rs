@@ -166,6 +166,41 @@ async fn nothing_is_left_of_a_link_that_was_stopped_or_ran_out() {
 
 // proves PWD-10
 #[tokio::test]
+async fn one_of_two_cases_of_a_person_has_a_link_and_its_end_is_the_end_of_both() {
+    both(async |site| {
+        let (tenant, mailbox) = addressed(&site).await;
+        let account = site.account(&tenant, "Contoso").await;
+        let admin = &tenant.admin;
+        let sue = support(&site, "sue").await.caller;
+        let sam = support(&site, "sam").await.caller;
+        let mut names = Vec::new();
+        for (role, scope) in [(Role::GlobalAdmin, &tenant.name), (Role::Manager, &account)] {
+            let new = case(&sue, role, scope, &admin.name, 1).await;
+            let name = open(&sue, new).await.unwrap().name;
+            approve(&sam, &name).await.unwrap();
+            names.push(name);
+        }
+        site.advance(WAIT + 60).await;
+        let sue = again_by_name(&site, "sue").await;
+        eventually(async || {
+            site.settle().await;
+            get(&sue, &names[0]).await.state() == State::Expired
+        })
+        .await;
+        let token = link(&site, &names[1]).await;
+        // Whoever stops the one that is over finds it so; who stops the other one gives the address of before back.
+        let late = stop(&sue, "", &names[0]).await;
+        refused(late, Code::FailedPrecondition, "WRONG_STATE");
+        assert_eq!(stop(&sue, "", &names[1]).await.unwrap(), State::Stopped);
+        link_invalid(recover(&site, &token, NEW).await);
+        let ann = crate::people::again(&site, admin).await;
+        assert_eq!(ann.user(&admin.name).await.unwrap().recovery_email, mailbox);
+    })
+    .await;
+}
+
+// proves PWD-10
+#[tokio::test]
 async fn the_owner_is_told_however_many_managers_there_are() {
     both(async |site| {
         let (tenant, _) = addressed(&site).await;

@@ -501,8 +501,9 @@ fn open(caller: &Caller) -> Open {
     Open { send, answer }
 }
 
-/// How often a right is proven anew is held against the 5 seconds in `src/call.rs`. Here is room for a busy machine: nothing else ends an
-/// open stream.
+/// A right is proven anew so often at least, with a little for the answer.
+const ANEW: Duration = Duration::from_millis(5_500);
+/// A busy machine may take longer now and then; nothing else ends an open stream.
 const WITHIN: Duration = Duration::from_secs(15);
 
 // proves COM-1, ROL-10, ATK-12, TEN-5
@@ -525,18 +526,26 @@ async fn stream_ends_within_5_seconds_once_the_right_to_it_is_taken() {
             stream
         };
         // While the client takes its time.
-        let idle = begin(&mut agent, 1).await;
-        mark(admin, &contoso.name, &other.name).await.unwrap();
-        let since = Instant::now();
-        let answer = idle.answer.await.unwrap();
-        assert!(since.elapsed() < WITHIN, "{:?}", since.elapsed());
-        refused(answer, Code::PermissionDenied, "PERMISSION_MISSING");
+        let mut n = 1;
+        loop {
+            let idle = begin(&mut agent, n).await;
+            mark(admin, &contoso.name, &other.name).await.unwrap();
+            let since = Instant::now();
+            let answer = idle.answer.await.unwrap();
+            let took = since.elapsed();
+            refused(answer, Code::PermissionDenied, "PERMISSION_MISSING");
+            mark(admin, &contoso.name, &agent.name).await.unwrap();
+            n += 1;
+            if took < ANEW {
+                break;
+            }
+            assert!(took < WITHIN && n < 6, "{took:?}");
+        }
         // At the next message, at once.
-        mark(admin, &contoso.name, &agent.name).await.unwrap();
-        let busy = begin(&mut agent, 2).await;
+        let busy = begin(&mut agent, n).await;
         mark(admin, &contoso.name, &other.name).await.unwrap();
         busy.send
-            .send(agent.message(vec![user("u/3")]))
+            .send(agent.message(vec![user("u/late")]))
             .await
             .unwrap();
         let since = Instant::now();
@@ -546,11 +555,11 @@ async fn stream_ends_within_5_seconds_once_the_right_to_it_is_taken() {
             "PERMISSION_MISSING",
         );
         assert!(since.elapsed() < WITHIN, "{:?}", since.elapsed());
-        assert_eq!(name_of(&site, &contoso.name, "users", "u/3").await, None);
+        assert_eq!(name_of(&site, &contoso.name, "users", "u/late").await, None);
         agent.sequence -= 1;
         // The key deleted: whoever sends isn't known any more.
         mark(admin, &contoso.name, &agent.name).await.unwrap();
-        let keyless = begin(&mut agent, 3).await;
+        let keyless = begin(&mut agent, n + 1).await;
         execute_on(&site, "DELETE FROM application_keys").await;
         let since = Instant::now();
         refused(
