@@ -424,7 +424,7 @@ async fn pages_of_months_come_short_and_few_read_very_much_at_once() {
         let token = first.next_page_token;
         let next = async || grouped(ann, &account, &[By::Month], |r| r.page_token.clone_from(&token)).await;
         let march = ("2026-03".to_owned(), 2);
-        assert_eq!(told(&next().await.unwrap()), [march.clone()]);
+        assert_eq!(told(&next().await.unwrap()), [march]);
         let months = all_groups(ann, &account, &[By::Month], 50).await;
         let months: Vec<_> = months.iter().map(|g| (&*g.period, g.units)).collect();
         assert_eq!(
