@@ -61,8 +61,12 @@ pub(crate) async fn go_on(tx: &mut Tx) -> Result<u64> {
     let (case, user) = match case.state == State::Waiting as i64 {
         true if case.makes_admin() => make_admin(tx, case).await?,
         true => {
-            give_way(tx, &case).await?;
-            let user = eligible(tx, &case).await?;
+            let mut user = eligible(tx, &case).await?;
+            if user.is_some() {
+                give_way(tx, &case).await?;
+                // As that has left it.
+                user = eligible(tx, &case).await?;
+            }
             (case, user)
         }
         false => (case, None),
