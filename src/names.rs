@@ -57,6 +57,8 @@ pub enum Name {
     Benefit(Uuid, Uuid),
     /// `accounts/{account}/benefits/{benefit}/assignments/{assignment}`
     BenefitAssignment(Uuid, Uuid, Uuid),
+    /// `accounts/{account}/relationships/{relationship}`
+    Relationship(Uuid, Uuid),
     /// `nameClaims/{name_claim}`
     NameClaim(Uuid),
     /// `packageOffers/{package_offer}`
@@ -115,6 +117,7 @@ impl Name {
             ["accounts", a, "benefits", b, "assignments", x] => {
                 Self::BenefitAssignment(id(a)?, id(b)?, id(x)?)
             }
+            ["accounts", a, "relationships", r] => Self::Relationship(id(a)?, id(r)?),
             ["nameClaims", c] => Self::NameClaim(id(c)?),
             ["packageOffers", p] => Self::PackageOffer(id(p)?),
             ["operator", "recoveryCases", c] => Self::RecoveryCase(id(c)?),
@@ -161,6 +164,7 @@ impl Name {
             Self::Package(..) => "entente.dev/Package",
             Self::Benefit(..) => "entente.dev/Benefit",
             Self::BenefitAssignment(..) => "entente.dev/BenefitAssignment",
+            Self::Relationship(..) => "entente.dev/Relationship",
             Self::NameClaim(_) => "entente.dev/NameClaim",
             Self::PackageOffer(_) => "entente.dev/PackageOffer",
         }
@@ -189,6 +193,7 @@ impl Name {
             | Self::Package(a, _)
             | Self::Benefit(a, _)
             | Self::BenefitAssignment(a, ..)
+            | Self::Relationship(a, _)
             | Self::Document(a, _) => ScopeKey::Account(a),
             // Memberships of the network, documents of nobody's account and claims on names are the operator's to keep; what is told of one goes
             // to whoever joined, uploaded or is a party.
@@ -242,6 +247,7 @@ impl Name {
             | Self::BenefitAssignment(_, _, x)
             | Self::PackageOffer(x)
             | Self::NameClaim(x)
+            | Self::Relationship(_, x)
             | Self::Offer(_, x) => x,
             Self::Operator => Uuid::nil(),
         }
@@ -297,6 +303,7 @@ impl fmt::Display for Name {
             Self::BenefitAssignment(a, b, x) => {
                 write!(f, "accounts/{a}/benefits/{b}/assignments/{x}")
             }
+            Self::Relationship(a, r) => write!(f, "accounts/{a}/relationships/{r}"),
             Self::NameClaim(c) => write!(f, "nameClaims/{c}"),
             Self::PackageOffer(p) => write!(f, "packageOffers/{p}"),
         }
@@ -318,6 +325,7 @@ mod tests {
             Name::Member(id, id),
             Name::Document(id, id),
             Name::OwnDocument(id),
+            Name::Relationship(id, id),
             Name::Operator,
             Name::Staff(id),
         ] {

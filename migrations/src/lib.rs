@@ -56,6 +56,7 @@ mod m0031_recovery_owner;
 mod m0032_former_tenants;
 mod m0033_languages;
 mod m0034_former_recovery_address;
+mod m0035_relationships;
 
 /// Runs the steps that a database lacks.
 pub struct Migrator;
@@ -94,6 +95,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0032_former_tenants::Migration),
             Box::new(m0033_languages::Migration),
             Box::new(m0034_former_recovery_address::Migration),
+            Box::new(m0035_relationships::Migration),
         ]
     }
 }

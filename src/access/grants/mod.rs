@@ -9,6 +9,7 @@ mod associations;
 mod excepted;
 mod groups;
 mod last;
+pub mod lent;
 mod owner;
 mod passing;
 mod people;

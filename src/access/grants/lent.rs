@@ -1,0 +1,617 @@
+//! What customers lend to partners (REL-1, REL-6, REL-8 to REL-10, REL-14, REL-22). A relationship lends directory roles of the customer's
+//! tenant to an account, until its end; within the account they go on to whom they are assigned; and of the roles' permissions, only those that
+//! can be lent are. Nobody holds them: a call is proven by one relationship, which it names.
+
+use sea_orm::{ConnectionTrait, FromQueryResult, Value};
+use uuid::Uuid;
+
+use super::{ACTIVE, ADMIN_AGENT, Set, check_may_change, is_associated};
+use crate::{
+    access::{
+        principal::{Kind, Principal},
+        roles::{self, ACCOUNT_ROLES, LENDABLE, Permission, Permissions, TENANT_ROLES},
+    },
+    app::Tx,
+    env::Micros,
+    error::{Error, Reason, Result},
+    names::Name,
+    proto::{access::AccountRole, directory::DirectoryRole},
+    store::{
+        memory::{Fact, Found},
+        scope_key::ScopeKey,
+        sql,
+    },
+};
+
+/// The bit of the account role `HELPDESK_AGENT`.
+pub const HELPDESK_AGENT: i64 = 1 << AccountRole::HelpdeskAgent as i64;
+/// The bit of the directory role `HELPDESK_ADMIN`.
+pub const HELPDESK_ADMIN: i64 = 1 << DirectoryRole::HelpdeskAdmin as i64;
+
+/// Assignments of one relationship.
+pub const MOST_ASSIGNMENTS: usize = 100;
+/// Relationships that one customer has in force.
+pub const MOST_OF_A_CUSTOMER: i64 = 1_000;
+
+/// A scope that is lent to a caller: by whom, through what, and what of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lent {
+    /// The relationship.
+    pub relationship: Uuid,
+    /// The partner's account.
+    pub account: Uuid,
+    /// The customer's tenant.
+    pub tenant: Uuid,
+    /// Bits of the directory roles.
+    pub roles: i64,
+    /// What they allow to a partner.
+    pub permissions: Permissions,
+}
+
+impl Lent {
+    /// The relationship's name, which names the account too.
+    #[must_use]
+    pub fn name(&self) -> Name {
+        Name::Relationship(self.account, self.relationship)
+    }
+
+    /// What it lends on a scope.
+    #[must_use]
+    pub fn on(&self, scope: ScopeKey) -> Permissions {
+        if scope == ScopeKey::Tenant(self.tenant) {
+            self.permissions
+        } else {
+            Permissions::NONE
+        }
+    }
+}
+
+/// What directory roles allow to a partner that they are lent to (REL-22).
+#[must_use]
+pub fn lendable(roles: i64) -> Permissions {
+    roles::permissions_of(TENANT_ROLES, roles).within(LENDABLE)
+}
+
+/// One way in which a relationship's roles reach a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The relationship.
+    pub relationship: Uuid,
+    /// The partner's account.
+    pub account: Uuid,
+    /// Bits of the directory roles that the customer granted.
+    pub granted: i64,
+    /// When that ends.
+    pub end_time: Micros,
+    /// The bit of the account role that they are assigned to; 0 for a group that the person is in.
+    pub holder_role: i64,
+    /// Bits of the directory roles that are assigned.
+    pub roles: i64,
+}
+
+/// The fact of how a tenant's roles can reach a person by relationships; what the person holds on their accounts is another.
+#[derive(Clone, Copy, Debug)]
+pub struct WaysTo {
+    /// The person.
+    pub principal: Uuid,
+    /// The customer's tenant.
+    pub tenant: Uuid,
+}
+
+#[derive(FromQueryResult)]
+struct WayRow {
+    relationship_id: Uuid,
+    account_id: Uuid,
+    granted: i64,
+    end_time: i64,
+    holder_role: i64,
+    roles: i64,
+    joined: Option<Uuid>,
+}
+
+impl Fact for WaysTo {
+    type Value = Vec<Way>;
+
+    fn key(&self) -> [Uuid; 4] {
+        [
+            self.principal,
+            self.tenant,
+            Uuid::from_u128(0x1E47),
+            Uuid::nil(),
+        ]
+    }
+
+    async fn load<C: ConnectionTrait>(&self, db: &C) -> Result<Found<Vec<Way>>> {
+        let sql = "SELECT d.relationship_id, d.account_id, d.roles AS granted, d.end_time, a.holder_role, a.roles, m.group_id AS joined \
+                   FROM delegations d JOIN tenants t ON t.id = d.tenant_id AND t.state = $3 \
+                   JOIN delegation_assignments a ON a.relationship_id = d.relationship_id \
+                   LEFT JOIN group_members m ON m.group_id = a.holder_id AND m.user_id = $2 \
+                   WHERE d.tenant_id = $1 AND d.roles <> 0 ORDER BY d.relationship_id, a.holder_role, a.holder_id";
+        let values: [Value; 3] = [self.tenant.into(), self.principal.into(), ACTIVE.into()];
+        let rows = sql::all::<WayRow, _>(db, sql, values).await?;
+        // Who joins a group tells nothing, so what depends on it isn't remembered; nor what strangers ask about.
+        let by_groups = rows.iter().any(|row| row.holder_role == 0);
+        let ways: Vec<Way> = rows
+            .into_iter()
+            .filter(|row| row.holder_role != 0 || row.joined.is_some())
+            .map(|row| Way {
+                relationship: row.relationship_id,
+                account: row.account_id,
+                granted: row.granted,
+                end_time: row.end_time,
+                holder_role: row.holder_role,
+                roles: row.roles,
+            })
+            .collect();
+        Ok(Found {
+            keep: !by_groups && !ways.is_empty(),
+            deps: vec![self.principal, self.tenant],
+            bytes: ways.capacity() * size_of::<Way>(),
+            value: ways,
+        })
+    }
+}
+
+/// The directory roles that reach somebody who has these account roles, and may act for customers there, by one relationship now (REL-9).
+#[must_use]
+pub fn reaching(ways: &[Way], relationship: Uuid, account_roles: i64, now: Micros) -> i64 {
+    // Who may act without being an ADMIN_AGENT is a helpdesk agent, whatever group it is in.
+    let most = if account_roles & ADMIN_AGENT == 0 {
+        HELPDESK_ADMIN
+    } else {
+        i64::MAX
+    };
+    ways.iter()
+        .filter(|way| way.relationship == relationship && now < way.end_time)
+        .filter(|way| way.holder_role == 0 || way.holder_role & account_roles != 0)
+        .fold(0, |roles, way| {
+            let of_way = if way.holder_role == HELPDESK_AGENT {
+                HELPDESK_ADMIN
+            } else {
+                i64::MAX
+            };
+            roles | (way.roles & way.granted & most & of_way)
+        })
+}
+
+// ---- lending
+
+/// What a customer lends.
+#[derive(Clone, Copy, Debug)]
+pub struct Delegation {
+    /// The relationship.
+    pub relationship: Uuid,
+    /// The partner's account.
+    pub account: Uuid,
+    /// The customer's tenant.
+    pub tenant: Uuid,
+    /// Bits of directory roles; 0 for a relationship that lends nothing (any more).
+    pub roles: i64,
+    /// When it ends.
+    pub end_time: Micros,
+}
+
+/// Puts a relationship in force. The caller must hold in the customer's tenant what it lends (ROL-7).
+///
+/// # Errors
+/// `CANNOT_GRANT_WHAT_YOU_LACK`, `TOO_MANY_RELATIONSHIPS`; those of the database.
+pub async fn lend(tx: &mut Tx, new: Delegation) -> Result<()> {
+    tx.lock([
+        ScopeKey::Tenant(new.tenant),
+        ScopeKey::Account(new.account),
+    ])
+    .await?;
+    let to = Principal {
+        kind: Kind::Group,
+        id: new.account,
+        tenant: Uuid::nil(),
+    };
+    let scope = ScopeKey::Tenant(new.tenant);
+    check_may_change(tx, scope, to, Set::default(), Set::of_roles(new.roles)).await?;
+    let sql = "SELECT COUNT(*) AS n FROM delegations WHERE tenant_id = $1";
+    let n: i64 = match sql::row(tx.db(), sql, [new.tenant.into()]).await? {
+        Some(row) => row.try_get("", "n")?,
+        None => 0,
+    };
+    if n >= MOST_OF_A_CUSTOMER {
+        return Err(Error::exhausted(Reason::TooManyRelationships, None)
+            .with("most", MOST_OF_A_CUSTOMER.to_string()));
+    }
+    let sql = "INSERT INTO delegations (relationship_id, account_id, tenant_id, roles, end_time) VALUES ($1, $2, $3, $4, $5)";
+    let values: [Value; 5] = [
+        new.relationship.into(),
+        new.account.into(),
+        new.tenant.into(),
+        new.roles.into(),
+        new.end_time.into(),
+    ];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
+/// Takes the roles that a relationship lends back, with all that was assigned of them; it stays in force (REL-8). Both scopes are locked.
+///
+/// # Errors
+/// Those of the database.
+pub async fn take_back(tx: &mut Tx, relationship: Uuid) -> Result<()> {
+    for sql in [
+        "UPDATE delegations SET roles = 0 WHERE relationship_id = $1",
+        "DELETE FROM delegation_assignments WHERE relationship_id = $1",
+    ] {
+        sql::execute(tx.db(), sql, [relationship.into()]).await?;
+    }
+    Ok(())
+}
+
+/// Ends all that a relationship lends (REL-10). Both scopes are locked.
+///
+/// # Errors
+/// Those of the database.
+pub async fn end(tx: &mut Tx, relationship: Uuid) -> Result<()> {
+    for sql in [
+        "DELETE FROM delegations WHERE relationship_id = $1",
+        "DELETE FROM delegation_assignments WHERE relationship_id = $1",
+    ] {
+        sql::execute(tx.db(), sql, [relationship.into()]).await?;
+    }
+    Ok(())
+}
+
+/// Whether a tenant has a relationship in force (TEN-7).
+///
+/// # Errors
+/// Those of the database.
+pub async fn lends<C: ConnectionTrait>(db: &C, tenant: Uuid) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM delegations WHERE tenant_id = $1 LIMIT 1";
+    Ok(sql::row(db, sql, [tenant.into()]).await?.is_some())
+}
+
+#[derive(FromQueryResult)]
+struct DelegationRow {
+    relationship_id: Uuid,
+    account_id: Uuid,
+    tenant_id: Uuid,
+    roles: i64,
+    end_time: i64,
+}
+
+/// What a relationship lends, if it is in force.
+///
+/// # Errors
+/// Those of the database.
+pub async fn delegation<C: ConnectionTrait>(
+    db: &C,
+    relationship: Uuid,
+) -> Result<Option<Delegation>> {
+    let sql = "SELECT relationship_id, account_id, tenant_id, roles, end_time FROM delegations WHERE relationship_id = $1";
+    let row = sql::one::<DelegationRow, _>(db, sql, [relationship.into()]).await?;
+    Ok(row.map(|row| Delegation {
+        relationship: row.relationship_id,
+        account: row.account_id,
+        tenant: row.tenant_id,
+        roles: row.roles,
+        end_time: row.end_time,
+    }))
+}
+
+// ---- within the partner
+
+/// To whom of a partner's people lent roles go on (REL-9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Whoever has this account role: its bit, of `ADMIN_AGENT` or `HELPDESK_AGENT`.
+    Role(i64),
+    /// Those of this group who may act for customers: its tenant, its ID.
+    Group(Uuid, Uuid),
+}
+
+impl Holder {
+    fn columns(self) -> (i64, Uuid) {
+        match self {
+            Self::Role(bit) => (bit, Uuid::nil()),
+            Self::Group(_, id) => (0, id),
+        }
+    }
+}
+
+/// Gives a holder these of the roles that a relationship lends, in place of what it had; 0 takes them away. The account is locked. Gives what
+/// it had.
+///
+/// # Errors
+/// `WRONG_STATE` for a relationship that isn't in force, `CANNOT_GRANT_WHAT_YOU_LACK` for roles that it doesn't lend, `NOT_ASSIGNABLE` for
+/// what a helpdesk agent may not have, `NOT_IN_ASSOCIATED_TENANT`, `NOT_FOUND` for a group that isn't there, `TOO_MANY_ASSIGNMENTS`; those
+/// of the database.
+pub async fn assign(tx: &mut Tx, relationship: Uuid, to: Holder, roles: i64) -> Result<i64> {
+    let found = delegation(tx.db(), relationship).await?;
+    let Some(lent) = found.filter(|lent| tx.now() < lent.end_time) else {
+        return Err(Error::precondition(Reason::WrongState).with("state", "NOT_IN_FORCE"));
+    };
+    tx.lock([
+        ScopeKey::Tenant(lent.tenant),
+        ScopeKey::Account(lent.account),
+    ])
+    .await?;
+    let names = |bits: i64| roles::names_of(TENANT_ROLES, bits).join(", ");
+    let beyond = roles & !lent.roles;
+    if beyond != 0 {
+        return Err(
+            Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", names(beyond))
+        );
+    }
+    let beyond = roles & !HELPDESK_ADMIN;
+    if to == Holder::Role(HELPDESK_AGENT) && beyond != 0 {
+        let what = format!("{} by HELPDESK_AGENT", names(beyond));
+        return Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
+    }
+    if let Holder::Group(tenant, group) = to {
+        tx.lock([ScopeKey::Tenant(tenant)]).await?;
+        let sql = "SELECT 1 AS one FROM user_groups WHERE id = $1 AND tenant_id = $2";
+        let values: [Value; 2] = [group.into(), tenant.into()];
+        if roles != 0 && sql::row(tx.db(), sql, values).await?.is_none() {
+            let name = Name::Group(tenant, group).to_string();
+            return Err(Error::not_found("entente.dev/Group", name));
+        }
+        if roles != 0 && !is_associated(tx.db(), lent.account, tenant).await? {
+            return Err(Error::precondition(Reason::NotInAssociatedTenant)
+                .with("tenant", Name::Tenant(tenant).to_string()));
+        }
+    }
+    let (holder_role, holder_id) = to.columns();
+    let before = assignments(tx.db(), relationship).await?;
+    let had = before.iter().find(|a| a.holder() == (holder_role, holder_id));
+    let had = had.map_or(0, |a| a.roles);
+    if had == 0 && roles != 0 && before.len() >= MOST_ASSIGNMENTS {
+        return Err(Error::exhausted(Reason::TooManyAssignments, None)
+            .with("most", MOST_ASSIGNMENTS.to_string()));
+    }
+    let key: [Value; 3] = [relationship.into(), holder_role.into(), holder_id.into()];
+    let sql = "DELETE FROM delegation_assignments WHERE relationship_id = $1 AND holder_role = $2 AND holder_id = $3";
+    sql::execute(tx.db(), sql, key).await?;
+    if roles != 0 {
+        let sql = "INSERT INTO delegation_assignments (relationship_id, holder_role, holder_id, tenant_id, roles, create_time) \
+                   VALUES ($1, $2, $3, $4, $5, $6)";
+        let values: [Value; 6] = [
+            relationship.into(),
+            holder_role.into(),
+            holder_id.into(),
+            lent.tenant.into(),
+            roles.into(),
+            tx.now().into(),
+        ];
+        sql::execute(tx.db(), sql, values).await?;
+    }
+    Ok(had)
+}
+
+/// An assignment as stored.
+#[derive(Clone, Debug, FromQueryResult)]
+pub struct Assignment {
+    /// The bit of the account role; 0 for a group.
+    pub holder_role: i64,
+    /// The group; nil for a role.
+    pub holder_id: Uuid,
+    /// The group's tenant; none for a role.
+    pub group_tenant_id: Option<Uuid>,
+    /// Bits of directory roles.
+    pub roles: i64,
+    /// When it was made.
+    pub create_time: i64,
+}
+
+impl Assignment {
+    fn holder(&self) -> (i64, Uuid) {
+        (self.holder_role, self.holder_id)
+    }
+
+    /// The names of the account role, or of the group.
+    #[must_use]
+    pub fn holder_name(&self) -> String {
+        match self.group_tenant_id {
+            Some(tenant) => Name::Group(tenant, self.holder_id).to_string(),
+            None => roles::names_of(ACCOUNT_ROLES, self.holder_role).join(", "),
+        }
+    }
+}
+
+/// To whom a relationship's roles are assigned; at most `MOST_ASSIGNMENTS`.
+///
+/// # Errors
+/// Those of the database.
+pub async fn assignments<C: ConnectionTrait>(
+    db: &C,
+    relationship: Uuid,
+) -> Result<Vec<Assignment>> {
+    let sql = "SELECT a.holder_role, a.holder_id, g.tenant_id AS group_tenant_id, a.roles, a.create_time FROM delegation_assignments a \
+               LEFT JOIN user_groups g ON g.id = a.holder_id WHERE a.relationship_id = $1 ORDER BY a.holder_role, a.holder_id";
+    sql::all::<Assignment, _>(db, sql, [relationship.into()]).await
+}
+
+#[derive(FromQueryResult)]
+struct OfGroup {
+    account_id: Uuid,
+}
+
+/// Demands of a caller who puts somebody into groups that lent roles are assigned to: `relationships.assign` on the accounts, as if it gave
+/// them (REL-22, ROL-7). The accounts are locked.
+///
+/// # Errors
+/// `CANNOT_GRANT_WHAT_YOU_LACK`; those of the database.
+pub(super) async fn demand_of_joining(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
+    let sql = format!(
+        "SELECT DISTINCT d.account_id FROM delegation_assignments a JOIN delegations d ON d.relationship_id = a.relationship_id \
+         WHERE a.holder_role = 0 AND a.holder_id IN ({})",
+        sql::in_ids(tx.db(), 1)
+    );
+    let found = sql::all::<OfGroup, _>(tx.db(), &sql, [sql::ids(groups)]).await?;
+    let accounts: Vec<ScopeKey> = found
+        .iter()
+        .map(|of| ScopeKey::Account(of.account_id))
+        .collect();
+    if accounts.is_empty() {
+        return Ok(());
+    }
+    tx.lock(accounts.iter().copied()).await?;
+    for scope in accounts {
+        if !tx
+            .caller_permissions(scope)
+            .await?
+            .has(Permission::RelationshipsAssign)
+        {
+            return Err(Error::refused(Reason::CannotGrantWhatYouLack)
+                .with("lacking", Permission::RelationshipsAssign.name())
+                .with("accounts", scope.to_string()));
+        }
+    }
+    Ok(())
+}
+
+// ---- what was made
+
+/// Marks what a caller makes by what is lent to it (REL-14); nothing otherwise.
+///
+/// # Errors
+/// Those of the database.
+pub async fn mark_made(tx: &mut Tx, id: Uuid) -> Result<()> {
+    let Some(lent) = tx.lent() else {
+        return Ok(());
+    };
+    let sql = "INSERT INTO made_by_delegation (id, relationship_id, tenant_id, create_time) VALUES ($1, $2, $3, $4)";
+    let values: [Value; 4] = [
+        id.into(),
+        lent.relationship.into(),
+        lent.tenant.into(),
+        tx.now().into(),
+    ];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
+#[derive(FromQueryResult)]
+struct Made {
+    id: Uuid,
+    tenant_id: Uuid,
+}
+
+/// Users that were made by a relationship and are there still, the newest first; at most so many.
+///
+/// # Errors
+/// Those of the database.
+pub async fn users_made<C: ConnectionTrait>(
+    db: &C,
+    relationship: Uuid,
+    most: i64,
+) -> Result<Vec<Name>> {
+    let sql = "SELECT m.id, m.tenant_id FROM made_by_delegation m JOIN users u ON u.id = m.id AND u.state <> 3 \
+               WHERE m.relationship_id = $1 ORDER BY m.create_time DESC, m.id DESC LIMIT $2";
+    let values: [Value; 2] = [relationship.into(), most.into()];
+    let rows = sql::all::<Made, _>(db, sql, values).await?;
+    Ok(rows
+        .into_iter()
+        .map(|made| Name::User(made.tenant_id, made.id))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{grants::GLOBAL_ADMIN, roles::Permission as P};
+
+    const BILLING_ADMIN: i64 = 1 << DirectoryRole::BillingAdmin as i64;
+    const ALL: i64 = GLOBAL_ADMIN | BILLING_ADMIN | HELPDESK_ADMIN;
+
+    // proves REL-22
+    #[test]
+    fn roles_lend_what_partners_do_and_nothing_else() {
+        let global = lendable(GLOBAL_ADMIN);
+        for lent in [
+            P::UsersRead,
+            P::UsersCreate,
+            P::UsersDisable,
+            P::UsersResetPassword,
+            P::DirectoryRolesAssign,
+        ] {
+            assert!(global.has(lent), "{}", lent.name());
+        }
+        for kept in [
+            P::TenantDelete,
+            P::AgreementsAccept,
+            P::RelationshipsAnswer,
+            P::RelationshipsGrantRoles,
+            P::FederationManage,
+            P::SyncManage,
+            P::DomainsManage,
+            P::UsersUpdate,
+            P::GroupsManage,
+            P::ApplicationsManage,
+            P::AuditRead,
+        ] {
+            assert!(!global.has(kept), "{}", kept.name());
+        }
+        assert!(!lendable(HELPDESK_ADMIN).has(P::UsersCreate));
+        assert!(lendable(HELPDESK_ADMIN).has(P::UsersResetPassword));
+        assert_eq!(lendable(0), Permissions::NONE);
+    }
+
+    fn way(holder_role: i64, roles: i64) -> Way {
+        Way {
+            relationship: Uuid::from_u128(1),
+            account: Uuid::from_u128(2),
+            granted: GLOBAL_ADMIN | HELPDESK_ADMIN,
+            end_time: 100,
+            holder_role,
+            roles,
+        }
+    }
+
+    // proves REL-6, REL-9
+    #[test]
+    fn what_reaches_a_person_was_granted_and_assigned_and_fits_its_role() {
+        let by = |ways: &[Way], account_roles| reaching(ways, Uuid::from_u128(1), account_roles, 99);
+        let to_admins = [way(ADMIN_AGENT, ALL)];
+        // Not more than the customer granted, whatever was assigned.
+        assert_eq!(by(&to_admins, ADMIN_AGENT), GLOBAL_ADMIN | HELPDESK_ADMIN);
+        assert_eq!(by(&to_admins, HELPDESK_AGENT), 0);
+        let to_helpdesk = [way(HELPDESK_AGENT, ALL)];
+        assert_eq!(by(&to_helpdesk, HELPDESK_AGENT), HELPDESK_ADMIN);
+        assert_eq!(by(&to_helpdesk, HELPDESK_AGENT | ADMIN_AGENT), HELPDESK_ADMIN);
+        // By a group, no more than the role of whoever is in it.
+        let to_group = [way(0, ALL)];
+        assert_eq!(by(&to_group, HELPDESK_AGENT), HELPDESK_ADMIN);
+        assert_eq!(by(&to_group, ADMIN_AGENT), GLOBAL_ADMIN | HELPDESK_ADMIN);
+        let both = [way(ADMIN_AGENT, GLOBAL_ADMIN), way(0, HELPDESK_ADMIN)];
+        assert_eq!(by(&both, ADMIN_AGENT), GLOBAL_ADMIN | HELPDESK_ADMIN);
+    }
+
+    // proves REL-7, REL-10
+    #[test]
+    fn nothing_reaches_anybody_after_the_end_or_by_another_relationship() {
+        let ways = [way(ADMIN_AGENT, GLOBAL_ADMIN)];
+        let at = |relationship, now| {
+            reaching(&ways, Uuid::from_u128(relationship), ADMIN_AGENT, now)
+        };
+        assert_eq!(at(1, 99), GLOBAL_ADMIN);
+        assert_eq!(at(1, 100), 0);
+        assert_eq!(at(2, 99), 0);
+        assert_eq!(reaching(&[], Uuid::from_u128(1), ADMIN_AGENT, 0), 0);
+    }
+
+    // proves REL-14
+    #[test]
+    fn a_scope_is_lent_on_its_tenant_alone() {
+        let lent = Lent {
+            relationship: Uuid::from_u128(1),
+            account: Uuid::from_u128(2),
+            tenant: Uuid::from_u128(3),
+            roles: HELPDESK_ADMIN,
+            permissions: lendable(HELPDESK_ADMIN),
+        };
+        let on = |scope| lent.on(scope).has(P::UsersResetPassword);
+        assert!(on(ScopeKey::Tenant(Uuid::from_u128(3))));
+        assert!(!on(ScopeKey::Tenant(Uuid::from_u128(2))));
+        assert!(!on(ScopeKey::Account(Uuid::from_u128(3))) && !on(ScopeKey::Operator));
+        assert_eq!(
+            lent.name(),
+            Name::Relationship(Uuid::from_u128(2), Uuid::from_u128(1))
+        );
+    }
+}
