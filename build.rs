@@ -235,6 +235,22 @@ impl<'a> Generator<'a> {
                 declared.insert(text(alternative, "self"));
             } else {
                 let pairs = list(alternative, "all_of");
+                let lent_by = text(alternative, "lent_by");
+                if !lent_by.is_empty() {
+                    let lends = self.scope_of_field(&method.input(), &lent_by);
+                    let borrows = |at: &str| {
+                        let scopes = self.scope_of_field(&method.input(), at);
+                        scopes.is_some_and(|s| s.len() == 1 && s.contains("tenant"))
+                    };
+                    if lends.is_none_or(|s| s.len() != 1 || !s.contains("account"))
+                        || !pairs.iter().all(|pair| borrows(&text(pair, "at")))
+                    {
+                        self.fault(format!(
+                            "{full}: what is lent is a tenant's, by a field that names a relationship ({lent_by})"
+                        ));
+                    }
+                    declared.insert(lent_by);
+                }
                 if pairs.is_empty() {
                     self.fault(format!("{full}: an alternative demands nothing"));
                 }
@@ -352,7 +368,11 @@ impl<'a> Generator<'a> {
         };
         let alternatives = list(rule, "any_of");
         let pairs = alternatives.iter().flat_map(|a| list(a, "all_of"));
-        let proves = pairs.map(|p| text(&p, "at")).any(|at| of_account(&at));
+        let lends = alternatives.iter().map(|a| text(a, "lent_by"));
+        let proves = pairs
+            .map(|p| text(&p, "at"))
+            .chain(lends)
+            .any(|at| of_account(&at));
         let is_own = alternatives.iter().any(|a| of_account(&text(a, "self")));
         if !rule.has_field_by_name("account") {
             if changes && (proves || is_own) {

@@ -91,11 +91,12 @@ const STATEMENTS: &[&str] = &[
     )",
     "CREATE INDEX delegation_assignments_of_tenant ON delegation_assignments (tenant_id)",
     "CREATE INDEX delegation_assignments_of_holder ON delegation_assignments (holder_id)",
-    // What was made by what a relationship lent (REL-14).
+    // Users that were made by what a relationship lent (REL-14), with the recovery address that the partner gave, until they set one themselves.
     "CREATE TABLE made_by_delegation (
         id {uuid} PRIMARY KEY,
         relationship_id {uuid} NOT NULL,
         tenant_id {uuid} NOT NULL,
+        recovery_email {text} NOT NULL,
         create_time bigint NOT NULL
     )",
     "CREATE INDEX made_by_delegation_of ON made_by_delegation (relationship_id, create_time, id)",

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     cache::Facts as _,
-    grants::{self, Held, HeldOf, NotAwake, Source, roles_of},
+    grants::{self, Held, HeldOf, NotAwake, Source, lent::Lent, roles_of},
     principal::{Authenticated, Kind, Principal},
     proof,
     roles::{self, ACCOUNT_ROLES, OPERATOR_ROLES, Permission, Permissions, TENANT_ROLES},
@@ -104,7 +104,10 @@ pub async fn test_my_permissions(
 ) -> Result<TestMyPermissionsResponse> {
     let scope =
         scope_of(&req.resource).ok_or_else(|| Error::internal("the resource was not checked"))?;
-    let mine = rd.caller_permissions(scope).await?;
+    let mut mine = rd.caller_permissions(scope).await?;
+    if let ScopeKey::Tenant(tenant) = scope {
+        mine = mine.and(rd.lent_permissions(tenant).await?);
+    }
     let permissions = req
         .permissions
         .into_iter()
@@ -164,6 +167,13 @@ pub async fn explain_access(
         }
     } else {
         steps.push(format!("On {scope} it holds nothing."));
+    }
+    for lent in &facts.lent {
+        let roles = roles::names_of(TENANT_ROLES, lent.roles).join(", ");
+        steps.push(format!(
+            "{} lends it {roles} there, for the calls of DelegatedAdminService.",
+            lent.name()
+        ));
     }
     let asleep = facts
         .held
@@ -265,6 +275,8 @@ struct Known {
     now: i64,
     asleep_until: Option<i64>,
     held: Arc<Held>,
+    /// What is lent to it there.
+    lent: Vec<Lent>,
 }
 
 async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> {
@@ -277,11 +289,21 @@ async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> 
     });
     let held = held.await?;
     let held = state.map_or_else(Arc::default, |_| held);
+    let mut lent = match scope {
+        ScopeKey::Tenant(tenant) => {
+            grants::lent::lent_to(rd, principal, tenant, state.flatten(), rd.now()).await?
+        }
+        _ => Vec::new(),
+    };
+    if state.is_none() {
+        lent.clear();
+    }
     Ok(Known {
         active: state.is_some(),
         now: rd.now(),
         asleep_until: state.flatten(),
         held,
+        lent,
     })
 }
 
@@ -318,12 +340,33 @@ fn by_group(source: &Source) -> String {
     })
 }
 
+/// `HELPDESK_ADMIN lent by accounts/../relationships/..`, if a relationship lends a permission.
+fn lent_by(lent: &Lent, permission: Permission) -> Option<String> {
+    let roles = TENANT_ROLES.iter().filter(|role| {
+        lent.roles & role.bit() != 0 && grants::lent::lendable(role.bit()).has(permission)
+    });
+    let roles: Vec<&str> = roles.map(|role| role.name).collect();
+    (!roles.is_empty()).then(|| format!("{} lent by {}", roles.join(", "), lent.name()))
+}
+
 fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecision {
     let refuse = |reason: Reason| AccessDecision {
         allowed: false,
         because: Vec::new(),
         reason: reason_name(reason).to_owned(),
     };
+    let lent: Vec<String> = facts
+        .lent
+        .iter()
+        .filter_map(|l| lent_by(l, permission))
+        .collect();
+    if !lent.is_empty() {
+        return AccessDecision {
+            allowed: true,
+            because: lent,
+            reason: String::new(),
+        };
+    }
     if !facts.active || !facts.held.all.has(permission) {
         return refuse(Reason::PermissionMissing);
     }

@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::{
     cache::Facts,
-    grants::{self, Held, HeldOf, NotAwake, Standing},
+    grants::{
+        self, Held, HeldOf, NotAwake, Standing,
+        lent::{self, Lent, WaysTo},
+    },
     link::{self, Link},
     principal::{Authenticated, Caller, Kind, Principal},
     roles::{self, Permission, Permissions},
@@ -74,6 +79,9 @@ pub fn resolve<R: Request>(rule: &Rule, request: &R) -> Result<Named> {
                 .for_each(|p| add(p.at, false, &mut faults)),
             Demand::Public | Demand::SignedIn | Demand::Token(..) => {}
         }
+        if !alternative.lent_by.is_empty() {
+            add(alternative.lent_by, false, &mut faults);
+        }
     }
     for (field, of) in &rule.within {
         add(of, false, &mut faults);
@@ -113,6 +121,7 @@ fn names_at<'a>(named: &'a Named, field: &str) -> &'a [Name] {
 pub fn scopes(rule: &Rule, named: &Named, caller: &Caller) -> Vec<ScopeKey> {
     let mut scopes: Vec<ScopeKey> = Vec::new();
     for alternative in &rule.any_of {
+        scopes.extend(names_at(named, alternative.lent_by).iter().map(Name::scope));
         match &alternative.demand {
             Demand::All(pairs) => {
                 for pair in pairs {
@@ -177,6 +186,39 @@ impl<F: Facts> Asked<'_, F> {
         })
     }
 
+    /// What a relationship lends to the caller in a customer's tenant: to somebody who may act for customers of the account, awake, and within
+    /// the ceiling of the service that acts for it. As many statements for a relationship that isn't there.
+    async fn lent(
+        &mut self,
+        by: &[Name],
+        tenant: Option<Uuid>,
+        field: &'static str,
+        scopes: &mut Vec<(&'static str, ScopeKey)>,
+    ) -> Result<std::result::Result<Lent, Has>> {
+        let ([Name::Relationship(account, relationship)], Some(tenant), Some(who)) =
+            (by, tenant, self.caller.who)
+        else {
+            return Ok(Err(Has::No));
+        };
+        let scope = ScopeKey::Account(*account);
+        let may_act = self.has(Permission::DelegatedAct, scope).await?;
+        let roles = self.held(scope).await?.roles;
+        let ways = self.db.know(WaysTo {
+            principal: who.principal.id,
+            tenant,
+        });
+        let reaching = lent::reaching(&ways.await?, (*account, *relationship), roles, self.now);
+        match may_act {
+            Has::Yes if reaching != 0 => {}
+            Has::Yes | Has::No => return Ok(Err(Has::No)),
+            // Whether there is anything to act by isn't told of what sleeps.
+            asleep => return Ok(Err(asleep)),
+        }
+        scopes.push((field, scope));
+        let lent = Lent::of((*account, *relationship), tenant, reaching);
+        Ok(Ok(lent.within(self.ceiling)))
+    }
+
     /// Whether the caller has a permission on a scope, awake.
     async fn has(&mut self, permission: Permission, scope: ScopeKey) -> Result<Has> {
         let (all, awake) = self.permissions(scope).await?;
@@ -190,6 +232,41 @@ impl<F: Facts> Asked<'_, F> {
             None => Has::No,
         })
     }
+}
+
+/// The tenant that all pairs of an alternative name; none if they don't name one and the same.
+fn place_of(pairs: &[Pair], named: &Named) -> Option<Uuid> {
+    let mut places = pairs
+        .iter()
+        .flat_map(|pair| names_at(named, pair.at))
+        .map(Name::scope);
+    let first = places.next()?;
+    match first {
+        ScopeKey::Tenant(tenant) if places.all(|place| place == first) => Some(tenant),
+        _ => None,
+    }
+}
+
+/// Whether a pair holds by what is lent.
+fn prove_lent_pair<R: Request>(
+    lent: Lent,
+    pair: &'static Pair,
+    named: &Named,
+    request: &R,
+    scopes: &mut Vec<(&'static str, ScopeKey)>,
+) -> Has {
+    if !pair.when_set.is_empty() && !request.is_set(pair.when_set) {
+        return Has::Yes;
+    }
+    for place in names_at(named, pair.at).iter().map(Name::scope) {
+        if !lent.on(place).has(pair.permission) {
+            return Has::No;
+        }
+        if !scopes.contains(&(pair.at, place)) {
+            scopes.push((pair.at, place));
+        }
+    }
+    Has::Yes
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -285,6 +362,7 @@ pub async fn prove<R: Request, F: Facts>(
     let mut asleep = None;
     for (i, alternative) in rule.any_of.iter().enumerate() {
         let mut scopes = Vec::new();
+        let mut lent = None;
         let holds = match &alternative.demand {
             Demand::Public => {
                 return Ok(Proof::new(i, Vec::new(), caller.who, false, true));
@@ -311,8 +389,29 @@ pub async fn prove<R: Request, F: Facts>(
             Demand::Oneself(field) => is_oneself(caller.who, names_at(named, field)),
             Demand::All(pairs) => {
                 let mut all = true;
+                if !alternative.lent_by.is_empty() {
+                    let by = names_at(named, alternative.lent_by);
+                    match asked
+                        .lent(by, place_of(pairs, named), alternative.lent_by, &mut scopes)
+                        .await?
+                    {
+                        Ok(found) => lent = Some(found),
+                        Err(Has::NotAwake(why, place)) => {
+                            asleep.get_or_insert((Permission::DelegatedAct, why, place));
+                            continue;
+                        }
+                        Err(_) => {
+                            first_missing.get_or_insert(Permission::DelegatedAct);
+                            continue;
+                        }
+                    }
+                }
                 for pair in pairs {
-                    match prove_pair(&mut asked, pair, named, request, &mut scopes).await? {
+                    let held = match lent {
+                        Some(lent) => prove_lent_pair(lent, pair, named, request, &mut scopes),
+                        None => prove_pair(&mut asked, pair, named, request, &mut scopes).await?,
+                    };
+                    match held {
                         Has::Yes => {}
                         Has::No => {
                             first_missing.get_or_insert(pair.permission);
@@ -345,7 +444,11 @@ pub async fn prove<R: Request, F: Facts>(
                 .with("minutes", minutes.to_string()));
         }
         demand_of_accounts(db, rule, &scopes, now).await?;
-        return Ok(Proof::new(i, scopes, caller.who, alternative.masked, false));
+        let proof = Proof::new(i, scopes, caller.who, alternative.masked, false);
+        return Ok(match lent {
+            Some(lent) => proof.by_lent(lent),
+            None => proof,
+        });
     }
     if let Some((permission, why, place)) = asleep {
         return Err(why.refusal(permission, place));
@@ -464,6 +567,29 @@ pub async fn permissions<F: Facts>(
     let mut asked = stand(db, caller, now).await?;
     let (_, awake) = asked.permissions(scope).await?;
     Ok(awake)
+}
+
+/// What is lent to a caller on a tenant right now, by whatever relationship: nothing that it does anywhere but by naming one.
+///
+/// # Errors
+/// Those of the database; `UNAUTHENTICATED` if the caller may no longer act.
+pub async fn lent_permissions<F: Facts>(
+    db: &F,
+    caller: &Caller,
+    tenant: Uuid,
+    now: Micros,
+) -> Result<Permissions> {
+    let asked = stand(db, caller, now).await?;
+    let (Some(who), ceiling) = (caller.who, asked.ceiling) else {
+        return Ok(Permissions::NONE);
+    };
+    if ceiling.is_some_and(|c| !c.has(Permission::DelegatedAct)) {
+        return Ok(Permissions::NONE);
+    }
+    let all = lent::lent_to(db, who.principal, tenant, asked.asleep_until(), now).await?;
+    Ok(all.into_iter().fold(Permissions::NONE, |all, lent| {
+        all.and(lent.within(ceiling).permissions)
+    }))
 }
 
 /// Demands a permission of a caller on a scope, late.
@@ -632,7 +758,11 @@ mod tests {
             Demand::Oneself("@caller"),
         ];
         let masked = false;
-        let any_of = any_of.map(|demand| Alternative { demand, masked });
+        let any_of = any_of.map(|demand| Alternative {
+            demand,
+            lent_by: "",
+            masked,
+        });
         // No method has such a rule; it is made for this test.
         let rule: &'static Rule = Box::leak(Box::new(Rule {
             method: "entente.test.v1.Test/Test",

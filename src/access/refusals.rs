@@ -253,6 +253,7 @@ pub async fn flush(app: &App, all: bool) -> Result<()> {
             action: key.action.to_owned(),
             actor: key.actor,
             via: key.via,
+            relationship: String::new(),
             client_address: count.address,
             trace_id: String::new(),
         };
@@ -294,6 +295,7 @@ async fn append(
         action: origin.action.clone(),
         actor: origin.actor.clone(),
         via: origin.via.clone(),
+        relationship: origin.relationship.clone(),
         resources: resources.to_vec(),
         outcome: outcome.to_owned(),
         changed_fields: Vec::new(),

@@ -523,6 +523,17 @@ pub const ROLE_BOUND: Permissions = Permissions::of(&[
     P::MembersRestoreManager,
 ]);
 
+/// What a directory role lends to a partner (REL-14, REL-20 to REL-22): to administer people, licences and incidents, and nothing else.
+pub const LENDABLE: Permissions = Permissions::of(&[
+    P::UsersRead,
+    P::UsersCreate,
+    P::UsersDisable,
+    P::UsersResetPassword,
+    P::DirectoryRolesAssign,
+    P::LicencesAssign,
+    P::IncidentsManage,
+]);
+
 /// Asleep for 72 hours after somebody else set the credential (ROL-13); on the operator, all permissions are. `finance.grant` with them: who
 /// may not use payouts yet must not hand them to somebody who may.
 pub const SLEEPING: Permissions = Permissions::of(&[

@@ -7,7 +7,10 @@ use std::{
 
 use prost_reflect::Value;
 
-use super::{account_state::Demanded, roles::Permission};
+use super::{
+    account_state::Demanded,
+    roles::{LENDABLE, Permission},
+};
 use crate::{
     error::{Error, Result},
     proto::{
@@ -47,6 +50,8 @@ pub enum Demand {
 pub struct Alternative {
     /// What it demands.
     pub demand: Demand,
+    /// The field that names the relationship which must lend what is demanded; empty for what the caller holds itself.
+    pub lent_by: &'static str,
     /// The answer is masked.
     pub masked: bool,
 }
@@ -232,10 +237,17 @@ fn parse(name: String, declared: MethodRule) -> std::result::Result<Rule, String
             if pairs.is_empty() {
                 return Err(format!("{name} has an alternative that demands nothing"));
             }
+            if !alternative.lent_by.is_empty()
+                && let Some(pair) = pairs.iter().find(|p| !LENDABLE.has(p.permission))
+            {
+                let permission = pair.permission.name();
+                return Err(format!("{name} demands {permission}, which nobody lends"));
+            }
             Demand::All(pairs)
         };
         any_of.push(Alternative {
             demand,
+            lent_by: leak(&alternative.lent_by),
             masked: alternative.view() == View::Masked,
         });
     }
@@ -350,5 +362,11 @@ mod tests {
         assert!(!good(CallKind::Read, Vec::new()));
         assert!(!good(CallKind::Read, vec![Declared::default()]));
         assert!(!good(CallKind::Read, vec![pair("no.such")]));
+        let lent = |permission: &str| Declared {
+            lent_by: "relationship".to_owned(),
+            ..pair(permission)
+        };
+        assert!(good(CallKind::Read, vec![lent("users.read")]));
+        assert!(!good(CallKind::Read, vec![lent("audit.read")]));
     }
 }

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::{
+    grants::lent::Lent,
     link::Link,
     principal::{Authenticated, Principal},
 };
@@ -139,6 +140,7 @@ pub struct Proof {
     masked: bool,
     public: bool,
     link: Option<Link>,
+    lent: Option<Lent>,
 }
 
 impl Proof {
@@ -156,6 +158,15 @@ impl Proof {
             masked,
             public,
             link: None,
+            lent: None,
+        }
+    }
+
+    /// Proven by what a relationship lends to who calls.
+    pub(in crate::access) fn by_lent(self, lent: Lent) -> Self {
+        Self {
+            lent: Some(lent),
+            ..self
         }
     }
 
@@ -172,7 +183,14 @@ impl Proof {
             masked: false,
             public: false,
             link: Some(link),
+            lent: None,
         }
+    }
+
+    /// What was lent for it, if it wasn't the caller's own.
+    #[must_use]
+    pub fn lent(&self) -> Option<Lent> {
+        self.lent
     }
 
     /// The mailed token.

@@ -18,7 +18,7 @@ use crate::{
     store::{
         idempotency::{self, Claim},
         scope_key::ScopeKey,
-        work::Work,
+        work::{Origin, Work},
     },
 };
 
@@ -96,6 +96,7 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
             method: self.call.rule.method,
             work,
             validate_only: self.request.validate_only(),
+            lent: None,
             moved_to: None,
         }
     }
@@ -257,6 +258,7 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
         for scope in touched {
             tx.touch(scope);
         }
+        tx.lent = proven.lent();
         let ran = (self.run)(tx, proven, self.request.clone(), self.prepared.clone());
         let (answer, outcome) = match ran.await? {
             Outcome::Done(answer) => (Attempt::Done(answer), "OK"),
@@ -286,8 +288,14 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
         };
         let event_id = tx.id();
         let with_events = call.rule.claims();
+        let origin = Origin {
+            relationship: tx
+                .lent
+                .map_or_else(String::new, |lent| lent.name().to_string()),
+            ..origin_of(call)
+        };
         tx.work
-            .finish(&app.keys, &origin_of(call), outcome, event_id, with_events)
+            .finish(&app.keys, &origin, outcome, event_id, with_events)
             .await?;
         let mut reply = Vec::new();
         // Only successes are claimed and replayed.

@@ -72,6 +72,7 @@ impl App {
             method: name,
             work: self.open(Begin::Write).await?,
             validate_only: false,
+            lent: None,
             moved_to: None,
         };
         tx.lock(extra.iter().copied()).await?;

@@ -382,6 +382,7 @@ pub fn origin_of(call: &Call) -> Origin {
         action: call.rule.method.to_owned(),
         actor: call.caller.name(),
         via: call.caller.via_name(),
+        relationship: String::new(),
         client_address: call.caller.address_text(),
         trace_id: call.caller.trace_id.clone(),
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use prost::Message;
 use sea_orm::{EntityTrait, FromQueryResult, Select, sea_query::SelectStatement};
+use uuid::Uuid;
 
 use super::{App, Begin, Call, Lazy, check};
 use crate::{
@@ -258,6 +259,14 @@ impl Read {
     /// Those of the database.
     pub async fn caller_permissions(&self, scope: ScopeKey) -> Result<Permissions> {
         proof::permissions(self, &self.call.caller, scope, self.now()).await
+    }
+
+    /// What is lent to the caller on a tenant now, by whatever relationship.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn lent_permissions(&self, tenant: Uuid) -> Result<Permissions> {
+        proof::lent_permissions(self, &self.call.caller, tenant, self.now()).await
     }
 }
 

@@ -11,6 +11,7 @@ use super::{App, Call};
 use crate::{
     access::{
         cache::Facts,
+        grants::lent::Lent,
         principal::Caller,
         proof,
         roles::{Permission, Permissions},
@@ -49,6 +50,8 @@ pub struct Tx {
     pub(super) method: &'static str,
     pub(super) work: Work,
     pub(super) validate_only: bool,
+    /// What was lent to the caller for this call.
+    pub(super) lent: Option<Lent>,
     /// From when on the call's claim is kept, if it has moved the clock.
     pub(super) moved_to: Option<Micros>,
 }
@@ -121,19 +124,26 @@ impl Tx {
         self.moved_to = Some(now);
     }
 
+    /// What was lent to the caller for this call, by which it was proven, if it wasn't by what it holds itself.
+    #[must_use]
+    pub fn lent(&self) -> Option<Lent> {
+        self.lent
+    }
+
     /// Whether all of it will be rolled back.
     #[must_use]
     pub fn validate_only(&self) -> bool {
         self.validate_only
     }
 
-    /// What the caller may on a scope now, awake.
+    /// What the caller may on a scope now, awake, and what was lent to it there for this call.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn caller_permissions(&self, scope: ScopeKey) -> Result<Permissions> {
         self.demanded(None);
-        proof::permissions(self.db(), &self.caller, scope, self.now()).await
+        let own = proof::permissions(self.db(), &self.caller, scope, self.now()).await?;
+        Ok(self.lent.map_or(own, |lent| own.and(lent.on(scope))))
     }
 
     fn demanded(&self, permission: Option<Permission>) {
@@ -161,6 +171,9 @@ impl Tx {
         self.demanded(Some(permission));
         let scope = on.scope();
         self.work.lock([scope]).await?;
+        if self.lent.is_some_and(|l| l.on(scope).has(permission)) {
+            return Ok(());
+        }
         proof::demand(self.db(), &self.caller, permission, scope, self.now()).await
     }
 }

@@ -27,6 +27,7 @@ mod export;
 pub mod group;
 pub mod identity;
 pub mod invitation;
+pub mod lent;
 pub(crate) mod me;
 pub(crate) mod password;
 pub(crate) mod recovery;

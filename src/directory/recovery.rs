@@ -41,7 +41,7 @@ const LINK_US: Micros = HOUR_US;
 /// Requests looked at in one transaction; what is left is done at once after.
 const REQUESTS_AT_ONCE: i64 = 100;
 
-/// Somebody whose password can be set by a mailed link: active with its tenant, with a credential and an address, and no guest.
+/// Somebody whose password can be set by a mailed link: active with its tenant, with a credential, and no guest.
 #[derive(FromQueryResult)]
 struct Person {
     id: Uuid,
@@ -54,12 +54,14 @@ struct Person {
 
 const PERSON: &str = "SELECT u.id, u.tenant_id, u.user_name, u.display_name, u.recovery_email, t.domain_prefix FROM users u \
                       JOIN tenants t ON t.id = u.tenant_id AND t.state = 1 JOIN credentials c ON c.user_id = u.id \
-                      WHERE u.state = 1 AND u.kind <> 2 AND u.recovery_email <> ''";
+                      WHERE u.state = 1 AND u.kind <> 2";
 
 impl Person {
     async fn by_name<C: ConnectionTrait>(db: &C, app: &App, name: &str) -> Result<Option<Self>> {
         let (prefix, user_name) = split_sign_in_name(app, name);
-        let sql = format!("{PERSON} AND t.domain_prefix = $1 AND u.user_name_fold = $2");
+        let sql = format!(
+            "{PERSON} AND u.recovery_email <> '' AND t.domain_prefix = $1 AND u.user_name_fold = $2"
+        );
         let values: [Value; 2] = [prefix.into(), user_name.into()];
         sql::one(db, sql, values).await
     }
@@ -175,6 +177,9 @@ async fn mail_link(tx: &mut Tx, person: &Person, language: Language) -> Result<(
     let Some(person) = Person::by_id(tx.db(), person.id).await? else {
         return Ok(());
     };
+    if person.recovery_email.is_empty() || is_partners_way_in(tx, &person).await? {
+        return Ok(());
+    }
     let link = Link {
         kind: LinkKind::PasswordRecovery,
         subject: person.id,
@@ -208,6 +213,64 @@ async fn mail_link(tx: &mut Tx, person: &Person, language: Language) -> Result<(
     tx.touch(home);
     tx.about(object.to_string());
     Ok(())
+}
+
+/// Whether the address on file is one that a partner gave, of somebody who holds something: whoever reads it would run the customer's tenant
+/// (REL-22). The person sets one itself, or comes back by an administrator.
+async fn is_partners_way_in(tx: &Tx, person: &Person) -> Result<bool> {
+    Ok(
+        grants::lent::is_given_address(tx.db(), person.id, &person.recovery_email).await?
+            && holds_something(tx, person.id).await?,
+    )
+}
+
+/// Whether somebody holds any role or permission anywhere.
+async fn holds_something(tx: &Tx, person: Uuid) -> Result<bool> {
+    let held = grants::rights_of(tx.db(), person).await?;
+    Ok(held.iter().any(|right| !right.set.is_empty()))
+}
+
+/// Sets the credential of somebody who holds something, and whom a partner made or reset, by a link (REL-14): to the address on file, if it is
+/// the person's own, else to the tenant's contact, else to the address that the partner gave. Gives whether there was any.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn mail_partners_link(
+    tx: &mut Tx,
+    person: Uuid,
+    (contact, by): (&str, &[(&'static str, String)]),
+) -> Result<bool> {
+    let app = tx.app().clone();
+    let Some(person) = Person::by_id(tx.db(), person).await? else {
+        return Ok(false);
+    };
+    let on_file = &person.recovery_email;
+    let given = grants::lent::is_given_address(tx.db(), person.id, on_file).await?;
+    let addresses = if given {
+        [contact, on_file]
+    } else {
+        [on_file, contact]
+    };
+    let Some(to) = addresses.into_iter().find(|to| !to.is_empty()) else {
+        return Ok(false);
+    };
+    let principal = person.principal();
+    let link = Link {
+        kind: LinkKind::PasswordRecovery,
+        subject: person.id,
+        scope: principal.home(),
+    };
+    let token = link::make(tx, link, &[], credential::TEMPORARY_US).await?;
+    let mut values = person.values(&app).to_vec();
+    values.extend_from_slice(by);
+    values.push((
+        "link",
+        link::url(&app.config, link.kind, &token).to_string(),
+    ));
+    values.push(("token", token.to_string()));
+    let object = principal.resource();
+    mail::queue(tx, Template::PartnersCredential, to, object, &values).await?;
+    Ok(true)
 }
 
 pub(crate) fn check_complete_password_recovery(

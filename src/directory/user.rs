@@ -380,6 +380,7 @@ pub async fn update_own_contact(
         directory_roles: 0,
     };
     let row = store_names(tx, &old, &new).await?;
+    grants::lent::forget_given_address(tx, row.id).await?;
     if row.recovery_email != old.recovery_email {
         after_recovery_change(tx, &old, &row).await?;
     }

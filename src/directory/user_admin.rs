@@ -37,6 +37,20 @@ pub async fn reset_password(
     scope: TenantScope,
     req: ResetPasswordRequest,
 ) -> Result<ResetPasswordResponse> {
+    let (row, answer) = reset(tx, scope, req).await?;
+    tell_of_temporary(tx, scope, &row).await?;
+    Ok(answer)
+}
+
+/// Sets a temporary password, and tells the person nothing.
+///
+/// # Errors
+/// As `reset_password`.
+pub(super) async fn reset(
+    tx: &mut Tx,
+    scope: TenantScope,
+    req: ResetPasswordRequest,
+) -> Result<(Model, ResetPasswordResponse)> {
     let ResetPasswordRequest {
         name,
         etag,
@@ -55,29 +69,9 @@ pub async fn reset_password(
     demand_over(tx, &user).await?;
     let temporary_password = credential::make_temporary(tx, user.id).await?;
     let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
-    let prefix = tenant::find(tx.db(), scope).await?;
-    let sign_in_name = format!(
-        "{}@{}",
-        user.user_name,
-        wire::domain(tx.app(), &prefix.domain_prefix)
-    );
+    let prefix = tenant::find(tx.db(), scope).await?.domain_prefix;
+    let sign_in_name = sign_in_name(tx, &user, &prefix);
     asleep::put_to_sleep(tx, &user, &sign_in_name).await?;
-    let by = tx.caller().name();
-    let by = caller_display_name(tx, &by).await?;
-    let values = [
-        ("name", user.display_name.clone()),
-        ("sign_in_name", sign_in_name),
-        ("organisation", prefix.display_name.clone()),
-        ("by", by),
-    ];
-    mail::queue(
-        tx,
-        Template::PasswordReset,
-        &user.recovery_email,
-        user_change::name(&user),
-        &values,
-    )
-    .await?;
     let row = bump(tx, &user).await?;
     tx.emit(
         Event::new(
@@ -88,12 +82,45 @@ pub async fn reset_password(
         .touches(user.id),
     );
     let wire_user = user_change::to_wire(tx.db(), tx.app(), &row, tx.now()).await?;
-    Ok(ResetPasswordResponse {
+    let answer = ResetPasswordResponse {
         user: Some(wire_user),
         temporary_password,
         secret_omitted: false,
         ended_session_count,
-    })
+    };
+    Ok((row, answer))
+}
+
+fn sign_in_name(tx: &Tx, user: &Model, domain_prefix: &str) -> String {
+    let domain = wire::domain(tx.app(), domain_prefix);
+    format!("{}@{domain}", user.user_name)
+}
+
+/// Tells a person that a temporary password was set, and by whom.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn tell_of_temporary(tx: &mut Tx, scope: TenantScope, user: &Model) -> Result<()> {
+    let tenant = tenant::find(tx.db(), scope).await?;
+    let by = tx.caller().name();
+    let values = [
+        ("name", user.display_name.clone()),
+        (
+            "sign_in_name",
+            sign_in_name(tx, user, &tenant.domain_prefix),
+        ),
+        ("organisation", tenant.display_name),
+        ("by", caller_display_name(tx, &by).await?),
+    ];
+    let object = user_change::name(user);
+    mail::queue(
+        tx,
+        Template::PasswordReset,
+        &user.recovery_email,
+        object,
+        &values,
+    )
+    .await
 }
 
 /// A helpdesk admin may only over people who hold nothing anywhere (PWD-5); over others it takes who may change users.
@@ -103,13 +130,17 @@ pub async fn reset_password(
 pub(super) async fn demand_over(tx: &mut Tx, user: &Model) -> Result<()> {
     let held = grants::rights_of(tx.db(), user.id).await?;
     if held.iter().any(|right| !right.set.is_empty()) {
-        tx.demand(Permission::UsersUpdate, Name::Tenant(user.tenant_id))
-            .await?;
+        // A partner, who is lent nothing else of the kind, administers those who run the tenant as one of them (REL-14).
+        let needed = match tx.lent() {
+            Some(_) => Permission::DirectoryRolesAssign,
+            None => Permission::UsersUpdate,
+        };
+        tx.demand(needed, Name::Tenant(user.tenant_id)).await?;
     }
     Ok(())
 }
 
-async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
+pub(super) async fn caller_display_name(tx: &Tx, name: &str) -> Result<String> {
     Ok(match Name::parse(name) {
         Some(Name::User(_, id)) => Entity::find_by_id(id)
             .one(tx.db())

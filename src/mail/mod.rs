@@ -111,11 +111,17 @@ pub enum Template {
     NameClaimEnded,
     /// To the address on file of a membership that somebody wants to bring, with the link.
     MembershipClaim,
+    /// To somebody of a customer's, with the link that sets the password of one who runs its tenant, and whom a partner made or reset.
+    PartnersCredential,
+    /// To the global admins of a customer's tenant in which a partner made another one.
+    PartnerMadeAdmin,
+    /// To the global admins of a customer's tenant in which a partner reset the password of one who holds something.
+    PartnerResetAdmin,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 49] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -162,6 +168,9 @@ impl Template {
         Self::NameClaimKept,
         Self::NameClaimEnded,
         Self::MembershipClaim,
+        Self::PartnersCredential,
+        Self::PartnerMadeAdmin,
+        Self::PartnerResetAdmin,
     ];
 
     /// Its name, as in files and in lists.
@@ -214,6 +223,9 @@ impl Template {
             Self::NameClaimKept => "name_claim_kept",
             Self::NameClaimEnded => "name_claim_ended",
             Self::MembershipClaim => "membership_claim",
+            Self::PartnersCredential => "partners_credential",
+            Self::PartnerMadeAdmin => "partner_made_admin",
+            Self::PartnerResetAdmin => "partner_reset_admin",
         }
     }
 }

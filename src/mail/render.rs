@@ -62,6 +62,9 @@ const SOURCES: &[(&str, &str)] = sources![
     "name_claim_kept",
     "name_claim_ended",
     "membership_claim",
+    "partners_credential",
+    "partner_made_admin",
+    "partner_reset_admin",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =

@@ -51,6 +51,9 @@ pub struct Body {
     /// The same in the events of one call, 16 bytes.
     #[prost(bytes = "vec", tag = "11")]
     pub event_id: Vec<u8>,
+    /// The name of the relationship by which it was done for a customer, if any.
+    #[prost(string, tag = "12")]
+    pub relationship: String,
 }
 
 /// A stored event.
@@ -172,6 +175,7 @@ pub fn to_wire(scope: ScopeKey, seq: i64, body: &[u8]) -> AuditEvent {
         trace_id,
         count,
         event_id,
+        relationship,
     } = body;
     AuditEvent {
         name: format!("{scope}/auditEvents/{seq}"),
@@ -186,6 +190,7 @@ pub fn to_wire(scope: ScopeKey, seq: i64, body: &[u8]) -> AuditEvent {
         client_address,
         trace_id,
         count,
+        relationship,
     }
 }
 
@@ -388,6 +393,7 @@ mod tests {
             trace_id: "g".to_owned(),
             count: 3,
             event_id: Uuid::from_u128(5).as_bytes().to_vec(),
+            relationship: "h".to_owned(),
         };
         let tenant = ScopeKey::Tenant(Uuid::from_u128(9));
         let event = to_wire(tenant, 12, &body.encode_to_vec());
@@ -404,6 +410,7 @@ mod tests {
             (event.action.as_str(), event.count, event.outcome.as_str()),
             ("a", 3, "OK")
         );
+        assert_eq!(event.relationship, "h");
         let unreadable = to_wire(tenant, 13, b"\xff\xff");
         let named = AuditEvent {
             name: format!("{tenant}/auditEvents/13"),

@@ -53,6 +53,8 @@ pub struct Origin {
     pub actor: String,
     /// The application acted through.
     pub via: String,
+    /// The relationship by which the actor acted for a customer.
+    pub relationship: String,
     /// The caller's address.
     pub client_address: String,
     /// The W3C trace ID.
@@ -285,6 +287,7 @@ impl Work {
             trace_id: origin.trace_id.clone(),
             count: 1,
             event_id: event_id.as_bytes().to_vec(),
+            relationship: origin.relationship.clone(),
         };
         for scope in touched {
             self.batch.audit(keys, scope, &body, event_id, self.now);

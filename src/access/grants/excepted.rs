@@ -36,6 +36,10 @@ pub(super) async fn by_table(
         {
             first_admin_agent(tx, scope, to, mine).await
         }
+        // A delegated GLOBAL_ADMIN, and in the customer's tenant.
+        (ScopeKey::Tenant(tenant), bit) if tx.method().ends_with("/CreateCustomerUser") => Ok(tx
+            .lent()
+            .is_some_and(|lent| lent.tenant == tenant && lent.roles & bit != 0)),
         _ => Ok(true),
     }
 }

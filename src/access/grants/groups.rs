@@ -107,6 +107,7 @@ pub async fn lock_scopes_of(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
 /// `CANNOT_GRANT_WHAT_YOU_LACK` naming what, and on which accounts; those of the database.
 pub async fn give_by_groups(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
     lock_scopes_of(tx, groups).await?;
+    super::lent::demand_of_joining(tx, groups).await?;
     let (mut missing, mut accounts) = (Vec::new(), Vec::new());
     for group in groups {
         for (scope, grant) in all_of(tx.db(), *group).await? {
@@ -406,6 +407,9 @@ async fn join_by(tx: &Tx, tenant: Uuid, fillings: &[Filling]) -> Result<Vec<Pair
 /// # Errors
 /// Those of the database.
 pub async fn empty_group(tx: &mut Tx, group: Uuid) -> Result<u64> {
+    // What relationships lend to it ends with it.
+    let sql = "DELETE FROM delegation_assignments WHERE holder_id = $1";
+    sql::execute(tx.db(), sql, [group.into()]).await?;
     let sql = "DELETE FROM group_members WHERE group_id = $1";
     Ok(sql::execute(tx.db(), sql, [group.into()])
         .await?

@@ -5,9 +5,12 @@
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{ACTIVE, ADMIN_AGENT, Set, check_may_change, is_associated};
+use super::{
+    ACTIVE, ADMIN_AGENT, GLOBAL_ADMIN, HeldOf, Set, check_may_change, groups, is_associated,
+};
 use crate::{
     access::{
+        cache::Facts,
         principal::{Kind, Principal},
         roles::{self, ACCOUNT_ROLES, LENDABLE, Permission, Permissions, TENANT_ROLES},
     },
@@ -49,6 +52,28 @@ pub struct Lent {
 }
 
 impl Lent {
+    /// What these directory roles lend.
+    #[must_use]
+    pub fn of((account, relationship): (Uuid, Uuid), tenant: Uuid, roles: i64) -> Self {
+        Self {
+            relationship,
+            account,
+            tenant,
+            roles,
+            permissions: lendable(roles),
+        }
+    }
+
+    /// No more than a service may do on behalf of people.
+    #[must_use]
+    pub fn within(self, ceiling: Option<Permissions>) -> Self {
+        let permissions = self.permissions;
+        Self {
+            permissions: ceiling.map_or(permissions, |c| permissions.within(c)),
+            ..self
+        }
+    }
+
     /// The relationship's name, which names the account too.
     #[must_use]
     pub fn name(&self) -> Name {
@@ -152,9 +177,15 @@ impl Fact for WaysTo {
     }
 }
 
-/// The directory roles that reach somebody who has these account roles, and may act for customers there, by one relationship now (REL-9).
+/// The directory roles that reach somebody who has these roles on an account, and may act for customers there, by one of its relationships
+/// now (REL-9).
 #[must_use]
-pub fn reaching(ways: &[Way], relationship: Uuid, account_roles: i64, now: Micros) -> i64 {
+pub fn reaching(
+    ways: &[Way],
+    (account, relationship): (Uuid, Uuid),
+    account_roles: i64,
+    now: Micros,
+) -> i64 {
     // Who may act without being an ADMIN_AGENT is a helpdesk agent, whatever group it is in.
     let most = if account_roles & ADMIN_AGENT == 0 {
         HELPDESK_ADMIN
@@ -162,7 +193,8 @@ pub fn reaching(ways: &[Way], relationship: Uuid, account_roles: i64, now: Micro
         i64::MAX
     };
     ways.iter()
-        .filter(|way| way.relationship == relationship && now < way.end_time)
+        .filter(|way| (way.account, way.relationship) == (account, relationship))
+        .filter(|way| now < way.end_time)
         .filter(|way| way.holder_role == 0 || way.holder_role & account_roles != 0)
         .fold(0, |roles, way| {
             let of_way = if way.holder_role == HELPDESK_AGENT {
@@ -172,6 +204,53 @@ pub fn reaching(ways: &[Way], relationship: Uuid, account_roles: i64, now: Micro
             };
             roles | (way.roles & way.granted & most & of_way)
         })
+}
+
+/// All that is lent to somebody on a tenant now, by whatever relationship; the account of each is asked for, whoever it is (COM-2).
+///
+/// # Errors
+/// Those of the database.
+pub async fn lent_to<F: Facts>(
+    db: &F,
+    who: Principal,
+    tenant: Uuid,
+    asleep_until: Option<Micros>,
+    now: Micros,
+) -> Result<Vec<Lent>> {
+    if who.tenant == tenant {
+        return Ok(Vec::new());
+    }
+    let principal = who.id;
+    let ways = db.know(WaysTo { principal, tenant }).await?;
+    let mut all: Vec<Lent> = Vec::new();
+    for way in ways.iter() {
+        let by = (way.account, way.relationship);
+        if all
+            .iter()
+            .any(|lent| (lent.account, lent.relationship) == by)
+        {
+            continue;
+        }
+        let scope = ScopeKey::Account(way.account);
+        let held = db
+            .know(HeldOf {
+                principal,
+                scope,
+                home: Some(who.tenant),
+            })
+            .await?;
+        let may_act = held
+            .awake(scope, asleep_until, now)
+            .has(Permission::DelegatedAct);
+        let roles = if may_act {
+            reaching(&ways, by, held.roles, now)
+        } else {
+            0
+        };
+        all.push(Lent::of(by, tenant, roles));
+    }
+    all.retain(|lent| lent.roles != 0);
+    Ok(all)
 }
 
 // ---- lending
@@ -196,11 +275,8 @@ pub struct Delegation {
 /// # Errors
 /// `CANNOT_GRANT_WHAT_YOU_LACK`, `TOO_MANY_RELATIONSHIPS`; those of the database.
 pub async fn lend(tx: &mut Tx, new: Delegation) -> Result<()> {
-    tx.lock([
-        ScopeKey::Tenant(new.tenant),
-        ScopeKey::Account(new.account),
-    ])
-    .await?;
+    tx.lock([ScopeKey::Tenant(new.tenant), ScopeKey::Account(new.account)])
+        .await?;
     let to = Principal {
         kind: Kind::Group,
         id: new.account,
@@ -334,9 +410,7 @@ pub async fn assign(tx: &mut Tx, relationship: Uuid, to: Holder, roles: i64) -> 
     let names = |bits: i64| roles::names_of(TENANT_ROLES, bits).join(", ");
     let beyond = roles & !lent.roles;
     if beyond != 0 {
-        return Err(
-            Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", names(beyond))
-        );
+        return Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", names(beyond)));
     }
     let beyond = roles & !HELPDESK_ADMIN;
     if to == Holder::Role(HELPDESK_AGENT) && beyond != 0 {
@@ -344,6 +418,10 @@ pub async fn assign(tx: &mut Tx, relationship: Uuid, to: Holder, roles: i64) -> 
         return Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
     }
     if let Holder::Group(tenant, group) = to {
+        if roles & GLOBAL_ADMIN != 0 && groups::is_synchronized(tx.db(), group).await? {
+            let what = "GLOBAL_ADMIN by a synchronised group";
+            return Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
+        }
         tx.lock([ScopeKey::Tenant(tenant)]).await?;
         let sql = "SELECT 1 AS one FROM user_groups WHERE id = $1 AND tenant_id = $2";
         let values: [Value; 2] = [group.into(), tenant.into()];
@@ -358,7 +436,9 @@ pub async fn assign(tx: &mut Tx, relationship: Uuid, to: Holder, roles: i64) -> 
     }
     let (holder_role, holder_id) = to.columns();
     let before = assignments(tx.db(), relationship).await?;
-    let had = before.iter().find(|a| a.holder() == (holder_role, holder_id));
+    let had = before
+        .iter()
+        .find(|a| a.holder() == (holder_role, holder_id));
     let had = had.map_or(0, |a| a.roles);
     if had == 0 && roles != 0 && before.len() >= MOST_ASSIGNMENTS {
         return Err(Error::exhausted(Reason::TooManyAssignments, None)
@@ -467,23 +547,50 @@ pub(super) async fn demand_of_joining(tx: &mut Tx, groups: &[Uuid]) -> Result<()
 
 // ---- what was made
 
-/// Marks what a caller makes by what is lent to it (REL-14); nothing otherwise.
+/// Marks a user that a caller makes by what is lent to it, with the recovery address that it gives (REL-14).
 ///
 /// # Errors
-/// Those of the database.
-pub async fn mark_made(tx: &mut Tx, id: Uuid) -> Result<()> {
-    let Some(lent) = tx.lent() else {
-        return Ok(());
-    };
-    let sql = "INSERT INTO made_by_delegation (id, relationship_id, tenant_id, create_time) VALUES ($1, $2, $3, $4)";
-    let values: [Value; 4] = [
-        id.into(),
+/// Internal, if nothing was lent; those of the database.
+pub async fn mark_made(tx: &mut Tx, user: Uuid, recovery_email: &str) -> Result<()> {
+    let lent = tx
+        .lent()
+        .ok_or_else(|| Error::internal("nothing was lent"))?;
+    let sql = "INSERT INTO made_by_delegation (id, relationship_id, tenant_id, recovery_email, create_time) VALUES ($1, $2, $3, $4, $5)";
+    let values: [Value; 5] = [
+        user.into(),
         lent.relationship.into(),
         lent.tenant.into(),
+        recovery_email.into(),
         tx.now().into(),
     ];
     sql::execute(tx.db(), sql, values).await?;
     Ok(())
+}
+
+/// A person has set its recovery address itself: no partner's any more.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_given_address(tx: &mut Tx, user: Uuid) -> Result<()> {
+    let sql =
+        "UPDATE made_by_delegation SET recovery_email = '' WHERE id = $1 AND recovery_email <> ''";
+    sql::execute(tx.db(), sql, [user.into()]).await?;
+    Ok(())
+}
+
+/// Whether somebody's recovery address is one that a partner gave. What runs the customer's tenant must not be reached by it: a partner would
+/// get what nobody lends (REL-14, REL-22).
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_given_address<C: ConnectionTrait>(
+    db: &C,
+    user: Uuid,
+    recovery_email: &str,
+) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM made_by_delegation WHERE id = $1 AND recovery_email = $2";
+    let values: [Value; 2] = [user.into(), recovery_email.into()];
+    Ok(sql::row(db, sql, values).await?.is_some())
 }
 
 #[derive(FromQueryResult)]
@@ -514,7 +621,7 @@ pub async fn users_made<C: ConnectionTrait>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{grants::GLOBAL_ADMIN, roles::Permission as P};
+    use crate::access::roles::Permission as P;
 
     const BILLING_ADMIN: i64 = 1 << DirectoryRole::BillingAdmin as i64;
     const ALL: i64 = GLOBAL_ADMIN | BILLING_ADMIN | HELPDESK_ADMIN;
@@ -552,10 +659,13 @@ mod tests {
         assert_eq!(lendable(0), Permissions::NONE);
     }
 
+    /// An account, and a relationship of it.
+    const OURS: (Uuid, Uuid) = (Uuid::from_u128(2), Uuid::from_u128(1));
+
     fn way(holder_role: i64, roles: i64) -> Way {
         Way {
-            relationship: Uuid::from_u128(1),
-            account: Uuid::from_u128(2),
+            relationship: OURS.1,
+            account: OURS.0,
             granted: GLOBAL_ADMIN | HELPDESK_ADMIN,
             end_time: 100,
             holder_role,
@@ -566,14 +676,17 @@ mod tests {
     // proves REL-6, REL-9
     #[test]
     fn what_reaches_a_person_was_granted_and_assigned_and_fits_its_role() {
-        let by = |ways: &[Way], account_roles| reaching(ways, Uuid::from_u128(1), account_roles, 99);
+        let by = |ways: &[Way], account_roles| reaching(ways, OURS, account_roles, 99);
         let to_admins = [way(ADMIN_AGENT, ALL)];
         // Not more than the customer granted, whatever was assigned.
         assert_eq!(by(&to_admins, ADMIN_AGENT), GLOBAL_ADMIN | HELPDESK_ADMIN);
         assert_eq!(by(&to_admins, HELPDESK_AGENT), 0);
         let to_helpdesk = [way(HELPDESK_AGENT, ALL)];
         assert_eq!(by(&to_helpdesk, HELPDESK_AGENT), HELPDESK_ADMIN);
-        assert_eq!(by(&to_helpdesk, HELPDESK_AGENT | ADMIN_AGENT), HELPDESK_ADMIN);
+        assert_eq!(
+            by(&to_helpdesk, HELPDESK_AGENT | ADMIN_AGENT),
+            HELPDESK_ADMIN
+        );
         // By a group, no more than the role of whoever is in it.
         let to_group = [way(0, ALL)];
         assert_eq!(by(&to_group, HELPDESK_AGENT), HELPDESK_ADMIN);
@@ -584,27 +697,21 @@ mod tests {
 
     // proves REL-7, REL-10
     #[test]
-    fn nothing_reaches_anybody_after_the_end_or_by_another_relationship() {
+    fn nothing_reaches_anybody_after_the_end_or_by_another_relationship_or_account() {
         let ways = [way(ADMIN_AGENT, GLOBAL_ADMIN)];
-        let at = |relationship, now| {
-            reaching(&ways, Uuid::from_u128(relationship), ADMIN_AGENT, now)
-        };
-        assert_eq!(at(1, 99), GLOBAL_ADMIN);
-        assert_eq!(at(1, 100), 0);
-        assert_eq!(at(2, 99), 0);
-        assert_eq!(reaching(&[], Uuid::from_u128(1), ADMIN_AGENT, 0), 0);
+        let at = |by, now| reaching(&ways, by, ADMIN_AGENT, now);
+        assert_eq!(at(OURS, 99), GLOBAL_ADMIN);
+        assert_eq!(at(OURS, 100), 0);
+        assert_eq!(at((OURS.0, Uuid::from_u128(3)), 99), 0);
+        // Whoever acts for customers of another account doesn't by naming it.
+        assert_eq!(at((Uuid::from_u128(3), OURS.1), 99), 0);
+        assert_eq!(reaching(&[], OURS, ADMIN_AGENT, 0), 0);
     }
 
     // proves REL-14
     #[test]
     fn a_scope_is_lent_on_its_tenant_alone() {
-        let lent = Lent {
-            relationship: Uuid::from_u128(1),
-            account: Uuid::from_u128(2),
-            tenant: Uuid::from_u128(3),
-            roles: HELPDESK_ADMIN,
-            permissions: lendable(HELPDESK_ADMIN),
-        };
+        let lent = Lent::of(OURS, Uuid::from_u128(3), HELPDESK_ADMIN);
         let on = |scope| lent.on(scope).has(P::UsersResetPassword);
         assert!(on(ScopeKey::Tenant(Uuid::from_u128(3))));
         assert!(!on(ScopeKey::Tenant(Uuid::from_u128(2))));
@@ -613,5 +720,9 @@ mod tests {
             lent.name(),
             Name::Relationship(Uuid::from_u128(2), Uuid::from_u128(1))
         );
+        // COM-16: a service does no more for a partner's people than its ceiling has.
+        assert_eq!(lent.within(None), lent);
+        let bounded = lent.within(Some(Permissions::of(&[P::UsersRead])));
+        assert_eq!(bounded.permissions, Permissions::of(&[P::UsersRead]));
     }
 }

@@ -26,6 +26,8 @@ pub async fn forget_principals(tx: &mut Tx, principals: &[Uuid]) -> Result<()> {
         ("group_members", "group_id"),
         ("group_rights", "user_id"),
         ("woken_rights", "user_id"),
+        ("delegation_assignments", "holder_id"),
+        ("made_by_delegation", "id"),
     ] {
         let sql = format!("DELETE FROM {table} WHERE {column} IN ({these})");
         sql::execute(tx.db(), sql, [sql::ids(principals)]).await?;
