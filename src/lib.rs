@@ -2,7 +2,7 @@
 //!
 //! The map, from the ground up; an import never points upwards:
 //! `proto`, `config`, `env`, `keys`, `hash`, `dns` · `blob` · `error`, `names`, `check` · `store` · `access` (on `app`'s transactions) · `app`, `call`,
-//! `mail`, `document`, `policy` · `directory` · `account` · `offer` · `audit`, `operator` · `schedule`, `start`, `server` · `main`.
+//! `mail`, `document`, `policy` · `directory` · `account` · `offer`, `relationship` · `audit`, `operator` · `schedule`, `start`, `server` · `main`.
 
 pub mod access;
 pub mod account;
@@ -27,6 +27,7 @@ pub mod operator;
 pub mod policy;
 pub mod proto;
 pub mod registry;
+pub mod relationship;
 pub mod schedule;
 pub mod server;
 pub mod start;

@@ -18,7 +18,7 @@ pub use generated::{entente, google};
 
 pub use entente::{
     access::v1 as access, account::v1 as account, audit::v1 as audit, directory::v1 as directory,
-    offer::v1 as offer, operator::v1 as operator,
+    offer::v1 as offer, operator::v1 as operator, relationship::v1 as relationship,
 };
 
 /// As proto3's JSON, for events.

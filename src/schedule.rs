@@ -51,6 +51,7 @@ const ASIDE: &[(&str, &str)] = &[
         "go-on-with-recovery-cases",
         crate::directory::recovery::ASIDE,
     ),
+    ("end-relationships", crate::relationship::ASIDE),
 ];
 
 /// All timed work.
@@ -256,6 +257,18 @@ const JOBS: &[Job] = &[
         every_us: 10 * MINUTE_US,
         needed: Some("SELECT 1 AS one FROM name_claims WHERE state <= 4 LIMIT 1"),
         run: |tx| Box::pin(crate::account::end_name_claims(tx)),
+    },
+    Job {
+        name: "date-relationships-of-ended-accounts",
+        every_us: 10 * MINUTE_US,
+        needed: Some(crate::relationship::NEEDED),
+        run: |tx| Box::pin(crate::relationship::date_those_of_ended_accounts(tx)),
+    },
+    Job {
+        name: "end-relationships",
+        every_us: MINUTE_US,
+        needed: Some(crate::relationship::NEEDED),
+        run: |tx| Box::pin(crate::relationship::end_due(tx)),
     },
     Job {
         name: "purge-links",

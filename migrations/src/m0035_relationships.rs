@@ -7,7 +7,10 @@ use sea_orm_migration::{
     sea_orm::{ConnectionTrait, DbBackend},
 };
 
-use crate::m0008_changed_keys::{Inserts, Told};
+use crate::{
+    m0007_search::search,
+    m0008_changed_keys::{Inserts, Told},
+};
 
 /// This step.
 #[derive(DeriveMigrationName)]
@@ -17,6 +20,7 @@ pub struct Migration;
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         crate::run(manager, STATEMENTS).await?;
+        search(manager, "relationships", &["display_name_fold"]).await?;
         let postgres = manager.get_connection().get_database_backend() == DbBackend::Postgres;
         for told in TOLD {
             let triggers = if postgres {
@@ -68,7 +72,12 @@ const STATEMENTS: &[&str] = &[
     "CREATE INDEX relationships_by_name ON relationships (account_id, display_name_fold, id)",
     "CREATE INDEX relationships_of_customer_by_time ON relationships (tenant_id, create_time, id)",
     "CREATE INDEX relationships_of_customer_by_name ON relationships (tenant_id, display_name_fold, id)",
-    "CREATE INDEX relationships_due ON relationships (due_time, id)",
+    "CREATE INDEX relationships_due ON relationships (due_time, id) WHERE due_time IS NOT NULL",
+    "CREATE INDEX relationships_due_of_account ON relationships (account_id, due_time) WHERE due_time IS NOT NULL",
+    "CREATE INDEX relationships_open ON relationships (account_id) WHERE state <= 3",
+    "CREATE INDEX relationships_sent ON relationships (account_id, customer_email, customer_domain, send_time)",
+    // Accounts that are over: rejected and closed.
+    "CREATE INDEX accounts_over ON accounts (id) WHERE state IN (5, 6)",
     // One row as long as a relationship is in force: what the customer lends to the account, until when.
     "CREATE TABLE delegations (
         relationship_id {uuid} PRIMARY KEY,

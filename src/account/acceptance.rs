@@ -89,7 +89,7 @@ pub async fn accept_agreement(
 }
 
 /// What is accepted, as a request says it.
-pub(super) struct Consent<'a> {
+pub(crate) struct Consent<'a> {
     pub kind: AgreementKind,
     /// Of the version.
     pub number: i64,
@@ -102,7 +102,7 @@ pub(super) struct Consent<'a> {
 ///
 /// # Errors
 /// As `accept_agreement`.
-pub(super) async fn accept(tx: &mut Tx, scope: ScopeKey, consent: Consent<'_>) -> Result<Model> {
+pub(crate) async fn accept(tx: &mut Tx, scope: ScopeKey, consent: Consent<'_>) -> Result<Model> {
     let Consent {
         kind,
         number,

@@ -113,6 +113,17 @@ pub(super) async fn people(tx: &Tx, row: &Model) -> Result<Vec<String>> {
     Ok(all)
 }
 
+/// The same of an account by its ID.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn people_of(tx: &Tx, account: Uuid) -> Result<Vec<String>> {
+    match Entity::find_by_id(account).one(tx.db()).await? {
+        Some(row) => people(tx, &row).await,
+        None => Ok(Vec::new()),
+    }
+}
+
 /// Addresses of the owner and the managers of an account.
 pub(super) async fn run_by(tx: &Tx, account: Uuid) -> Result<Vec<String>> {
     // A personal identity's address is its name.

@@ -44,6 +44,7 @@ pub(crate) mod wire;
 pub(crate) use self::{
     benefit::{SEATS_OF_NOBODY, release_seats},
     brought::{LINK_US as MEMBERSHIP_CLAIM_US, mail_membership_links},
+    closing::people_of,
     draft::{remove_idle_drafts, tell_of_idle_drafts},
     involvement::{COUNT_US as TIES_COUNT_US, date_former_ties},
     name_claim::{

@@ -7,8 +7,9 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryF
 use uuid::Uuid;
 
 use super::{
-    DELETED, domain,
+    ACTIVE, DELETED, domain,
     entity::user::{Column, Entity, Model},
+    session::split_sign_in_name,
     sign_in,
 };
 use crate::{
@@ -81,6 +82,31 @@ pub async fn holder_of(tx: &Tx, email: &str) -> Result<Option<Model>> {
         .filter(Column::State.ne(DELETED))
         .one(tx.db())
         .await?)
+}
+
+/// Whether an address is that of an active member of a tenant, who is no guest: the recovery address, or the name that it signs in with.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_members<C: ConnectionTrait>(
+    db: &C,
+    app: &App,
+    tenant: Uuid,
+    email: &str,
+) -> Result<bool> {
+    let folded = fold(email);
+    let (prefix, user_name) = split_sign_in_name(app, &folded);
+    let sql = "SELECT 1 AS one FROM users WHERE tenant_id = $1 AND kind = 1 AND state = $2 AND recovery_email <> '' AND lower(recovery_email) = $3 \
+               UNION ALL SELECT 1 AS one FROM users u JOIN tenants t ON t.id = u.tenant_id \
+               WHERE u.tenant_id = $1 AND u.kind = 1 AND u.state = $2 AND u.user_name_fold = $4 AND t.domain_prefix = $5 AND $5 <> '' LIMIT 1";
+    let values: [Value; 5] = [
+        tenant.into(),
+        ACTIVE.into(),
+        folded.clone().into(),
+        user_name.into(),
+        prefix.into(),
+    ];
+    Ok(sql::row(db, sql, values).await?.is_some())
 }
 
 #[derive(FromQueryResult)]

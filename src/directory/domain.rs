@@ -94,7 +94,7 @@ const LISTING: Listing = Listing {
 };
 
 /// A domain's name as it is kept, in ASCII; or what is wrong with it.
-fn normal(text: &str) -> std::result::Result<String, &'static str> {
+pub(crate) fn normal(text: &str) -> std::result::Result<String, &'static str> {
     let form = "must be a domain such as contoso.example";
     let name = idna::domain_to_ascii_strict(text).map_err(|_| form)?;
     if name.len() > MOST_CHARS {
@@ -139,6 +139,14 @@ pub async fn verified_tenant_of<C: ConnectionTrait>(db: &C, email: &str) -> Resu
         return Ok(None);
     };
     Ok(verified(db, &name).await?.map(|row| row.tenant_id))
+}
+
+/// The tenant that has verified a domain, in the form in which domains are kept.
+///
+/// # Errors
+/// Those of the database.
+pub(crate) async fn tenant_of<C: ConnectionTrait>(db: &C, name: &str) -> Result<Option<Uuid>> {
+    Ok(verified(db, name).await?.map(|row| row.tenant_id))
 }
 
 /// The verified domain of a name, if it is one.

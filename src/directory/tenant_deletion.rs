@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     access::{
-        grants::{self, GLOBAL_ADMIN},
+        grants::{self, GLOBAL_ADMIN, lent},
         link::{self, Link},
         principal::Kind,
         scope::{Proof, TenantScope},
@@ -101,12 +101,14 @@ pub async fn delete_tenant(
 
 async fn demand_no_account(tx: &Tx, id: Uuid) -> Result<()> {
     let accounts = grants::accounts_of(tx.db(), id, MOST_ACCOUNTS_NAMED).await?;
-    if accounts.is_empty() {
+    let relationships = lent::in_force(tx.db(), id, MOST_ACCOUNTS_NAMED).await?;
+    if accounts.is_empty() && relationships.is_empty() {
         return Ok(());
     }
     let names: Vec<_> = accounts
         .into_iter()
         .map(|a| Name::Account(a).to_string())
+        .chain(relationships.iter().map(Name::to_string))
         .collect();
     Err(Error::precondition(Reason::TenantInUse).with("uses", names.join(", ")))
 }

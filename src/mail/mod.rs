@@ -117,11 +117,15 @@ pub enum Template {
     PartnerMadeAdmin,
     /// To the global admins of a customer's tenant in which a partner reset the password of one who holds something.
     PartnerResetAdmin,
+    /// To the customer that a partner asks for a relationship.
+    RelationshipRequested,
+    /// To both sides of a relationship whose term is over.
+    RelationshipExpired,
 }
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 51] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -171,6 +175,8 @@ impl Template {
         Self::PartnersCredential,
         Self::PartnerMadeAdmin,
         Self::PartnerResetAdmin,
+        Self::RelationshipRequested,
+        Self::RelationshipExpired,
     ];
 
     /// Its name, as in files and in lists.
@@ -226,6 +232,8 @@ impl Template {
             Self::PartnersCredential => "partners_credential",
             Self::PartnerMadeAdmin => "partner_made_admin",
             Self::PartnerResetAdmin => "partner_reset_admin",
+            Self::RelationshipRequested => "relationship_requested",
+            Self::RelationshipExpired => "relationship_expired",
         }
     }
 }

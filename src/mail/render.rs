@@ -65,6 +65,8 @@ const SOURCES: &[(&str, &str)] = sources![
     "partners_credential",
     "partner_made_admin",
     "partner_reset_admin",
+    "relationship_requested",
+    "relationship_expired",
 ];
 
 static ENVIRONMENT: LazyLock<std::result::Result<Environment<'static>, String>> =
@@ -182,6 +184,9 @@ mod tests {
             "claim",
             "claimed",
             "statement",
+            "roles",
+            "days",
+            "message",
         ]
         .iter()
         .map(|k| ((*k).to_owned(), format!("<{k}>").into()))

@@ -103,6 +103,13 @@ const UNIQUES: &[Unique] = &[
         text: "is there already",
     },
     Unique {
+        index: "relationships_display_name",
+        columns: "relationships.account_id, relationships.display_name_fold",
+        reason: Reason::ResourceExists,
+        field: "relationship.display_name",
+        text: "is that of another relationship of this account",
+    },
+    Unique {
         index: "associations_pkey",
         columns: "associations.account_id, associations.tenant_id",
         reason: Reason::AlreadyAssociated,

@@ -333,13 +333,21 @@ pub async fn end(tx: &mut Tx, relationship: Uuid) -> Result<()> {
     Ok(())
 }
 
-/// Whether a tenant has a relationship in force (TEN-7).
+#[derive(FromQueryResult)]
+struct InForce {
+    relationship_id: Uuid,
+    account_id: Uuid,
+}
+
+/// Relationships that a tenant has in force (TEN-7), at most so many.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn lends<C: ConnectionTrait>(db: &C, tenant: Uuid) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM delegations WHERE tenant_id = $1 LIMIT 1";
-    Ok(sql::row(db, sql, [tenant.into()]).await?.is_some())
+pub async fn in_force<C: ConnectionTrait>(db: &C, tenant: Uuid, most: i64) -> Result<Vec<Name>> {
+    let sql = "SELECT relationship_id, account_id FROM delegations WHERE tenant_id = $1 ORDER BY relationship_id LIMIT $2";
+    let rows = sql::all::<InForce, _>(db, sql, [tenant.into(), most.into()]).await?;
+    let name = |row: InForce| Name::Relationship(row.account_id, row.relationship_id);
+    Ok(rows.into_iter().map(name).collect())
 }
 
 #[derive(FromQueryResult)]
