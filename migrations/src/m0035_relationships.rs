@@ -39,7 +39,7 @@ const STATEMENTS: &[&str] = &[
     // Kinds and states are those of `entente.relationship.v1`; roles are bits of directory roles. The customer is named by an address or by
     // a domain, and by its tenant once that has accepted.
     "CREATE TABLE relationships (
-        id {uuid} PRIMARY KEY,
+        {id},
         account_id {uuid} NOT NULL REFERENCES accounts (id),
         tenant_id {uuid},
         kind bigint NOT NULL,

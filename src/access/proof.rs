@@ -200,6 +200,10 @@ impl<F: Facts> Asked<'_, F> {
         else {
             return Ok(Err(Has::No));
         };
+        // A stolen key must not open many customers (ATK-20).
+        if !who.principal.is_person() {
+            return Ok(Err(Has::No));
+        }
         let scope = ScopeKey::Account(*account);
         let may_act = self.has(Permission::DelegatedAct, scope).await?;
         let roles = self.held(scope).await?.roles;

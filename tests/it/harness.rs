@@ -51,6 +51,10 @@ use entente::{
             staff_service_client::StaffServiceClient,
             test_clock_service_client::TestClockServiceClient,
         },
+        relationship::{
+            delegated_admin_service_client::DelegatedAdminServiceClient,
+            relationship_service_client::RelationshipServiceClient,
+        },
     },
     server, start,
     store::connect::Db,
@@ -645,6 +649,8 @@ clients! {
     policies: PolicyServiceClient,
     offers: OfferServiceClient,
     reports: ReportServiceClient,
+    relationships: RelationshipServiceClient,
+    delegated_admin: DelegatedAdminServiceClient,
     clock: TestClockServiceClient,
 }
 

@@ -40,6 +40,7 @@ mod invitations;
 mod killed;
 mod lanes;
 mod late;
+mod lent;
 mod mails;
 mod members;
 mod model;

@@ -206,7 +206,7 @@ pub fn reaching(
         })
 }
 
-/// All that is lent to somebody on a tenant now, by whatever relationship; the account of each is asked for, whoever it is (COM-2).
+/// All that is lent to a person on a tenant now, by whatever relationship; the account of each is asked for, whoever it is (COM-2).
 ///
 /// # Errors
 /// Those of the database.
@@ -217,7 +217,7 @@ pub async fn lent_to<F: Facts>(
     asleep_until: Option<Micros>,
     now: Micros,
 ) -> Result<Vec<Lent>> {
-    if who.tenant == tenant {
+    if who.tenant == tenant || !who.is_person() {
         return Ok(Vec::new());
     }
     let principal = who.id;

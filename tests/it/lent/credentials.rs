@@ -1,0 +1,165 @@
+//! The credentials of a customer's admins whom a partner makes or resets: they reach the customer's people, and no partner (REL-14).
+
+use entente::proto::directory::DirectoryRole;
+use tonic::Code;
+
+use super::{GLOBAL, Lending, numbers};
+use crate::{
+    harness::{Caller, PASSWORD, Site, both, refused, request_id},
+    people::{
+        People as _, again, ask_recovery, change, id, letters, link_invalid, mailed_token, recover,
+    },
+};
+
+const NEW: &str = "a-second-good-phrase-47";
+
+/// How many mails of a subject went to an address.
+async fn told(site: &Site, to: &str, subject: &str) -> usize {
+    let all = letters(site).await;
+    let of = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    all.iter()
+        .filter(|letter| letter.to == to && of(&letter.text).contains(subject))
+        .count()
+}
+
+/// An agent makes a global admin, with an address of the agent's choice; gives its name and sign-in name.
+async fn admin_made(lending: &Lending, agent: &Caller, address: &str) -> (String, String) {
+    let mut request = lending.creating("newadmin");
+    request.request_id = request_id();
+    let user = request.user.as_mut().unwrap();
+    user.directory_roles = numbers(&[GLOBAL]);
+    user.recovery_email = address.to_owned();
+    let made = lending.create(agent, request.clone()).await.unwrap();
+    assert!(made.link_mailed && !made.secret_omitted);
+    assert_eq!(made.temporary_password, "");
+    let again = lending.create(agent, request).await.unwrap();
+    assert!(again.link_mailed && !again.secret_omitted);
+    let user = made.user.unwrap();
+    assert_eq!(user.directory_roles, numbers(&[GLOBAL]));
+    assert!(user.rights_asleep_until.is_some());
+    (user.name, user.sign_in_name)
+}
+
+// proves REL-14, REL-22
+#[tokio::test]
+async fn a_new_admin_is_the_customers_and_the_partner_gets_no_way_in() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let agent = lending.agent();
+        let address = "mallory@contoso.example";
+        let (name, sign_in_name) = admin_made(&lending, agent, address).await;
+        assert_eq!(
+            told(&site, "ann@fabrikam.example", "Your partner made").await,
+            1
+        );
+        assert_eq!(told(&site, address, "Choose").await, 0);
+        // Nor by asking: the address is the agent's choice, and whoever reads it would run the tenant.
+        ask_recovery(&site, &sign_in_name).await.unwrap();
+        assert_eq!(told(&site, address, "entl_").await, 0);
+
+        let token = mailed_token(&site, "it@fabrikam.example").await.unwrap();
+        recover(&site, &token, NEW).await.unwrap();
+        link_invalid(recover(&site, &token, NEW).await);
+        let caller = site.sign_in(&sign_in_name, NEW).await;
+        caller.user(&lending.customer.admin.name).await.unwrap();
+        // Still not; until the person says that the address is its own.
+        ask_recovery(&site, &sign_in_name).await.unwrap();
+        assert_eq!(told(&site, address, "entl_").await, 0);
+        caller.set_contact(&name, address).await.unwrap();
+        ask_recovery(&site, &sign_in_name).await.unwrap();
+        assert_eq!(told(&site, address, "entl_").await, 1);
+    })
+    .await;
+}
+
+// proves REL-14
+#[tokio::test]
+async fn a_lost_admin_comes_back_by_the_address_on_file() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let (agent, ann) = (lending.agent(), &lending.customer.admin);
+        let reset = lending.reset(agent, &ann.name).await.unwrap();
+        assert!(reset.link_mailed && reset.ended_session_count > 0);
+        assert_eq!(reset.temporary_password, "");
+        ann.caller.who_am_i().await.unwrap_err();
+        refused(
+            site.tokens(&ann.sign_in_name, PASSWORD).await,
+            Code::Unauthenticated,
+            "SIGN_IN_FAILED",
+        );
+        let token = mailed_token(&site, "ann@fabrikam.example").await.unwrap();
+        // The link is the notice: none that speaks of a temporary password.
+        assert_eq!(
+            told(&site, "ann@fabrikam.example", "temporary password").await,
+            0
+        );
+        assert_eq!(told(&site, "it@fabrikam.example", "entl_").await, 0);
+        recover(&site, &token, NEW).await.unwrap();
+        let caller = site.sign_in(&ann.sign_in_name, NEW).await;
+        caller.user(&ann.name).await.unwrap();
+    })
+    .await;
+}
+
+// proves REL-14
+#[tokio::test]
+async fn who_has_no_address_comes_back_by_the_tenants_contact_and_all_admins_hear() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let agent = lending.agent();
+        let billing = DirectoryRole::BillingAdmin;
+        let bill = crate::people::person_as(&site, &lending.customer, "bill", billing).await;
+        let reset = lending.reset(agent, &bill.name).await.unwrap();
+        assert!(reset.link_mailed);
+        let token = mailed_token(&site, "it@fabrikam.example").await.unwrap();
+        recover(&site, &token, NEW).await.unwrap();
+        site.sign_in(&bill.sign_in_name, NEW).await;
+        assert_eq!(
+            told(&site, "ann@fabrikam.example", "Your partner reset").await,
+            1
+        );
+
+        // Without either the agent is shown a temporary one, and the admins are told all the same.
+        let sql = "UPDATE tenants SET contact_email = '' WHERE id = $1";
+        change(&site, sql, [id(&lending.customer.name).into()]).await;
+        let reset = lending.reset(agent, &bill.name).await.unwrap();
+        assert!(!reset.link_mailed && !reset.temporary_password.is_empty());
+        assert_eq!(
+            told(&site, "ann@fabrikam.example", "Your partner reset").await,
+            2
+        );
+        let caller = site
+            .settle_in(&bill.sign_in_name, &reset.temporary_password)
+            .await;
+        caller.who_am_i().await.unwrap();
+    })
+    .await;
+}
+
+// proves REL-14, REL-8
+#[tokio::test]
+async fn what_was_made_is_listed_as_the_roles_are_taken_back() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let agent = again(&site, &lending.partner.admin).await;
+        let mut made = Vec::new();
+        for name in ["one", "two"] {
+            let done = lending.create(&agent, lending.creating(name)).await;
+            made.push(done.unwrap().user.unwrap().name);
+        }
+        let request = entente::proto::relationship::RemoveRelationshipRolesRequest {
+            name: lending.relationship.clone(),
+            tenant: lending.customer.name.clone(),
+            ..Default::default()
+        };
+        let admin = &lending.customer.admin.caller;
+        let done = admin
+            .relationships()
+            .remove_relationship_roles(request)
+            .await;
+        let losses = done.unwrap().into_inner().losses.unwrap();
+        made.reverse();
+        assert_eq!(losses.made_users, made);
+    })
+    .await;
+}
