@@ -443,6 +443,9 @@ pub async fn world(site: &Site) -> World {
     let named_domain = domain(&contoso, "contoso.example").await;
     let evidence = crate::documents::evidence(site, &mia.caller, &home).await;
     let offer = create(&mia.caller, &home, app_offer("Tool")).await.unwrap();
+    let asked = crate::relationships::asking("Adatum", "ann@adatum.example");
+    let asked = crate::relationships::create(&mia.caller, &home, asked).await;
+    let relationship = asked.unwrap().name;
     let case = crate::recovery_cases::opened(site, &contoso.name, &contoso.admin.name).await;
     let claimed = crate::name_claims::filed(&callers["identity"], &ida.name, "", "Contoso").await;
     let claimed = claimed.unwrap().name;
@@ -462,6 +465,8 @@ pub async fn world(site: &Site) -> World {
         .with("ImportAccount.account.legal_name", "Newcomer Ltd")
         .with("CreateAccount.tenant_admin_token", "")
         .with("entente.dev/Offer", &offer.name)
+        .with("entente.dev/Relationship", &relationship)
+        .with("AcceptRelationship.language_code", "en")
         .with(
             "entente.dev/Competency",
             format!("{home}/competencies/{}", request_id()),
@@ -540,6 +545,11 @@ pub async fn world(site: &Site) -> World {
     )
     .with("entente.dev/Invitation", theirs_invited.name)
     .with("entente.dev/Offer", theirs_offer.name)
+    .with(
+        "entente.dev/Relationship",
+        format!("{theirs}/relationships/{}", request_id()),
+    )
+    .with("AcceptRelationship.language_code", "en")
     .with(
         "entente.dev/Competency",
         format!("{theirs}/competencies/{}", request_id()),

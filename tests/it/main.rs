@@ -59,6 +59,7 @@ mod races;
 mod recovery;
 mod recovery_cases;
 mod refusals;
+mod relationships;
 mod replicas;
 mod resets;
 mod reviews;

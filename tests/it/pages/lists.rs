@@ -18,6 +18,7 @@ use entente::proto::{
         ListMailsRequest, ListPoliciesRequest, ListReservedNamesRequest, ListStaffRequest,
         OperatorRole,
     },
+    relationship::ListRelationshipsRequest,
 };
 use prost::Message as _;
 use tonic::Status;
@@ -73,6 +74,7 @@ pub enum List {
     Packages,
     Benefits,
     Offers,
+    Relationships,
     OfferReviews,
     Usage,
     Policies,
@@ -80,7 +82,7 @@ pub enum List {
 }
 
 impl List {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Tenants,
         Self::Users,
         Self::Groups,
@@ -109,6 +111,7 @@ impl List {
         Self::Packages,
         Self::Benefits,
         Self::Offers,
+        Self::Relationships,
         Self::OfferReviews,
         Self::Usage,
         Self::Policies,
@@ -176,7 +179,7 @@ impl List {
             // A tenant has few domains; no index finds texts in them.
             Self::Domains => &[],
             Self::Invitations => &["email"],
-            Self::Offers => &["display_name"],
+            Self::Offers | Self::Relationships => &["display_name"],
             Self::Tenants => &["display_name", "domain_prefix"],
             Self::Users | Self::GroupMembers | Self::Candidates | Self::Members => {
                 &["display_name", "user_name"]
@@ -516,6 +519,13 @@ impl World {
                 list_offers,
                 ListOffersRequest { parent: account },
                 offers,
+                name
+            ),
+            List::Relationships => page!(
+                ann.relationships(),
+                list_relationships,
+                ListRelationshipsRequest { parent: account },
+                relationships,
                 name
             ),
             List::OfferReviews => page!(

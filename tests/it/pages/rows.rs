@@ -100,6 +100,13 @@ pub const MANY: &[&str] = &[
     "INSERT INTO offers (id, account_id, kind, display_name_fold, state, latest_version, live_version, live, was_published, submit_time, create_time, \
         update_time, version) \
      VALUES ({far}, {account}, 1, 'wärme zeppelin', 2, 1, 0, false, false, 2000000000000000, 2000000000000000, 0, 1)",
+    "INSERT INTO relationships (id, account_id, kind, state, display_name, display_name_fold, message, customer_email, customer_domain, requested_roles, \
+        requested_days, roles, accepted_by, agreement_number, roles_removed_by, closed_by, create_time, update_time, version) \
+     SELECT {random}, {account}, 1, 1, 'Bulk ' || n, 'bulk ' || n, '', 'a@example.com', '', 8, 1, 0, '', 0, '', '', \
+        1900000000000000 + n / 3 * 1000000, 0, 1 FROM s",
+    "INSERT INTO relationships (id, account_id, kind, state, display_name, display_name_fold, message, customer_email, customer_domain, requested_roles, \
+        requested_days, roles, accepted_by, agreement_number, roles_removed_by, closed_by, create_time, update_time, version) \
+     VALUES ({far}, {account}, 1, 1, 'Wärme Zeppelin', 'wärme zeppelin', '', 'a@example.com', '', 8, 1, 0, '', 0, '', '', 2000000000000000, 0, 1)",
     "INSERT INTO offer_versions (offer_id, number, state, display_name, description, prices, customers, review_reason, create_time) \
      SELECT o.id, 1, 2, o.display_name_fold, '', '[]', '', '', o.create_time FROM offers o",
     "INSERT INTO offer_usage (id, account_id, offer_id, day, country_code, customer_id, units, create_time, update_time) \
