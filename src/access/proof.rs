@@ -212,11 +212,9 @@ impl<F: Facts> Asked<'_, F> {
             tenant,
         });
         let reaching = lent::reaching(&ways.await?, (*account, *relationship), roles, self.now);
-        match may_act {
-            Has::Yes if reaching != 0 => {}
-            Has::Yes | Has::No => return Ok(Err(Has::No)),
-            // Whether there is anything to act by isn't told of what sleeps.
-            asleep => return Ok(Err(asleep)),
+        // Whether there is anything to act by isn't told of what sleeps. Where nothing is lent, what is demanded is missing.
+        if may_act != Has::Yes {
+            return Ok(Err(may_act));
         }
         scopes.push((field, scope));
         let lent = Lent::of((*account, *relationship), tenant, reaching);

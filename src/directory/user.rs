@@ -129,8 +129,14 @@ pub async fn create_user(
     tenant: TenantScope,
     req: CreateUserRequest,
 ) -> Result<CreateUserResponse> {
-    let domain_prefix = tenant::refuse_synchronized(tx, tenant.id()).await?;
     let (new, memberships, groups) = wire::new_user(req)?;
+    // A partner makes the global admin who gives a customer its tenant back, whatever a local directory fills (TEN-5).
+    let restores = tx.lent().is_some() && new.directory_roles & GLOBAL_ADMIN != 0;
+    let domain_prefix = if restores {
+        tenant::find(tx.db(), tenant).await?.domain_prefix
+    } else {
+        tenant::refuse_synchronized(tx, tenant.id()).await?
+    };
     let accounts: Vec<ScopeKey> = memberships
         .iter()
         .filter_map(|m| Name::parse(&m.account))

@@ -446,6 +446,12 @@ pub async fn world(site: &Site) -> World {
     let asked = crate::relationships::asking("Adatum", "ann@adatum.example");
     let asked = crate::relationships::create(&mia.caller, &home, asked).await;
     let relationship = asked.unwrap().name;
+    // A customer whose tenant is administered by the account's people.
+    let customer = site.tenant("customer").await;
+    let lends = (&customer, "ann@customer.example");
+    let all = [DirectoryRole::GlobalAdmin];
+    let lent = crate::lent::lent_to(&mia.caller, &home, lends, &all).await;
+    let customers = site.person(&customer, "theirs").await.name;
     let case = crate::recovery_cases::opened(site, &contoso.name, &contoso.admin.name).await;
     let claimed = crate::name_claims::filed(&callers["identity"], &ida.name, "", "Contoso").await;
     let claimed = claimed.unwrap().name;
@@ -466,6 +472,15 @@ pub async fn world(site: &Site) -> World {
         .with("CreateAccount.tenant_admin_token", "")
         .with("entente.dev/Offer", &offer.name)
         .with("entente.dev/Relationship", &relationship)
+        .with("ListCustomerUsers.parent", &customer.name)
+        .with("ListCustomerUsers.relationship", &lent)
+        .with("CreateCustomerUser.parent", &customer.name)
+        .with("CreateCustomerUser.relationship", &lent)
+        .with("ResetCustomerUserPassword.name", &customers)
+        .with("ResetCustomerUserPassword.relationship", &lent)
+        .with("DisableCustomerUser.name", &customers)
+        .with("DisableCustomerUser.relationship", &lent)
+        .with("customer's admin", &customer.admin.name)
         .with("AcceptRelationship.language_code", "en")
         .with(
             "entente.dev/Competency",

@@ -203,7 +203,7 @@ fn declared(method: &MethodDescriptor, path: &str) -> BTreeSet<String> {
             a.all_of
                 .iter()
                 .flat_map(|p| [p.at.clone(), p.when_set.clone()])
-                .chain([a.self_.clone()])
+                .chain([a.self_.clone(), a.lent_by.clone()])
         })
         .chain(rule.declared.unprivileged.iter().map(|u| u.field.clone()))
         .filter(|f| !f.is_empty() && !f.starts_with('@'))

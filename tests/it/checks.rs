@@ -59,7 +59,7 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
     // Nothing is set: what a request is made of by itself has the fault.
     let by_itself = |named| text("", "", named);
     match method.name() {
-        "CreateUser" => (
+        "CreateUser" | "CreateCustomerUser" => (
             vec![Fault {
                 path: "user.directory_roles",
                 value: Value::List(vec![Value::EnumNumber(1)]),

@@ -85,6 +85,11 @@ fn occasion(
                 vec![("parent", Value::String(tenant)), ("names", names)],
             )
         }
+        // One who runs the customer's tenant.
+        "ResetCustomerUserPassword" => {
+            let admin = world.names.0["customer's admin"].clone();
+            ("agent", vec![("name", Value::String(admin))])
+        }
         "ResetPassword" | "EndUserSessions" => ("helpdesk", vec![("name", name("develop"))]),
         "WakeRights" => ("agent", Vec::new()),
         "AssignOperatorRoles" | "RemoveOperatorRoles" => ("opadmin", Vec::new()),

@@ -137,17 +137,28 @@ fn to_group(
     }
 }
 
+/// A relationship by which a customer lends these roles to an account, for its ADMIN_AGENTs.
+pub async fn lent_to(
+    agent: &Caller,
+    account: &str,
+    (customer, email): (&TenantSite, &str),
+    roles: &[DirectoryRole],
+) -> String {
+    let relationship = asked(agent, account, email, roles).await;
+    accepted(customer, &relationship, roles).await.unwrap();
+    let to = to_role(AccountRole::AdminAgent, roles);
+    assign(agent, &relationship, to).await.unwrap();
+    relationship
+}
+
 impl Lending {
     /// A customer lends these roles, and they go to the ADMIN_AGENTs.
     pub async fn of(site: &Site, roles: &[DirectoryRole]) -> Self {
         let partner = site.tenant("contoso").await;
         let account = site.account(&partner, "Contoso").await;
         let customer = site.tenant("fabrikam").await;
-        let by = &partner.admin.caller;
-        let relationship = asked(by, &account, "ann@fabrikam.example", roles).await;
-        accepted(&customer, &relationship, roles).await.unwrap();
-        let to = to_role(AccountRole::AdminAgent, roles);
-        assign(by, &relationship, to).await.unwrap();
+        let by = (&customer, "ann@fabrikam.example");
+        let relationship = lent_to(&partner.admin.caller, &account, by, roles).await;
         Self {
             partner,
             account,

@@ -136,6 +136,24 @@ async fn who_has_no_address_comes_back_by_the_tenants_contact_and_all_admins_hea
     .await;
 }
 
+// proves TEN-5, REL-14
+#[tokio::test]
+async fn a_tenant_that_a_local_directory_fills_gets_an_admin_back_and_nobody_else() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let sql = "UPDATE tenants SET synchronized = TRUE WHERE id = $1";
+        change(&site, sql, [id(&lending.customer.name).into()]).await;
+        let agent = lending.agent();
+        refused(
+            lending.create(agent, lending.creating("bob")).await,
+            Code::FailedPrecondition,
+            "DIRECTORY_SYNCHRONIZED",
+        );
+        admin_made(&lending, agent, "new@fabrikam.example").await;
+    })
+    .await;
+}
+
 // proves REL-14, REL-8
 #[tokio::test]
 async fn what_was_made_is_listed_as_the_roles_are_taken_back() {
