@@ -52,22 +52,26 @@ pub(super) async fn is_addressed<C: ConnectionTrait>(
         || directory::address::is_members(db, app, tenant, &row.customer_email).await?)
 }
 
-/// A relationship as it is now that nothing happens to it: the account and the tenant are locked.
-async fn locked(tx: &mut Tx, tenant: Uuid, name: &str) -> Result<Option<Model>> {
-    let Some(seen) = find(tx.db(), name).await? else {
-        return Ok(None);
-    };
-    let account = ScopeKey::Account(seen.account_id);
-    tx.lock([ScopeKey::Tenant(tenant), account]).await?;
-    find(tx.db(), name).await
+/// A relationship that a tenant may know of, as it is now that nothing happens to it: the account and the tenant are locked. Nothing more is done for
+/// one that it may not know of than for one that isn't there.
+async fn locked(
+    tx: &mut Tx,
+    tenant: Uuid,
+    name: &str,
+    may_know: impl Fn(&Model) -> bool,
+) -> Result<Model> {
+    let seen = find(tx.db(), name).await?;
+    let seen = seen.filter(|row| may_know(row));
+    let seen = seen.ok_or_else(|| missing(name))?;
+    tx.lock([ScopeKey::Tenant(tenant), ScopeKey::Account(seen.account_id)])
+        .await?;
+    find(tx.db(), name).await?.ok_or_else(|| missing(name))
 }
 
 /// What was sent to a tenant, and waits for its answer.
 async fn waiting(tx: &mut Tx, tenant: Uuid, name: &str, etag: &str) -> Result<Model> {
-    let row = locked(tx, tenant, name).await?;
     // What was never sent is nobody's to know of.
-    let row = row.filter(|row| row.send_time.is_some());
-    let row = row.ok_or_else(|| missing(name))?;
+    let row = locked(tx, tenant, name, |row| row.send_time.is_some()).await?;
     let app = tx.app().clone();
     let is_theirs = row.tenant_id == Some(tenant);
     if !is_theirs && !is_addressed(tx.db(), &app, &row, tenant).await? {
@@ -187,9 +191,8 @@ pub(super) async fn of_customer(
     name: &str,
     etag: &str,
 ) -> Result<Model> {
-    let row = locked(tx, tenant, name).await?;
-    let row = row.filter(|row| row.tenant_id == Some(tenant));
-    let row = row.ok_or_else(|| missing(name))?;
+    let is_theirs = |row: &Model| row.tenant_id == Some(tenant);
+    let row = locked(tx, tenant, name, is_theirs).await?;
     update::check_etag(etag, row.version)?;
     Ok(row)
 }

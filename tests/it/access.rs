@@ -19,6 +19,7 @@ use entente::{
             sign_in_request::Credential,
         },
         operator::{AssignOperatorRolesRequest, ListMailsRequest, OperatorRole},
+        relationship::AcceptRelationshipRequest,
     },
 };
 use prost::Message as _;
@@ -749,6 +750,25 @@ fn rows(world: &World) -> Vec<Row> {
                     ..CreateApplicationRequest::default()
                 };
                 add("with membership", What::Message(joined.encode_to_vec()));
+            }
+            "AcceptRelationship" => {
+                let lending = AcceptRelationshipRequest {
+                    name: world.names.0["entente.dev/Relationship"].clone(),
+                    tenant: tenant.clone(),
+                    roles: vec![DirectoryRole::HelpdeskAdmin as i32],
+                    language_code: "en".to_owned(),
+                    validate_only: true,
+                    ..AcceptRelationshipRequest::default()
+                };
+                add("with roles", What::Message(lending.encode_to_vec()));
+            }
+            "GetRelationship" | "TerminateRelationship" => {
+                let of = vec![("tenant".to_owned(), tenant.clone())];
+                add("the customer's", What::Names(of));
+            }
+            "ListRelationships" => {
+                let of = vec![("parent".to_owned(), tenant.clone())];
+                add("the customer's", What::Names(of));
             }
             "EnrollProgram" | "LeaveProgram" => {
                 // Both rights at once has nobody but the stranger, on its own.

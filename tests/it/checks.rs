@@ -88,19 +88,14 @@ fn faults(method: &MethodDescriptor, names: &Names) -> (Vec<Fault>, Fault) {
         "UndeleteTenant" => (vec![by_itself("tenant")], nameless()),
         "StopRecoveryCase" => (vec![by_itself("recovery_case")], nameless()),
         "AnswerNameClaim" => (vec![by_itself("text")], nameless()),
-        "CreateRelationship" => {
-            let both_ways = text(
-                "relationship.customer_domain",
-                "contoso.example",
-                "relationship.customer_domain",
-            );
-            let days = Fault {
-                path: "relationship.requested_days",
-                value: Value::I32(0),
-                named: "relationship.requested_days",
-            };
-            (vec![both_ways, days], nameless())
-        }
+        // Neither an address nor a domain, and no role.
+        "CreateRelationship" => (
+            vec![
+                by_itself("relationship.customer_email"),
+                by_itself("relationship.requested_roles"),
+            ],
+            nameless(),
+        ),
         "UpdateRelationship" => {
             let field = "relationship.customer_domain";
             (vec![text(field, "co.uk", field)], nameless())
