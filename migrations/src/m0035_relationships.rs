@@ -100,15 +100,18 @@ const STATEMENTS: &[&str] = &[
     )",
     "CREATE INDEX delegation_assignments_of_tenant ON delegation_assignments (tenant_id)",
     "CREATE INDEX delegation_assignments_of_holder ON delegation_assignments (holder_id)",
-    // Users that were made by what a relationship lent (REL-14), with the recovery address that the partner gave, until they set one themselves.
-    "CREATE TABLE made_by_delegation (
+    // Users that a partner made, or whose temporary password it was shown, by what a relationship lent (REL-14): whether it made them, whether
+    // the credential may still be one that it knew, and the recovery address that came by it.
+    "CREATE TABLE delegated_users (
         id {uuid} PRIMARY KEY,
         relationship_id {uuid} NOT NULL,
         tenant_id {uuid} NOT NULL,
+        is_made boolean NOT NULL,
+        is_known boolean NOT NULL,
         recovery_email {text} NOT NULL,
         create_time bigint NOT NULL
     )",
-    "CREATE INDEX made_by_delegation_of ON made_by_delegation (relationship_id, create_time, id)",
+    "CREATE INDEX delegated_users_made ON delegated_users (relationship_id, create_time, id) WHERE is_made",
 ];
 
 const TOLD: [Told; 2] = [

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
+    account_state,
     cache::Facts,
     grants::{
         self, Held, HeldOf, NotAwake, Standing,
@@ -22,7 +23,7 @@ use crate::{
     error::{Error, Reason, Result},
     keys::Keys,
     names::Name,
-    proto::access::CallKind,
+    proto::access::{AccountAct, CallKind},
     store::scope_key::ScopeKey,
 };
 
@@ -201,7 +202,7 @@ impl<F: Facts> Asked<'_, F> {
             return Ok(Err(Has::No));
         };
         // A stolen key must not open many customers (ATK-20).
-        if !who.principal.is_person() {
+        if !who.principal.is_person() || who.principal.tenant == tenant {
             return Ok(Err(Has::No));
         }
         let scope = ScopeKey::Account(*account);
@@ -211,13 +212,21 @@ impl<F: Facts> Asked<'_, F> {
             principal: who.principal.id,
             tenant,
         });
-        let reaching = lent::reaching(&ways.await?, (*account, *relationship), roles, self.now);
+        let ways = ways.await?;
+        let by = (*account, *relationship);
+        let reaching = lent::reaching(&ways, by, roles, self.now);
         // Whether there is anything to act by isn't told of what sleeps. Where nothing is lent, what is demanded is missing.
         if may_act != Has::Yes {
             return Ok(Err(may_act));
         }
+        if let Some(way) = ways.iter().find(|way| way.account == *account)
+            && reaching != 0
+            && !account_state::allows(way.account_state, AccountAct::Trade)
+        {
+            return Err(account_state::wrong_state(way.account_state));
+        }
         scopes.push((field, scope));
-        let lent = Lent::of((*account, *relationship), tenant, reaching);
+        let lent = Lent::of(by, tenant, reaching);
         Ok(Ok(lent.within(self.ceiling)))
     }
 

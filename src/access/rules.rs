@@ -237,6 +237,12 @@ fn parse(name: String, declared: MethodRule) -> std::result::Result<Rule, String
             if pairs.is_empty() {
                 return Err(format!("{name} has an alternative that demands nothing"));
             }
+            // Nobody would be proven to be lent anything.
+            if !alternative.lent_by.is_empty() && pairs.iter().all(|p| !p.when_set.is_empty()) {
+                return Err(format!(
+                    "{name} has a lent alternative that may demand nothing"
+                ));
+            }
             if !alternative.lent_by.is_empty()
                 && let Some(pair) = pairs.iter().find(|p| !LENDABLE.has(p.permission))
             {

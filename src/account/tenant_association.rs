@@ -122,6 +122,10 @@ pub async fn associate_tenant(
         tx.now(),
     )
     .await?;
+    // Whoever administers a customer is none of its people.
+    if grants::lent::is_lent(tx.db(), scope.id(), tenant).await? {
+        return Err(Error::precondition(Reason::SelfRelationship));
+    }
     grants::associate(tx, scope.id(), tenant).await?;
     tx.emit(
         Event::new(

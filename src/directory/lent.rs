@@ -5,17 +5,21 @@ use sea_orm::FromQueryResult;
 use uuid::Uuid;
 
 use super::{
-    application_key::admins_addresses, entity::user::Model, recovery, tenant, user, user_admin,
-    user_change,
+    ACTIVE, address, application_key::admins_addresses, entity::user::Model, recovery, tenant,
+    user, user_admin, user_change, user_state,
 };
 use crate::{
-    access::{grants, scope::TenantScope},
+    access::{
+        grants::{self, lent::Known},
+        scope::TenantScope,
+    },
     app::Tx,
-    error::{Error, Result},
+    error::{Error, Reason, Result},
     mail::{self, Template},
     names::Name,
     proto::directory::{
-        CreateUserRequest, CreateUserResponse, ResetPasswordRequest, ResetPasswordResponse,
+        CreateUserRequest, CreateUserResponse, DisableUserRequest, ResetPasswordRequest,
+        ResetPasswordResponse, User,
     },
     store::sql,
 };
@@ -33,8 +37,7 @@ pub async fn create_user(
     let mut made = user::create_user(tx, tenant, req).await?;
     let name = made.user.as_ref().map_or("", |user| &user.name);
     let row = user::find(tx.db(), tenant, name).await?;
-    grants::lent::mark_made(tx, row.id, &row.recovery_email).await?;
-    let mailed = hand_over(tx, tenant, &row, Template::PartnerMadeAdmin).await?;
+    let mailed = hand_over(tx, tenant, &row, true).await?;
     if mailed {
         made.temporary_password = String::new();
     }
@@ -44,14 +47,21 @@ pub async fn create_user(
 /// Resets a user's password; gives the answer, and whether the new one is chosen by a link that was mailed to the customer's people.
 ///
 /// # Errors
-/// As `ResetPassword`.
+/// As `ResetPassword`; `WRONG_STATE` for somebody who is disabled and holds something; `TOO_MANY_CALLS` for who was reset often lately.
 pub async fn reset_password(
     tx: &mut Tx,
     tenant: TenantScope,
     req: ResetPasswordRequest,
 ) -> Result<(ResetPasswordResponse, bool)> {
+    let old = user::find(tx.db(), tenant, &req.name).await?;
+    if holds_something(tx, &old).await? {
+        // What was sent to a person who is shut out would wait for the day on which the person is let in again.
+        user::demand_state(&old, &[ACTIVE])?;
+        // Nor is anybody kept out for good, and so from ending what is lent (REL-8).
+        address::count_mail(tx, "reset by a partner", &old.id.to_string()).await?;
+    }
     let (row, mut answer) = user_admin::reset(tx, tenant, req).await?;
-    let mailed = hand_over(tx, tenant, &row, Template::PartnerResetAdmin).await?;
+    let mailed = hand_over(tx, tenant, &row, false).await?;
     if mailed {
         answer.temporary_password = String::new();
     } else {
@@ -60,29 +70,89 @@ pub async fn reset_password(
     Ok((answer, mailed))
 }
 
-/// Sees to it that the credential of somebody who holds something reaches the customer's people, and tells every admin. Gives whether it
-/// does; of somebody who holds nothing it needn't.
-async fn hand_over(tx: &mut Tx, scope: TenantScope, row: &Model, notice: Template) -> Result<bool> {
+/// Shuts a user out. The customer keeps an admin of its own, whom no partner made or knows the credential of; of whoever holds something all
+/// admins hear.
+///
+/// # Errors
+/// As `DisableUser`.
+pub async fn disable_user(
+    tx: &mut Tx,
+    tenant: TenantScope,
+    req: DisableUserRequest,
+) -> Result<User> {
+    let old = user::find(tx.db(), tenant, &req.name).await?;
+    let done = user_state::disable_user(tx, tenant, req).await?;
+    if user::holds_global_admin(tx, &old).await?
+        && !grants::lent::has_own_admin(tx.db(), tenant.id(), old.id, tx.now()).await?
+    {
+        return Err(Error::precondition(Reason::LastGlobalAdmin));
+    }
+    if holds_something(tx, &old).await? {
+        let by = by_whom(tx, tenant).await?;
+        tell_admins(tx, tenant, (Template::PartnerDisabledAdmin, &by), &old).await?;
+    }
+    Ok(done)
+}
+
+async fn holds_something(tx: &Tx, row: &Model) -> Result<bool> {
     let held = grants::rights_of(tx.db(), row.id).await?;
-    if held.iter().all(|right| right.set.is_empty()) {
+    Ok(held.iter().any(|right| !right.set.is_empty()))
+}
+
+/// Sees to it that the credential of somebody who holds something reaches the customer's people, and tells every admin. Gives whether it
+/// does; of somebody who holds nothing it needn't, and the partner is shown it.
+async fn hand_over(tx: &mut Tx, scope: TenantScope, row: &Model, is_made: bool) -> Result<bool> {
+    let given = if is_made { &row.recovery_email } else { "" };
+    let note = |is_shown| Known { is_made, is_shown };
+    if !holds_something(tx, row).await? {
+        grants::lent::note_user(tx, row.id, note(true), given).await?;
         return Ok(false);
     }
-    let tenant = tenant::find(tx.db(), scope).await?;
+    grants::lent::note_user(tx, row.id, note(false), given).await?;
+    let by = by_whom(tx, scope).await?;
+    let contact = tenant::find(tx.db(), scope).await?.contact_email;
+    let mailed = recovery::mail_partners_link(tx, row.id, (&contact, &by)).await?;
+    if !mailed {
+        grants::lent::note_user(tx, row.id, note(true), given).await?;
+    }
+    let notice = if is_made {
+        Template::PartnerMadeAdmin
+    } else {
+        Template::PartnerResetAdmin
+    };
+    tell_admins(tx, scope, (notice, &by), row).await?;
+    Ok(mailed)
+}
+
+type By = [(&'static str, String); 3];
+
+/// Who acts, for which partner, in which tenant: what all these mails say.
+async fn by_whom(tx: &Tx, scope: TenantScope) -> Result<By> {
     let who = tx.caller().name();
-    let by = [
+    Ok([
         ("by", user_admin::caller_display_name(tx, &who).await?),
         ("account", partner(tx).await?),
-        ("organisation", tenant.display_name.clone()),
-    ];
-    let mailed = recovery::mail_partners_link(tx, row.id, (&tenant.contact_email, &by)).await?;
+        (
+            "organisation",
+            tenant::find(tx.db(), scope).await?.display_name,
+        ),
+    ])
+}
+
+/// Tells all admins of a customer what was done to somebody, whoever has the same address.
+async fn tell_admins(
+    tx: &mut Tx,
+    scope: TenantScope,
+    (notice, by): (Template, &By),
+    row: &Model,
+) -> Result<()> {
     let mut values = by.to_vec();
     values.push(("name", row.display_name.clone()));
     let object = user_change::name(row);
-    let admins = admins_addresses(tx, scope.id()).await?;
-    for to in admins.iter().filter(|to| **to != row.recovery_email) {
-        mail::queue(tx, notice, to, object, &values).await?;
+    for to in admins_addresses(tx, scope.id()).await? {
+        mail::queue(tx, notice, &to, object, &values).await?;
     }
-    Ok(mailed)
+    Ok(())
 }
 
 #[derive(FromQueryResult)]

@@ -38,6 +38,8 @@ use crate::{
 
 /// A link is good for so long.
 const LINK_US: Micros = HOUR_US;
+/// What marks a link by which somebody chooses a password in place of one that a partner set.
+const PARTNERS: &[u8] = b"partner's";
 /// Requests looked at in one transaction; what is left is done at once after.
 const REQUESTS_AT_ONCE: i64 = 100;
 
@@ -187,6 +189,7 @@ async fn mail_link(tx: &mut Tx, person: &Person, language: Language) -> Result<(
     };
     // What a case of recovery promised goes on with the new link, as long as the case does.
     let promised = link::payload(tx.db(), &app.keys, link).await?;
+    let promised = promised.filter(|promise| promise.as_slice() != PARTNERS);
     let promised = promised.unwrap_or_default();
     let lifetime = if promised.is_empty() {
         LINK_US
@@ -241,9 +244,9 @@ pub(super) async fn mail_partners_link(
     (contact, by): (&str, &[(&'static str, String)]),
 ) -> Result<bool> {
     let app = tx.app().clone();
-    let Some(person) = Person::by_id(tx.db(), person).await? else {
-        return Ok(false);
-    };
+    let person = Person::by_id(tx.db(), person).await?.ok_or_else(|| {
+        Error::internal("whoever a partner made or reset can't choose a password")
+    })?;
     let on_file = &person.recovery_email;
     let given = grants::lent::is_given_address(tx.db(), person.id, on_file).await?;
     let addresses = if given {
@@ -260,7 +263,7 @@ pub(super) async fn mail_partners_link(
         subject: person.id,
         scope: principal.home(),
     };
-    let token = link::make(tx, link, &[], credential::TEMPORARY_US).await?;
+    let token = link::make(tx, link, PARTNERS, credential::TEMPORARY_US).await?;
     let mut values = person.values(&app).to_vec();
     values.extend_from_slice(by);
     values.push((
@@ -321,9 +324,20 @@ pub async fn complete_password_recovery(
         .await?
         .ok_or_else(link::invalid)?;
     let principal = person.principal();
+    let is_partners = promised.as_slice() == PARTNERS;
+    if !is_partners {
+        // It was mailed before the person got what it holds now.
+        if promised.is_empty() && is_partners_way_in(tx, &person).await? {
+            return Err(link::invalid());
+        }
+    }
+    let address = &person.recovery_email;
+    if is_partners || !grants::lent::is_given_address(tx.db(), person.id, address).await? {
+        grants::lent::forget_known(tx, person.id).await?;
+    }
     credential::set(tx, person.id, &hash, false).await?;
     let ended_session_count = credential::end_sessions(tx, person.id, None).await?;
-    if !promised.is_empty() {
+    if !promised.is_empty() && !is_partners {
         recovery_return::complete(tx, &promised).await?;
     }
     let object = principal.resource();

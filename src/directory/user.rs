@@ -273,8 +273,8 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
         recovery_email: old.recovery_email.clone(),
         directory_roles: 0,
     };
-    for field in fields {
-        match field {
+    for field in &fields {
+        match *field {
             "user_name" => changed.user_name.clone_from(&new.user_name),
             "given_name" => changed.given_name.clone_from(&new.given_name),
             "family_name" => changed.family_name.clone_from(&new.family_name),
@@ -285,6 +285,9 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
                 )));
             }
         }
+    }
+    if fields.contains(&"recovery_email") {
+        grants::lent::forget_given_address(tx, old.id).await?;
     }
     let recovery_changed = changed.recovery_email != old.recovery_email;
     if recovery_changed || changed.user_name != old.user_name {
@@ -386,7 +389,7 @@ pub async fn update_own_contact(
         directory_roles: 0,
     };
     let row = store_names(tx, &old, &new).await?;
-    grants::lent::forget_given_address(tx, row.id).await?;
+    grants::lent::note_own_address(tx, row.id, &row.recovery_email).await?;
     if row.recovery_email != old.recovery_email {
         after_recovery_change(tx, &old, &row).await?;
     }

@@ -117,6 +117,8 @@ pub enum Template {
     PartnerMadeAdmin,
     /// To the global admins of a customer's tenant in which a partner reset the password of one who holds something.
     PartnerResetAdmin,
+    /// To the global admins of a customer's tenant in which a partner disabled one who holds something.
+    PartnerDisabledAdmin,
     /// To the customer that a partner asks for a relationship.
     RelationshipRequested,
     /// To both sides of a relationship whose term is over.
@@ -125,7 +127,7 @@ pub enum Template {
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -175,6 +177,7 @@ impl Template {
         Self::PartnersCredential,
         Self::PartnerMadeAdmin,
         Self::PartnerResetAdmin,
+        Self::PartnerDisabledAdmin,
         Self::RelationshipRequested,
         Self::RelationshipExpired,
     ];
@@ -232,6 +235,7 @@ impl Template {
             Self::PartnersCredential => "partners_credential",
             Self::PartnerMadeAdmin => "partner_made_admin",
             Self::PartnerResetAdmin => "partner_reset_admin",
+            Self::PartnerDisabledAdmin => "partner_disabled_admin",
             Self::RelationshipRequested => "relationship_requested",
             Self::RelationshipExpired => "relationship_expired",
         }

@@ -65,6 +65,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "partners_credential",
     "partner_made_admin",
     "partner_reset_admin",
+    "partner_disabled_admin",
     "relationship_requested",
     "relationship_expired",
 ];

@@ -156,5 +156,5 @@ pub async fn disable_customer_user(
         request_id,
         validate_only,
     };
-    user::disable_user(tx, tenant, request).await
+    lent::disable_user(tx, tenant, request).await
 }

@@ -19,7 +19,7 @@ use crate::{
     bad_input::{admitted, violations},
     dynamic::{self, Names},
     enrolment::{draft_of, open},
-    harness::{both, membership, new_tenant, new_user, refused, rights},
+    harness::{both, membership, new_tenant, new_user, refused, request_id, rights},
     network::{join, new_membership},
     people::{People as _, identity, person_as, second_admin},
 };
@@ -187,6 +187,10 @@ async fn no_verb_that_takes_roles_gives_what_its_caller_lacks() {
             .with("entente.dev/User", &bob.name)
             .with("entente.dev/Member", dan.member_of(&account))
             .with("*", &bob.name)
+            .with(
+                "entente.dev/Relationship",
+                format!("{account}/relationships/{}", request_id()),
+            )
             .with("InviteUsers.account", &account)
             .with("InviteUsers.emails", "guest@new.example");
         let mut tried = BTreeSet::new();
@@ -198,6 +202,8 @@ async fn no_verb_that_takes_roles_gives_what_its_caller_lacks() {
                 let (caller, reason) = match (method.name(), scope) {
                     // It only takes, and from oneself.
                     ("DropRoles", _) => continue,
+                    // It says who gets what is lent; that is tried as a directory role.
+                    ("SetRelationshipAssignment", "account") => continue,
                     (_, "account") => (&carol.caller, "CANNOT_GRANT_WHAT_YOU_LACK"),
                     // Who may give any of these may give all.
                     (_, "tenant") => (&hal.caller, "PERMISSION_MISSING"),

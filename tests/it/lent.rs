@@ -8,7 +8,7 @@ use entente::proto::{
         TestMyPermissionsRequest,
     },
     audit::AuditEvent,
-    directory::{DirectoryRole, UpdateTenantRequest, User},
+    directory::{DeleteGroupsRequest, DirectoryRole, UpdateTenantRequest, User},
     relationship::{
         AcceptRelationshipRequest, CreateCustomerUserRequest, CreateCustomerUserResponse,
         CreateRelationshipRequest, DisableCustomerUserRequest, ListCustomerUsersRequest,
@@ -681,7 +681,114 @@ async fn who_sleeps_or_whose_account_is_suspended_changes_nothing_for_a_customer
             Code::FailedPrecondition,
             "WRONG_STATE",
         );
-        lending.list(agent).await.unwrap();
+        refused(
+            lending.list(agent).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        let portal = Service::open(&site).await.caller(&site).await;
+        let who = &lending.partner.admin.name;
+        let told = check(&portal, who, &["users.read"], &lending.customer.name).await;
+        assert!(!told[0].allowed);
+        // Whom nothing is lent to is refused as ever.
+        denied(lending.list(&lending.customer.admin.caller).await);
+    })
+    .await;
+}
+
+// proves REL-22, REL-9
+#[tokio::test]
+async fn groups_lose_what_is_lent_with_their_tenant_and_by_being_deleted() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let (agent, account) = (lending.agent(), &lending.account);
+        let other = site.tenant("woodgrove").await;
+        let admin = &lending.partner.admin;
+        associate(admin, account, &other.admin).await.unwrap();
+        let crew = group(&other, "Crew", &[&other.admin], None).await;
+        let ours = group(&lending.partner, "Ours", &[admin], None).await;
+        for group in [&crew, &ours] {
+            let to = to_group(group, &[GLOBAL]);
+            assign(agent, &lending.relationship, to).await.unwrap();
+        }
+        let count = async || {
+            let request = entente::proto::relationship::ListRelationshipAssignmentsRequest {
+                name: lending.relationship.clone(),
+            };
+            let mut client = agent.relationships();
+            let all = client.list_relationship_assignments(request).await;
+            all.unwrap().into_inner().assignments.len()
+        };
+        assert_eq!(count().await, 3);
+        dissociate(agent, account, &other.name).await.unwrap();
+        assert_eq!(count().await, 2);
+        associate(admin, account, &other.admin).await.unwrap();
+        assert_eq!(count().await, 2);
+        let request = DeleteGroupsRequest {
+            parent: lending.partner.name.clone(),
+            names: vec![ours],
+            ..DeleteGroupsRequest::default()
+        };
+        agent.groups().delete_groups(request).await.unwrap();
+        assert_eq!(count().await, 1);
+        let told = audited(agent, account, "").await.unwrap();
+        let last = told.last().unwrap();
+        assert!(last.action.ends_with("/DeleteGroups"), "{}", last.action);
+        chains_are_intact(&site.app).await;
+    })
+    .await;
+}
+
+// proves REL-8, REL-14
+#[tokio::test]
+async fn a_customer_is_none_of_its_partners_own_tenants() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let (admin, customer) = (&lending.partner.admin, &lending.customer);
+        refused(
+            associate(admin, &lending.account, &customer.admin).await,
+            Code::FailedPrecondition,
+            "SELF_RELATIONSHIP",
+        );
+        lending.terminated(lending.agent(), "").await;
+        associate(admin, &lending.account, &customer.admin)
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
+// proves COM-2
+#[tokio::test]
+async fn a_stranger_hears_by_nothing_whether_a_tenant_has_partners() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let alone = site.tenant("alone").await;
+        let woodgrove = site.tenant("woodgrove").await;
+        let theirs = site.account(&woodgrove, "Woodgrove").await;
+        let stranger = &woodgrove.admin.caller;
+        let ask = async |tenant: &str| {
+            let request = TestMyPermissionsRequest {
+                resource: tenant.to_owned(),
+                permissions: vec!["users.read".to_owned()],
+            };
+            let done = stranger.access().test_my_permissions(request).await;
+            assert!(done.unwrap().into_inner().permissions.is_empty());
+            let request = ListCustomerUsersRequest {
+                parent: tenant.to_owned(),
+                relationship: format!("{theirs}/relationships/{}", id(&theirs)),
+                ..ListCustomerUsersRequest::default()
+            };
+            let mut client = stranger.delegated_admin();
+            denied(client.list_customer_users(request).await);
+        };
+        // Again and again, so that what is remembered of one would show.
+        for _ in 0..3 {
+            let ((), of_customer) = site.cost_of(ask(&lending.customer.name)).await;
+            let ((), of_other) = site.cost_of(ask(&alone.name)).await;
+            let told = |cost: &crate::cost::Cost| cost.statements.len();
+            assert_eq!(told(&of_customer), told(&of_other));
+        }
     })
     .await;
 }

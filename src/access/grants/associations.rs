@@ -85,6 +85,7 @@ pub async fn dissociate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<Vec<
     sql::execute(tx.db(), sql, values.clone()).await?;
     let sql = "DELETE FROM group_rights WHERE scope_kind = 2 AND scope_id = $1 AND tenant_id = $2";
     sql::execute(tx.db(), sql, values.clone()).await?;
+    super::lent::unassign_tenant(tx, account, tenant).await?;
     let sql = "DELETE FROM associations WHERE account_id = $1 AND tenant_id = $2";
     sql::execute(tx.db(), sql, values).await?;
     // An account without any tenant counts its owner, who then alone remains.

@@ -407,9 +407,7 @@ async fn join_by(tx: &Tx, tenant: Uuid, fillings: &[Filling]) -> Result<Vec<Pair
 /// # Errors
 /// Those of the database.
 pub async fn empty_group(tx: &mut Tx, group: Uuid) -> Result<u64> {
-    // What relationships lend to it ends with it.
-    let sql = "DELETE FROM delegation_assignments WHERE holder_id = $1";
-    sql::execute(tx.db(), sql, [group.into()]).await?;
+    super::lent::unassign_group(tx, group).await?;
     let sql = "DELETE FROM group_members WHERE group_id = $1";
     Ok(sql::execute(tx.db(), sql, [group.into()])
         .await?

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     access::{
+        account_state,
         cache::Facts,
         principal::{Kind, Principal},
         roles::{self, ACCOUNT_ROLES, LENDABLE, Permission, Permissions, TENANT_ROLES},
@@ -18,7 +19,10 @@ use crate::{
     env::Micros,
     error::{Error, Reason, Result},
     names::Name,
-    proto::{access::AccountRole, directory::DirectoryRole},
+    proto::{
+        access::{AccountAct, AccountRole},
+        directory::DirectoryRole,
+    },
     store::{
         memory::{Fact, Found},
         scope_key::ScopeKey,
@@ -97,13 +101,15 @@ pub fn lendable(roles: i64) -> Permissions {
     roles::permissions_of(TENANT_ROLES, roles).within(LENDABLE)
 }
 
-/// One way in which a relationship's roles reach a person.
+/// One way in which a relationship's roles can reach a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
     /// The relationship.
     pub relationship: Uuid,
     /// The partner's account.
     pub account: Uuid,
+    /// The account's state.
+    pub account_state: i64,
     /// Bits of the directory roles that the customer granted.
     pub granted: i64,
     /// When that ends.
@@ -114,7 +120,8 @@ pub struct Way {
     pub roles: i64,
 }
 
-/// The fact of how a tenant's roles can reach a person by relationships; what the person holds on their accounts is another.
+/// The fact of how a tenant's roles can reach a person by relationships of accounts on which the person holds anything; what it holds there is
+/// another fact.
 #[derive(Clone, Copy, Debug)]
 pub struct WaysTo {
     /// The person.
@@ -127,6 +134,7 @@ pub struct WaysTo {
 struct WayRow {
     relationship_id: Uuid,
     account_id: Uuid,
+    account_state: i64,
     granted: i64,
     end_time: i64,
     holder_role: i64,
@@ -147,30 +155,42 @@ impl Fact for WaysTo {
     }
 
     async fn load<C: ConnectionTrait>(&self, db: &C) -> Result<Found<Vec<Way>>> {
-        let sql = "SELECT d.relationship_id, d.account_id, d.roles AS granted, d.end_time, a.holder_role, a.roles, m.group_id AS joined \
-                   FROM delegations d JOIN tenants t ON t.id = d.tenant_id AND t.state = $3 \
+        // To strangers, whoever they ask about, it says nothing and does the same (COM-2).
+        let sql = "SELECT d.relationship_id, d.account_id, o.state AS account_state, d.roles AS granted, d.end_time, a.holder_role, a.roles, \
+                   m.group_id AS joined FROM ( \
+                     SELECT scope_id FROM grants WHERE principal_id = $2 AND scope_kind = 2 \
+                     UNION SELECT scope_id FROM group_rights WHERE user_id = $2 AND scope_kind = 2 \
+                   ) h JOIN delegations d ON d.account_id = h.scope_id AND d.tenant_id = $1 AND d.roles <> 0 \
+                   JOIN tenants t ON t.id = d.tenant_id AND t.state = $3 JOIN accounts o ON o.id = d.account_id \
                    JOIN delegation_assignments a ON a.relationship_id = d.relationship_id \
                    LEFT JOIN group_members m ON m.group_id = a.holder_id AND m.user_id = $2 \
-                   WHERE d.tenant_id = $1 AND d.roles <> 0 ORDER BY d.relationship_id, a.holder_role, a.holder_id";
+                   ORDER BY d.relationship_id, a.holder_role, a.holder_id";
         let values: [Value; 3] = [self.tenant.into(), self.principal.into(), ACTIVE.into()];
         let rows = sql::all::<WayRow, _>(db, sql, values).await?;
-        // Who joins a group tells nothing, so what depends on it isn't remembered; nor what strangers ask about.
+        // Who joins a group tells nothing, so what depends on it isn't remembered.
         let by_groups = rows.iter().any(|row| row.holder_role == 0);
+        let mut deps = vec![self.principal, self.tenant];
         let ways: Vec<Way> = rows
             .into_iter()
             .filter(|row| row.holder_role != 0 || row.joined.is_some())
             .map(|row| Way {
                 relationship: row.relationship_id,
                 account: row.account_id,
+                account_state: row.account_state,
                 granted: row.granted,
                 end_time: row.end_time,
                 holder_role: row.holder_role,
                 roles: row.roles,
             })
             .collect();
+        for way in &ways {
+            if !deps.contains(&way.account) {
+                deps.push(way.account);
+            }
+        }
         Ok(Found {
             keep: !by_groups && !ways.is_empty(),
-            deps: vec![self.principal, self.tenant],
+            deps,
             bytes: ways.capacity() * size_of::<Way>(),
             value: ways,
         })
@@ -206,7 +226,7 @@ pub fn reaching(
         })
 }
 
-/// All that is lent to a person on a tenant now, by whatever relationship; the account of each is asked for, whoever it is (COM-2).
+/// All that is lent to a person on a tenant now, by whatever relationship.
 ///
 /// # Errors
 /// Those of the database.
@@ -239,9 +259,10 @@ pub async fn lent_to<F: Facts>(
                 home: Some(who.tenant),
             })
             .await?;
-        let may_act = held
-            .awake(scope, asleep_until, now)
-            .has(Permission::DelegatedAct);
+        let may_act = account_state::allows(way.account_state, AccountAct::Trade)
+            && held
+                .awake(scope, asleep_until, now)
+                .has(Permission::DelegatedAct);
         let roles = if may_act {
             reaching(&ways, by, held.roles, now)
         } else {
@@ -348,6 +369,16 @@ pub async fn in_force<C: ConnectionTrait>(db: &C, tenant: Uuid, most: i64) -> Re
     let rows = sql::all::<InForce, _>(db, sql, [tenant.into(), most.into()]).await?;
     let name = |row: InForce| Name::Relationship(row.account_id, row.relationship_id);
     Ok(rows.into_iter().map(name).collect())
+}
+
+/// Whether a tenant has a relationship with an account in force.
+///
+/// # Errors
+/// Those of the database.
+pub async fn is_lent<C: ConnectionTrait>(db: &C, account: Uuid, tenant: Uuid) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM delegations WHERE tenant_id = $1 AND account_id = $2 LIMIT 1";
+    let values: [Value; 2] = [tenant.into(), account.into()];
+    Ok(sql::row(db, sql, values).await?.is_some())
 }
 
 #[derive(FromQueryResult)]
@@ -514,9 +545,53 @@ pub async fn assignments<C: ConnectionTrait>(
     sql::all::<Assignment, _>(db, sql, [relationship.into()]).await
 }
 
+/// Takes away what an account's relationships lend to groups of a tenant that leaves the account, which is locked.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn unassign_tenant(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<()> {
+    let sql = "DELETE FROM delegation_assignments WHERE holder_role = 0 AND holder_id IN (SELECT id FROM user_groups WHERE tenant_id = $2) \
+               AND relationship_id IN (SELECT relationship_id FROM delegations WHERE account_id = $1)";
+    let values: [Value; 2] = [account.into(), tenant.into()];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
+/// Takes away what relationships lend to a group that is deleted; the audit of their accounts tells of it.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn unassign_group(tx: &mut Tx, group: Uuid) -> Result<()> {
+    let accounts = accounts_of_groups(tx, &[group]).await?;
+    if accounts.is_empty() {
+        return Ok(());
+    }
+    tx.lock(accounts.iter().copied()).await?;
+    let sql = "DELETE FROM delegation_assignments WHERE holder_role = 0 AND holder_id = $1";
+    sql::execute(tx.db(), sql, [group.into()]).await?;
+    for account in accounts {
+        tx.touch(account);
+    }
+    Ok(())
+}
+
 #[derive(FromQueryResult)]
 struct OfGroup {
     account_id: Uuid,
+}
+
+/// The accounts whose relationships lend something to these groups.
+async fn accounts_of_groups(tx: &Tx, groups: &[Uuid]) -> Result<Vec<ScopeKey>> {
+    let sql = format!(
+        "SELECT DISTINCT d.account_id FROM delegation_assignments a JOIN delegations d ON d.relationship_id = a.relationship_id \
+         WHERE a.holder_role = 0 AND a.holder_id IN ({})",
+        sql::in_ids(tx.db(), 1)
+    );
+    let found = sql::all::<OfGroup, _>(tx.db(), sql, [sql::ids(groups)]).await?;
+    Ok(found
+        .iter()
+        .map(|of| ScopeKey::Account(of.account_id))
+        .collect())
 }
 
 /// Demands of a caller who puts somebody into groups that lent roles are assigned to: `relationships.assign` on the accounts, as if it gave
@@ -525,16 +600,7 @@ struct OfGroup {
 /// # Errors
 /// `CANNOT_GRANT_WHAT_YOU_LACK`; those of the database.
 pub(super) async fn demand_of_joining(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
-    let sql = format!(
-        "SELECT DISTINCT d.account_id FROM delegation_assignments a JOIN delegations d ON d.relationship_id = a.relationship_id \
-         WHERE a.holder_role = 0 AND a.holder_id IN ({})",
-        sql::in_ids(tx.db(), 1)
-    );
-    let found = sql::all::<OfGroup, _>(tx.db(), &sql, [sql::ids(groups)]).await?;
-    let accounts: Vec<ScopeKey> = found
-        .iter()
-        .map(|of| ScopeKey::Account(of.account_id))
-        .collect();
+    let accounts = accounts_of_groups(tx, groups).await?;
     if accounts.is_empty() {
         return Ok(());
     }
@@ -555,39 +621,72 @@ pub(super) async fn demand_of_joining(tx: &mut Tx, groups: &[Uuid]) -> Result<()
 
 // ---- what was made
 
-/// Marks a user that a caller makes by what is lent to it, with the recovery address that it gives (REL-14).
+/// What a partner did to a user's credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The user is new.
+    pub is_made: bool,
+    /// The partner was shown a temporary password.
+    pub is_shown: bool,
+}
+
+/// Notes that a caller made a user by what is lent to it, or set the credential of one; with the address that it gave (REL-14).
 ///
 /// # Errors
 /// Internal, if nothing was lent; those of the database.
-pub async fn mark_made(tx: &mut Tx, user: Uuid, recovery_email: &str) -> Result<()> {
+pub async fn note_user(tx: &mut Tx, user: Uuid, known: Known, given: &str) -> Result<()> {
     let lent = tx
         .lent()
         .ok_or_else(|| Error::internal("nothing was lent"))?;
-    let sql = "INSERT INTO made_by_delegation (id, relationship_id, tenant_id, recovery_email, create_time) VALUES ($1, $2, $3, $4, $5)";
-    let values: [Value; 5] = [
+    let sql = "INSERT INTO delegated_users (id, relationship_id, tenant_id, is_made, is_known, recovery_email, create_time) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET is_known = excluded.is_known";
+    let values: [Value; 7] = [
         user.into(),
         lent.relationship.into(),
         lent.tenant.into(),
-        recovery_email.into(),
+        known.is_made.into(),
+        known.is_shown.into(),
+        given.into(),
         tx.now().into(),
     ];
     sql::execute(tx.db(), sql, values).await?;
     Ok(())
 }
 
-/// A person has set its recovery address itself: no partner's any more.
+/// Somebody of the customer's set a user's credential: a partner that knew the one before doesn't know this one.
+///
+/// # Errors
+/// Those of the database.
+pub async fn forget_known(tx: &mut Tx, user: Uuid) -> Result<()> {
+    let sql = "UPDATE delegated_users SET is_known = FALSE WHERE id = $1 AND is_known";
+    sql::execute(tx.db(), sql, [user.into()]).await?;
+    Ok(())
+}
+
+/// Whoever knows a user's credential has set its recovery address: the person itself, unless that may be a partner.
+///
+/// # Errors
+/// Those of the database.
+pub async fn note_own_address(tx: &mut Tx, user: Uuid, recovery_email: &str) -> Result<()> {
+    let sql = "UPDATE delegated_users SET recovery_email = CASE WHEN is_known THEN $2 ELSE '' END WHERE id = $1";
+    let values: [Value; 2] = [user.into(), recovery_email.into()];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
+/// Somebody of the customer's set a user's recovery address: no partner's, whichever it is.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn forget_given_address(tx: &mut Tx, user: Uuid) -> Result<()> {
     let sql =
-        "UPDATE made_by_delegation SET recovery_email = '' WHERE id = $1 AND recovery_email <> ''";
+        "UPDATE delegated_users SET recovery_email = '' WHERE id = $1 AND recovery_email <> ''";
     sql::execute(tx.db(), sql, [user.into()]).await?;
     Ok(())
 }
 
-/// Whether somebody's recovery address is one that a partner gave. What runs the customer's tenant must not be reached by it: a partner would
-/// get what nobody lends (REL-14, REL-22).
+/// Whether somebody's recovery address is one that came by a partner. Whoever runs the customer's tenant must not be reached by it: a partner
+/// would get what nobody lends (REL-14, REL-22).
 ///
 /// # Errors
 /// Those of the database.
@@ -596,8 +695,28 @@ pub async fn is_given_address<C: ConnectionTrait>(
     user: Uuid,
     recovery_email: &str,
 ) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM made_by_delegation WHERE id = $1 AND recovery_email = $2";
+    let sql = "SELECT 1 AS one FROM delegated_users WHERE id = $1 AND recovery_email = $2 AND recovery_email <> ''";
     let values: [Value; 2] = [user.into(), recovery_email.into()];
+    Ok(sql::row(db, sql, values).await?.is_some())
+}
+
+/// Whether a tenant has, besides this one, a global admin who can act and whom no partner made or knows the credential of: who ends what it
+/// lends (REL-8).
+///
+/// # Errors
+/// Those of the database.
+pub async fn has_own_admin<C: ConnectionTrait>(
+    db: &C,
+    tenant: Uuid,
+    but: Uuid,
+    now: Micros,
+) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM grants g JOIN active_people p ON p.id = g.principal_id AND p.kind = 1 \
+               JOIN credentials c ON c.user_id = p.credential_of AND (c.expire_time IS NULL OR c.expire_time > $4) \
+               LEFT JOIN delegated_users d ON d.id = p.id \
+               WHERE g.scope_kind = 1 AND g.scope_id = $1 AND (g.roles & $3) <> 0 AND p.id <> $2 \
+               AND (d.id IS NULL OR (NOT d.is_known AND NOT c.temporary)) LIMIT 1";
+    let values: [Value; 4] = [tenant.into(), but.into(), GLOBAL_ADMIN.into(), now.into()];
     Ok(sql::row(db, sql, values).await?.is_some())
 }
 
@@ -616,8 +735,8 @@ pub async fn users_made<C: ConnectionTrait>(
     relationship: Uuid,
     most: i64,
 ) -> Result<Vec<Name>> {
-    let sql = "SELECT m.id, m.tenant_id FROM made_by_delegation m JOIN users u ON u.id = m.id AND u.state <> 3 \
-               WHERE m.relationship_id = $1 ORDER BY m.create_time DESC, m.id DESC LIMIT $2";
+    let sql = "SELECT m.id, m.tenant_id FROM delegated_users m JOIN users u ON u.id = m.id AND u.state <> 3 \
+               WHERE m.relationship_id = $1 AND m.is_made ORDER BY m.create_time DESC, m.id DESC LIMIT $2";
     let values: [Value; 2] = [relationship.into(), most.into()];
     let rows = sql::all::<Made, _>(db, sql, values).await?;
     Ok(rows
@@ -674,6 +793,7 @@ mod tests {
         Way {
             relationship: OURS.1,
             account: OURS.0,
+            account_state: 1,
             granted: GLOBAL_ADMIN | HELPDESK_ADMIN,
             end_time: 100,
             holder_role,

@@ -27,7 +27,7 @@ pub async fn forget_principals(tx: &mut Tx, principals: &[Uuid]) -> Result<()> {
         ("group_rights", "user_id"),
         ("woken_rights", "user_id"),
         ("delegation_assignments", "holder_id"),
-        ("made_by_delegation", "id"),
+        ("delegated_users", "id"),
     ] {
         let sql = format!("DELETE FROM {table} WHERE {column} IN ({these})");
         sql::execute(tx.db(), sql, [sql::ids(principals)]).await?;

@@ -1,13 +1,14 @@
 //! The credentials of a customer's admins whom a partner makes or resets: they reach the customer's people, and no partner (REL-14).
 
-use entente::proto::directory::DirectoryRole;
+use entente::proto::directory::{DirectoryRole, User};
 use tonic::Code;
 
 use super::{GLOBAL, Lending, numbers};
 use crate::{
     harness::{Caller, PASSWORD, Site, both, refused, request_id},
     people::{
-        People as _, again, ask_recovery, change, id, letters, link_invalid, mailed_token, recover,
+        People as _, again, ask_recovery, change, id, letters, link_invalid, mailed_token, named,
+        recover, second_admin,
     },
 };
 
@@ -132,6 +133,125 @@ async fn who_has_no_address_comes_back_by_the_tenants_contact_and_all_admins_hea
             .settle_in(&bill.sign_in_name, &reset.temporary_password)
             .await;
         caller.who_am_i().await.unwrap();
+    })
+    .await;
+}
+
+// proves REL-14, REL-22
+#[tokio::test]
+async fn who_is_shut_out_and_holds_something_is_not_reset() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let (agent, there) = (lending.agent(), &lending.customer);
+        let amy = second_admin(&site, there, "amy").await;
+        lending.disable(agent, &amy.name).await.unwrap();
+        let ann = "ann@fabrikam.example";
+        assert_eq!(told(&site, ann, "Your partner disabled").await, 1);
+        refused(
+            lending.reset(agent, &amy.name).await,
+            Code::FailedPrecondition,
+            "WRONG_STATE",
+        );
+        there.admin.caller.enable(&amy.name).await.unwrap();
+        again(&site, &amy).await.who_am_i().await.unwrap();
+        // Nobody is kept out for good either.
+        let mut codes = Vec::new();
+        for _ in 0..7 {
+            let done = lending.reset(agent, &amy.name).await;
+            codes.push(done.map_or_else(|status| status.code(), |_| Code::Ok));
+        }
+        assert_eq!(codes[0], Code::Ok);
+        assert_eq!(codes[6], Code::ResourceExhausted);
+    })
+    .await;
+}
+
+// proves REL-8, REL-14, ROL-9
+#[tokio::test]
+async fn a_customer_keeps_an_admin_of_its_own() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let (agent, ann) = (lending.agent(), &lending.customer.admin);
+        admin_made(&lending, agent, "mallory@contoso.example").await;
+        // Whom nobody of the customer's has become yet ends nothing that is lent.
+        refused(
+            lending.disable(agent, &ann.name).await,
+            Code::FailedPrecondition,
+            "LAST_GLOBAL_ADMIN",
+        );
+        ann.caller.who_am_i().await.unwrap();
+        let token = mailed_token(&site, "it@fabrikam.example").await.unwrap();
+        recover(&site, &token, NEW).await.unwrap();
+        lending.disable(agent, &ann.name).await.unwrap();
+    })
+    .await;
+}
+
+// proves REL-14
+#[tokio::test]
+async fn every_admin_hears_of_a_new_one_whatever_address_that_was_given() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let ann = "ann@fabrikam.example";
+        admin_made(&lending, lending.agent(), ann).await;
+        assert!(told(&site, ann, "Your partner made").await > 0);
+    })
+    .await;
+}
+
+// proves REL-22, ATK-5
+#[tokio::test]
+async fn an_address_that_was_set_with_a_password_that_a_partner_knew_is_no_way_in() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let (agent, ann) = (lending.agent(), &lending.customer.admin.caller);
+        let bob = site.person(&lending.customer, "bob").await;
+        let reset = lending.reset(agent, &bob.name).await.unwrap();
+        let mallory = site
+            .settle_in(&bob.sign_in_name, &reset.temporary_password)
+            .await;
+        let address = "mallory@contoso.example";
+        mallory.set_contact(&bob.name, address).await.unwrap();
+        // Who holds nothing comes back by it, as anybody does; with a link that is good until then.
+        ask_recovery(&site, &bob.sign_in_name).await.unwrap();
+        let early = mailed_token(&site, address).await.unwrap();
+        let billing = [DirectoryRole::BillingAdmin];
+        ann.assign(&bob.name, &billing).await.unwrap();
+        link_invalid(recover(&site, &early, NEW).await);
+        // A password from the customer's own doesn't make the address the person's.
+        let reset = ann.reset(&bob.name).await.unwrap();
+        ask_recovery(&site, &bob.sign_in_name).await.unwrap();
+        assert_eq!(told(&site, address, "entl_").await, 1);
+        let caller = site
+            .settle_in(&bob.sign_in_name, &reset.temporary_password)
+            .await;
+        caller
+            .set_contact(&bob.name, "bob@fabrikam.example")
+            .await
+            .unwrap();
+        ask_recovery(&site, &bob.sign_in_name).await.unwrap();
+        assert_eq!(told(&site, "bob@fabrikam.example", "entl_").await, 1);
+    })
+    .await;
+}
+
+// proves REL-22
+#[tokio::test]
+async fn an_address_that_the_customers_admin_sets_is_the_persons() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let address = "new@fabrikam.example";
+        let (name, sign_in_name) = admin_made(&lending, lending.agent(), address).await;
+        ask_recovery(&site, &sign_in_name).await.unwrap();
+        assert_eq!(told(&site, address, "entl_").await, 0);
+        let user = User {
+            recovery_email: address.to_owned(),
+            ..named(&name)
+        };
+        let ann = &lending.customer.admin.caller;
+        ann.update(user, &["recovery_email"]).await.unwrap();
+        ask_recovery(&site, &sign_in_name).await.unwrap();
+        assert_eq!(told(&site, address, "entl_").await, 1);
     })
     .await;
 }
