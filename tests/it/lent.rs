@@ -782,7 +782,8 @@ async fn a_stranger_hears_by_nothing_whether_a_tenant_has_partners() {
             let mut client = stranger.delegated_admin();
             denied(client.list_customer_users(request).await);
         };
-        // Again and again, so that what is remembered of one would show.
+        // What is known of the stranger itself; then again and again, so that what is remembered of one would show.
+        ask(&lending.partner.name).await;
         for _ in 0..3 {
             let ((), of_customer) = site.cost_of(ask(&lending.customer.name)).await;
             let ((), of_other) = site.cost_of(ask(&alone.name)).await;

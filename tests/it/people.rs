@@ -447,8 +447,21 @@ pub async fn letters(site: &Site) -> Vec<Letter> {
 /// The token in the newest mail to an address; None if it shows none.
 pub async fn mailed_token(site: &Site, to: &str) -> Option<String> {
     let letters = letters(site).await;
-    let newest = letters.iter().rfind(|l| l.to == to)?;
-    let (_, rest) = newest.text.split_once("entl_")?;
+    token_of(letters.iter().rfind(|l| l.to == to)?)
+}
+
+/// The token in the newest mail to an address that has one, whatever came with it.
+pub async fn mailed_link(site: &Site, to: &str) -> Option<String> {
+    let letters = letters(site).await;
+    letters
+        .iter()
+        .rev()
+        .filter(|l| l.to == to)
+        .find_map(token_of)
+}
+
+fn token_of(letter: &Letter) -> Option<String> {
+    let (_, rest) = letter.text.split_once("entl_")?;
     let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
     Some(format!("entl_{}", &rest[..end.unwrap_or(rest.len())]))
 }
