@@ -140,7 +140,8 @@ pub struct Proof {
     masked: bool,
     public: bool,
     link: Option<Link>,
-    lent: Option<Lent>,
+    /// Boxed, since few are.
+    lent: Option<Box<Lent>>,
 }
 
 impl Proof {
@@ -165,7 +166,7 @@ impl Proof {
     /// Proven by what a relationship lends to who calls.
     pub(in crate::access) fn by_lent(self, lent: Lent) -> Self {
         Self {
-            lent: Some(lent),
+            lent: Some(Box::new(lent)),
             ..self
         }
     }
@@ -190,7 +191,7 @@ impl Proof {
     /// What was lent for it, if it wasn't the caller's own.
     #[must_use]
     pub fn lent(&self) -> Option<Lent> {
-        self.lent
+        self.lent.as_deref().copied()
     }
 
     /// The mailed token.
