@@ -20,6 +20,7 @@ use crate::{
     dynamic::{self, Names},
     enrolment::{draft_of, open},
     harness::{both, membership, new_tenant, new_user, refused, request_id, rights},
+    lent::Lending,
     network::{join, new_membership},
     people::{People as _, identity, person_as, second_admin},
 };
@@ -236,8 +237,10 @@ async fn every_verb_that_sets_anothers_password_sets_one_that_must_be_changed() 
     let known = [
         "CreateAccount",
         "CreateAssociatedTenant",
+        "CreateCustomerUser",
         "CreateTenant",
         "CreateUser",
+        "ResetCustomerUserPassword",
         "ResetPassword",
         "UndeleteUser",
     ];
@@ -265,6 +268,27 @@ async fn every_verb_that_sets_anothers_password_sets_one_that_must_be_changed() 
         ann.delete(&dan.name).await.unwrap();
         let back = ann.undelete(&dan.name, "").await.unwrap();
         set.push(("UndeleteUser", dan.sign_in_name, back.temporary_password));
+        // By a partner.
+        let customer = site.tenant("customer").await;
+        let lends = (&customer, "ann@customer.example");
+        let all = [DirectoryRole::GlobalAdmin];
+        let lending = Lending {
+            relationship: crate::lent::lent_to(ann, &account, lends, &all).await,
+            partner: contoso.clone(),
+            account: account.clone(),
+            customer: customer.clone(),
+        };
+        let made = lending.create(ann, lending.creating("cat")).await.unwrap();
+        let cat = made.user.unwrap();
+        set.push((
+            "CreateCustomerUser",
+            cat.sign_in_name,
+            made.temporary_password,
+        ));
+        let flo = site.person(&customer, "flo").await;
+        let reset = lending.reset(ann, &flo.name).await.unwrap();
+        let password = reset.temporary_password;
+        set.push(("ResetCustomerUserPassword", flo.sign_in_name, password));
         let mut tenants = site.operator().await.tenants();
         let made = tenants.create_tenant(new_tenant("fabrikam")).await;
         let made = made.unwrap().into_inner();

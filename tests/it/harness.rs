@@ -487,6 +487,7 @@ async fn serve_over(
 }
 
 /// A tenant and its global admin.
+#[derive(Clone)]
 pub struct TenantSite {
     /// `tenants/..`.
     pub name: String,

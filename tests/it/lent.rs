@@ -21,6 +21,7 @@ use tonic::{Code, Response, Status};
 
 use crate::{
     associations::{associate, dissociate},
+    attacks::replica,
     claims::chains_are_intact,
     groups::{group, joining},
     harness::{
@@ -530,7 +531,7 @@ async fn no_key_acts_for_a_customer() {
     .await;
 }
 
-/// What ends an agent's acting, each by itself, at its next call.
+/// What ends an agent's acting, each by itself, at its next call, on another replica too.
 async fn ends_at_once(name: &str, end: impl AsyncFn(&Site, &Lending, &Person)) {
     both(async |site| {
         let lending = Lending::of(&site, &[GLOBAL]).await;
@@ -538,20 +539,28 @@ async fn ends_at_once(name: &str, end: impl AsyncFn(&Site, &Lending, &Person)) {
         let roles = [AccountRole::AdminAgent];
         let (agent, account) = (lending.agent(), &lending.account);
         add(agent, account, &[&gus], &roles).await.unwrap();
-        // Asked for twice, so that it is remembered where it can be.
-        for _ in 0..2 {
-            lending.list(&gus.caller).await.unwrap();
+        let (channel, _folder) = replica(&site).await;
+        let far = Caller {
+            channel,
+            ..gus.caller.clone()
+        };
+        let here = [&gus.caller, &far];
+        for (i, by) in here.iter().enumerate() {
+            // Asked for twice, so that it is remembered where it can be.
+            for _ in 0..2 {
+                lending.list(by).await.unwrap();
+            }
+            let request = lending.creating(&format!("early{i}"));
+            lending.create(by, request).await.unwrap();
         }
-        lending
-            .create(&gus.caller, lending.creating("one"))
-            .await
-            .unwrap();
         end(&site, &lending, &gus).await;
-        let read = lending.list(&gus.caller).await.map(drop);
-        let wrote = lending.create(&gus.caller, lending.creating("two")).await;
-        for status in [read.unwrap_err(), wrote.map(drop).unwrap_err()] {
-            let known = [Code::PermissionDenied, Code::Unauthenticated];
-            assert!(known.contains(&status.code()), "{name}: {status:?}");
+        for by in here {
+            let read = lending.list(by).await.map(drop);
+            let wrote = lending.create(by, lending.creating("late")).await;
+            for status in [read.unwrap_err(), wrote.map(drop).unwrap_err()] {
+                let known = [Code::PermissionDenied, Code::Unauthenticated];
+                assert!(known.contains(&status.code()), "{name}: {status:?}");
+            }
         }
     })
     .await;
