@@ -52,6 +52,10 @@ const ASIDE: &[(&str, &str)] = &[
         crate::directory::recovery::ASIDE,
     ),
     ("end-relationships", crate::relationship::ASIDE),
+    (
+        "mail-relationship-requests",
+        crate::relationship::MAIL_ASIDE,
+    ),
 ];
 
 /// All timed work.
@@ -73,6 +77,12 @@ const JOBS: &[Job] = &[
         every_us: SECOND_US / 4,
         needed: Some("SELECT 1 AS one FROM membership_claims WHERE is_waiting LIMIT 1"),
         run: |tx| Box::pin(crate::account::mail_membership_links(tx)),
+    },
+    Job {
+        name: "mail-relationship-requests",
+        every_us: SECOND_US / 4,
+        needed: Some(crate::relationship::MAIL_NEEDED),
+        run: |tx| Box::pin(crate::relationship::mail_requests(tx)),
     },
     Job {
         name: "purge-membership-claims",

@@ -74,8 +74,18 @@ const STATEMENTS: &[&str] = &[
     "CREATE INDEX relationships_of_customer_by_name ON relationships (tenant_id, display_name_fold, id)",
     "CREATE INDEX relationships_due ON relationships (due_time, id) WHERE due_time IS NOT NULL",
     "CREATE INDEX relationships_due_of_account ON relationships (account_id, due_time) WHERE due_time IS NOT NULL",
-    "CREATE INDEX relationships_open ON relationships (account_id) WHERE state <= 3",
-    "CREATE INDEX relationships_sent ON relationships (account_id, customer_email, customer_domain, send_time)",
+    "CREATE INDEX relationships_sent ON relationships (account_id, send_time) WHERE send_time IS NOT NULL",
+    // How many of an account's haven't ended.
+    "CREATE TABLE relationship_counts (
+        account_id {uuid} PRIMARY KEY REFERENCES accounts (id),
+        open_count bigint NOT NULL
+    )",
+    // Requests that were sent and not mailed yet: a row whoever is asked, whether or not somebody is there.
+    "CREATE TABLE relationship_mails (
+        relationship_id {uuid} PRIMARY KEY,
+        due_time bigint NOT NULL
+    )",
+    "CREATE INDEX relationship_mails_due ON relationship_mails (due_time, relationship_id)",
     // Accounts that are over: rejected and closed.
     "CREATE INDEX accounts_over ON accounts (id) WHERE state IN (5, 6)",
     // One row as long as a relationship is in force: what the customer lends to the account, until when.

@@ -3,7 +3,7 @@
 use sea_orm::ConnectionTrait;
 use uuid::Uuid;
 
-use super::{Model, State, Told, change, find, go_to, missing, wire, wrong_state};
+use super::{Model, State, Told, change, find, go_to, look::losses, missing, wire, wrong_state};
 use crate::{
     access::{
         grants::{
@@ -19,19 +19,15 @@ use crate::{
     directory,
     env::DAY_US,
     error::{Error, Reason, Result},
-    names::Name,
     proto::{
         access::AgreementKind,
         relationship::{
             AcceptRelationshipRequest, DeclineRelationshipRequest, Relationship,
-            RelationshipLosses, RemoveRelationshipRolesRequest, RemoveRelationshipRolesResponse,
+            RemoveRelationshipRolesRequest, RemoveRelationshipRolesResponse,
         },
     },
     store::{scope_key::ScopeKey, update},
 };
-
-/// Users that an answer names.
-const MOST_USERS_NAMED: i64 = 1_000;
 
 /// Whether a request is sent to a tenant: by a domain that it has verified, or by an address that lies in one, or is a member's.
 ///
@@ -78,9 +74,7 @@ async fn waiting(tx: &mut Tx, tenant: Uuid, name: &str, etag: &str) -> Result<Mo
         return Err(Error::precondition(Reason::NotAddressee));
     }
     update::check_etag(etag, row.version)?;
-    if row.is_in(State::Pending) && row.is_overdue(tx.now()) {
-        return Err(wrong_state(State::Expired as i64));
-    }
+    row.check_not_overdue(tx.now())?;
     Ok(row)
 }
 
@@ -210,12 +204,8 @@ pub async fn remove_relationship_roles(
     if !old.is_in(State::Active) {
         return Err(wrong_state(old.state));
     }
-    let assigned = lent::assignments(tx.db(), old.id).await?.len();
-    let made = lent::users_made(tx.db(), old.id, MOST_USERS_NAMED).await?;
-    let losses = RelationshipLosses {
-        assignment_count: i32::try_from(assigned).unwrap_or(i32::MAX),
-        made_users: made.iter().map(Name::to_string).collect(),
-    };
+    old.check_not_overdue(tx.now())?;
+    let losses = losses(tx.db(), old.id).await?;
     let row = if old.roles == 0 {
         // They were taken back before, or none were lent.
         old

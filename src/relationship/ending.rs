@@ -5,8 +5,8 @@ use sea_orm::{ColumnTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder
 use uuid::Uuid;
 
 use super::{
-    Column, Entity, Model, State, answer::of_customer, go_to, link, missing, of_account, publisher,
-    wire,
+    Column, Entity, Model, State, answer::of_customer, go_to, link, look::losses, missing,
+    of_account, publisher, wire,
 };
 use crate::{
     access::{account_state, grants::lent, scope::Proof},
@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     mail::{self, Template},
     names::Name,
-    proto::relationship::{Relationship, TerminateRelationshipRequest},
+    proto::relationship::{TerminateRelationshipRequest, TerminateRelationshipResponse},
     schedule::CHUNK,
     store::{scope_key::ScopeKey, sql, update},
 };
@@ -28,14 +28,27 @@ pub async fn terminate_relationship(
     tx: &mut Tx,
     proof: Proof,
     req: TerminateRelationshipRequest,
-) -> Result<Relationship> {
-    let old = match proof.tenant() {
-        Ok(tenant) => of_customer(tx, tenant.id(), &req.name, &req.etag).await?,
-        Err(_) => of_partner(tx, &proof, &req).await?,
+) -> Result<TerminateRelationshipResponse> {
+    let (old, is_customer) = match proof.tenant() {
+        Ok(tenant) => (
+            of_customer(tx, tenant.id(), &req.name, &req.etag).await?,
+            true,
+        ),
+        Err(_) => (of_partner(tx, &proof, &req).await?, false),
     };
+    super::check_transition(old.state, State::Terminated)?;
+    old.check_not_overdue(tx.now())?;
+    let mut losses = losses(tx.db(), old.id).await?;
+    if !is_customer {
+        // Which of them are there still is the customer's to know.
+        losses.made_users.clear();
+    }
     let by = tx.caller().name();
     let row = end(tx, &old, State::Terminated, by).await?;
-    Ok(wire::relationship(&row))
+    Ok(TerminateRelationshipResponse {
+        resources: vec![wire::relationship(&row)],
+        losses: Some(losses),
+    })
 }
 
 /// A relationship of the partner, with both scopes locked.
@@ -129,8 +142,8 @@ pub(crate) async fn end_due(tx: &mut Tx) -> Result<u64> {
     tx.lock(due.scopes()).await?;
     // Once more, as it is now that nothing happens to it; it may have found its customer meanwhile, and is looked at again then.
     let row = Entity::find_by_id(due.id).one(tx.db()).await?;
-    if let Some(row) = row.filter(|row| row.is_overdue(tx.now()) && row.tenant_id == due.tenant_id)
-    {
+    let is_due = |row: &Model| row.due_time.is_some_and(|at| at <= tx.now());
+    if let Some(row) = row.filter(|row| is_due(row) && row.tenant_id == due.tenant_id) {
         over(tx, &row).await?;
     }
     // The scheduler goes on at once.
@@ -144,6 +157,11 @@ async fn over(tx: &mut Tx, row: &Model) -> Result<()> {
         cancel(tx, row, nobody()).await?;
     } else if row.is_in(State::Active) && account_is_over {
         end(tx, row, State::Terminated, nobody()).await?;
+    } else if !row.is_overdue(tx.now()) {
+        // Not yet, or never.
+        let sql = "UPDATE relationships SET due_time = $2 WHERE id = $1";
+        let values: [Value; 2] = [row.id.into(), row.until().into()];
+        sql::execute(tx.db(), sql, values).await?;
     } else if row.is_in(State::Pending) {
         let now = tx.now();
         let event = "entente.relationship.v1.RelationshipExpired";
@@ -152,13 +170,9 @@ async fn over(tx: &mut Tx, row: &Model) -> Result<()> {
             row.closed_time = Some(now);
         })
         .await?;
-    } else if row.is_in(State::Active) {
+    } else {
         let row = end(tx, row, State::Expired, nobody()).await?;
         tell_both(tx, &row).await?;
-    } else {
-        // Time does nothing to the others.
-        let sql = "UPDATE relationships SET due_time = NULL WHERE id = $1";
-        sql::execute(tx.db(), sql, [row.id.into()]).await?;
     }
     Ok(())
 }

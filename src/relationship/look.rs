@@ -1,25 +1,33 @@
 //! Who is shown what: the partner all of its relationships, the customer those that it accepted, and by name also what waits for its answer (REL-12).
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use uuid::Uuid;
 
 use super::{
     Column, Entity, KINDS, Model, STATES, State, answer::is_addressed, find, missing, of_account,
     wire,
 };
 use crate::{
-    access::scope::Proof,
+    access::{
+        grants::lent,
+        scope::{Proof, TenantScope},
+    },
     app::Read,
     check::Violations,
     error::Result,
     names::Name,
     proto::relationship::{
-        GetRelationshipRequest, ListRelationshipsRequest, ListRelationshipsResponse, Relationship,
+        GetRelationshipLossesRequest, GetRelationshipRequest, ListRelationshipsRequest,
+        ListRelationshipsResponse, Relationship, RelationshipLosses,
     },
     store::{
         filter::{Field, Kind, OrderField, Trigrams},
         list::Listing,
     },
 };
+
+/// Users that an answer names.
+const MOST_USERS_NAMED: i64 = 1_000;
 
 const LISTING: Listing = Listing {
     fields: &[
@@ -71,6 +79,37 @@ pub async fn get_relationship(
     } else {
         Err(missing(&req.name))
     }
+}
+
+/// What is assigned by a relationship, and the users that were made by it.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn losses<C: ConnectionTrait>(
+    db: &C,
+    relationship: Uuid,
+) -> Result<RelationshipLosses> {
+    let assigned = lent::assignments(db, relationship).await?.len();
+    let made = lent::users_made(db, relationship, MOST_USERS_NAMED).await?;
+    Ok(RelationshipLosses {
+        assignment_count: i32::try_from(assigned).unwrap_or(i32::MAX),
+        made_users: made.iter().map(Name::to_string).collect(),
+    })
+}
+
+/// Gives what is lost with a relationship, and what was made by it, to its customer; also after its end (REL-14).
+///
+/// # Errors
+/// `NOT_FOUND`, also for what isn't the tenant's own.
+pub async fn get_relationship_losses(
+    rd: &Read,
+    scope: TenantScope,
+    req: GetRelationshipLossesRequest,
+) -> Result<RelationshipLosses> {
+    let row = find(rd.db(), &req.name).await?;
+    let row = row.filter(|row| row.tenant_id == Some(scope.id()));
+    let row = row.ok_or_else(|| missing(&req.name))?;
+    losses(rd.db(), row.id).await
 }
 
 pub(crate) fn check_list_relationships(req: &ListRelationshipsRequest, v: &mut Violations) {

@@ -7,10 +7,10 @@
 //! Invariants. A request that was sent is never changed. Only the tenant that is addressed answers, and lends no more than was asked for, for no
 //! longer. What is lent is `access/grants/lent.rs`'s, which is told of each beginning and end in the same transaction: what is `ACTIVE` here has its
 //! row there, and nothing else has. Both scopes are locked whenever a customer's relationship changes. The mail identifies the request and gives no
-//! rights.
+//! rights; sending does the same whoever is asked, and a job finds out who that is. `relationship_counts` has how many of an account's haven't ended.
 //!
-//! `request.rs` is the partner's side until it is answered, `answer.rs` the customer's, `ending.rs` what ends it, also time; `assignment.rs` to whom
-//! of the partner's people it goes on; `look.rs` who is shown what.
+//! `request.rs` is the partner's side until it is answered, `request_mail.rs` the mail of it, `answer.rs` the customer's side, `ending.rs` what ends it,
+//! also time; `assignment.rs` to whom of the partner's people it goes on; `look.rs` who is shown what.
 
 mod answer;
 mod assignment;
@@ -19,13 +19,14 @@ mod ending;
 mod entity;
 mod look;
 mod request;
+mod request_mail;
 mod wire;
 
 pub use self::{
     answer::{accept_relationship, decline_relationship, remove_relationship_roles},
     assignment::{list_relationship_assignments, set_relationship_assignment},
     ending::terminate_relationship,
-    look::{get_relationship, list_relationships},
+    look::{get_relationship, get_relationship_losses, list_relationships},
     request::{cancel_relationship, create_relationship, send_relationship, update_relationship},
 };
 pub(crate) use self::{
@@ -33,6 +34,7 @@ pub(crate) use self::{
     ending::{ASIDE, NEEDED, date_those_of_ended_accounts, end_due},
     look::check_list_relationships,
     request::{check_create_relationship, check_update_relationship},
+    request_mail::{MAIL_ASIDE, MAIL_NEEDED, mail_requests},
 };
 
 use sea_orm::{
@@ -101,9 +103,36 @@ impl Model {
             .chain(self.tenant_id.map(ScopeKey::Tenant))
     }
 
-    /// Whether time has ended it, though no job has said so yet.
+    /// Whether it counts against what an account may have.
+    fn is_open(&self) -> bool {
+        [State::Draft, State::Pending, State::Active]
+            .iter()
+            .any(|state| self.is_in(*state))
+    }
+
+    /// Until when time lets it be: the customer's answer, or the end of the term. `due_time` is only when the job looks at it.
+    fn until(&self) -> Option<i64> {
+        if self.is_in(State::Pending) {
+            self.answer_expire_time
+        } else if self.is_in(State::Active) {
+            self.end_time
+        } else {
+            None
+        }
+    }
+
+    /// Whether time has ended it, though no job may have said so yet.
     fn is_overdue(&self, now: i64) -> bool {
-        self.due_time.is_some_and(|at| at <= now)
+        self.until().is_some_and(|at| at <= now)
+    }
+
+    /// Refuses what time has ended.
+    fn check_not_overdue(&self, now: i64) -> Result<()> {
+        if self.is_overdue(now) {
+            Err(wrong_state(State::Expired as i64))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -191,6 +220,11 @@ async fn change(
         .reset_all()
         .update(tx.db())
         .await?;
+    if old.is_open() && !row.is_open() {
+        let sql =
+            "UPDATE relationship_counts SET open_count = open_count - 1 WHERE account_id = $1";
+        sql::execute(tx.db(), sql, [row.account_id.into()]).await?;
+    }
     let Told { event, also_in } = told.into();
     let mut event = Event::new(event, row.name());
     for scope in row.scopes().chain(also_in) {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use sea_orm::Value;
 use uuid::Uuid;
 
-use super::{Model, State, change, go_to, link, of_account, publisher, wire};
+use super::{Model, State, change, go_to, of_account, request_mail, wire};
 use crate::{
     access::{
-        grants::{self, GLOBAL_ADMIN, lent::HELPDESK_ADMIN},
-        roles::{TENANT_ROLES, bits_of, names_of},
+        grants::lent::HELPDESK_ADMIN,
+        roles::{TENANT_ROLES, bits_of},
         scope::AccountScope,
     },
     app::Tx,
@@ -17,22 +17,19 @@ use crate::{
     directory,
     env::{DAY_US, Micros},
     error::{Error, Reason, Result},
-    mail::{self, Template},
     proto::relationship::{
         CancelRelationshipRequest, CreateRelationshipRequest, Relationship, RelationshipKind,
         SendRelationshipRequest, UpdateRelationshipRequest,
     },
-    store::{list::fold, outbox::Event, scope_key::ScopeKey, sql, time::rfc3339, update},
+    store::{list::fold, outbox::Event, sql, update},
 };
 
 /// Relationships of an account that haven't ended.
 const MOST_OF_AN_ACCOUNT: i64 = 10_000;
 /// The customer answers within so long.
 const ANSWER_US: Micros = 90 * DAY_US;
-/// Requests that an account sends to one address or domain within a day.
-const MOST_TO_ONE: i64 = 10;
-/// Global admins who get the mail.
-const MOST_TOLD: i64 = 20;
+/// Requests that an account sends within a day.
+const MOST_A_DAY: i64 = 200;
 
 /// What is wrong with what is asked for, as a whole.
 fn check(row: &Model, v: &mut Violations) {
@@ -144,9 +141,11 @@ pub async fn create_relationship(
     let new = req
         .relationship
         .ok_or_else(|| Error::field("relationship", "is required"))?;
-    let sql = "SELECT COUNT(*) AS n FROM relationships WHERE account_id = $1 AND state <= 3";
-    let there = sql::row(tx.db(), sql, [scope.id().into()]).await?;
-    if there.map_or(Ok(0), |row| row.try_get::<i64>("", "n"))? >= MOST_OF_AN_ACCOUNT {
+    // Counted as they come and end: an account may have many, and makes them in batches.
+    let sql = "INSERT INTO relationship_counts (account_id, open_count) VALUES ($1, 1) \
+               ON CONFLICT (account_id) DO UPDATE SET open_count = relationship_counts.open_count + 1 RETURNING open_count";
+    let open = sql::row(tx.db(), sql, [scope.id().into()]).await?;
+    if open.map_or(Ok(0), |row| row.try_get::<i64>("", "open_count"))? > MOST_OF_AN_ACCOUNT {
         return Err(Error::exhausted(Reason::TooManyOpenRelationships, None)
             .with("most", MOST_OF_AN_ACCOUNT.to_string()));
     }
@@ -217,10 +216,10 @@ pub async fn update_relationship(
     Ok(wire::relationship(&row))
 }
 
-/// Sends a draft to the customer.
+/// Sends a draft to the customer: the same is done whoever that is, since a job finds it out and mails (COM-2).
 ///
 /// # Errors
-/// `NOT_FOUND`, `WRONG_STATE`, `ETAG_MISMATCH`, `TOO_MANY_CALLS` for one address or domain.
+/// `NOT_FOUND`, `WRONG_STATE`, `ETAG_MISMATCH`, `TOO_MANY_CALLS` for one address or domain, and for the account.
 pub async fn send_relationship(
     tx: &mut Tx,
     scope: AccountScope,
@@ -230,6 +229,12 @@ pub async fn send_relationship(
     update::check_etag(&req.etag, old.version)?;
     super::check_transition(old.state, State::Pending)?;
     within_bounds(tx, &old).await?;
+    let to = if old.customer_email.is_empty() {
+        old.customer_domain.clone()
+    } else {
+        fold(&old.customer_email)
+    };
+    directory::address::count_mail(tx, "relationship", &to).await?;
     let (now, until) = (tx.now(), tx.now() + ANSWER_US);
     let event = "entente.relationship.v1.RelationshipSent";
     let row = go_to(tx, &old, State::Pending, event, |row| {
@@ -238,20 +243,18 @@ pub async fn send_relationship(
         row.due_time = Some(until);
     })
     .await?;
-    mail_request(tx, &row, until).await?;
+    request_mail::queue(tx, row.id).await?;
     Ok(wire::relationship(&row))
 }
 
-/// Nobody is written to more often than they can bear. The account is locked.
+/// An account doesn't write to everybody: requests that were sent count for a day, also those that were taken back. The account is locked.
 async fn within_bounds(tx: &Tx, row: &Model) -> Result<()> {
-    let sql = "SELECT send_time FROM relationships WHERE account_id = $1 AND customer_email = $2 AND customer_domain = $3 \
-               AND send_time > $4 ORDER BY send_time DESC LIMIT 1 OFFSET $5";
-    let values: [Value; 5] = [
+    let most = MOST_A_DAY.saturating_mul(i64::from(tx.app().config.limits_factor));
+    let sql = "SELECT send_time FROM relationships WHERE account_id = $1 AND send_time > $2 ORDER BY send_time DESC LIMIT 1 OFFSET $3";
+    let values: [Value; 3] = [
         row.account_id.into(),
-        row.customer_email.clone().into(),
-        row.customer_domain.clone().into(),
         (tx.now() - DAY_US).into(),
-        (MOST_TO_ONE - 1).into(),
+        (most - 1).into(),
     ];
     let Some(found) = sql::row(tx.db(), sql, values).await? else {
         return Ok(());
@@ -262,47 +265,6 @@ async fn within_bounds(tx: &Tx, row: &Model) -> Result<()> {
         Error::exhausted(Reason::TooManyCalls, Some(Duration::from_micros(wait)))
             .with("method", tx.method()),
     )
-}
-
-/// Where a request is mailed to; nowhere, if nobody has verified the domain.
-async fn recipients(tx: &Tx, row: &Model) -> Result<Vec<String>> {
-    if !row.customer_email.is_empty() {
-        return Ok(vec![row.customer_email.clone()]);
-    }
-    let Some(tenant) = directory::domain::tenant_of(tx.db(), &row.customer_domain).await? else {
-        return Ok(Vec::new());
-    };
-    let scope = ScopeKey::Tenant(tenant);
-    let mut all = grants::addresses_of(tx.db(), scope, GLOBAL_ADMIN, MOST_TOLD).await?;
-    all.sort_unstable();
-    all.dedup();
-    Ok(all)
-}
-
-async fn mail_request(tx: &mut Tx, row: &Model, until: Micros) -> Result<()> {
-    let values = [
-        ("publisher", publisher(tx.db(), row.account_id).await?),
-        (
-            "roles",
-            names_of(TENANT_ROLES, row.requested_roles).join(", "),
-        ),
-        ("days", row.requested_days.to_string()),
-        (
-            "message",
-            if row.message.is_empty() {
-                "–".to_owned()
-            } else {
-                row.message.clone()
-            },
-        ),
-        ("link", link(tx, row)),
-        ("until", rfc3339(until)),
-    ];
-    for to in recipients(tx, row).await? {
-        let template = Template::RelationshipRequested;
-        mail::queue(tx, template, &to, row.name(), &values).await?;
-    }
-    Ok(())
 }
 
 /// Takes back what the customer hasn't answered, or a draft.
@@ -316,6 +278,7 @@ pub async fn cancel_relationship(
 ) -> Result<Relationship> {
     let old = of_account(tx.db(), scope.id(), &req.name).await?;
     update::check_etag(&req.etag, old.version)?;
+    old.check_not_overdue(tx.now())?;
     let by = tx.caller().name();
     let row = super::ending::cancel(tx, &old, by).await?;
     Ok(wire::relationship(&row))

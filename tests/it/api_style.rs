@@ -32,9 +32,15 @@ const NOTHING_ELSE_IS_LOST: &[(&str, &str)] = &[
 
 /// Methods that take something away for good.
 fn is_removal(method: &str) -> bool {
-    ["Delete", "Remove", "LeaveAccount", "CloseIdentity"]
-        .iter()
-        .any(|verb| method.starts_with(verb))
+    [
+        "Delete",
+        "Remove",
+        "Terminate",
+        "LeaveAccount",
+        "CloseIdentity",
+    ]
+    .iter()
+    .any(|verb| method.starts_with(verb))
         || NOTHING_ELSE_IS_LOST.iter().any(|(name, _)| *name == method)
 }
 

@@ -419,7 +419,7 @@ pub async fn letters(site: &Site) -> Vec<Letter> {
     eventually(async || {
         schedule::settle(&site.app).await.unwrap();
         let waiting = "SELECT (SELECT COUNT(*) FROM mails WHERE state = 1) + (SELECT COUNT(*) FROM recovery_requests) \
-                       + (SELECT COUNT(*) FROM membership_claims WHERE is_waiting) AS n";
+                       + (SELECT COUNT(*) FROM membership_claims WHERE is_waiting) + (SELECT COUNT(*) FROM relationship_mails) AS n";
         number(site, waiting, []).await == 0
     })
     .await;

@@ -8,11 +8,12 @@ use entente::proto::{
     },
     relationship::{
         AcceptRelationshipRequest, CancelRelationshipRequest, CreateRelationshipRequest,
-        DeclineRelationshipRequest, GetRelationshipRequest, ListRelationshipAssignmentsRequest,
-        ListRelationshipsRequest, Relationship, RelationshipAssignment,
-        RelationshipKind as RelKind, RelationshipState as State, RemoveRelationshipRolesRequest,
+        DeclineRelationshipRequest, GetRelationshipLossesRequest, GetRelationshipRequest,
+        ListRelationshipAssignmentsRequest, ListRelationshipsRequest, Relationship,
+        RelationshipAssignment, RelationshipKind as RelKind, RelationshipLosses,
+        RelationshipState as State, RemoveRelationshipRolesRequest,
         RemoveRelationshipRolesResponse, SendRelationshipRequest, SetRelationshipAssignmentRequest,
-        TerminateRelationshipRequest, UpdateRelationshipRequest,
+        TerminateRelationshipRequest, TerminateRelationshipResponse, UpdateRelationshipRequest,
     },
 };
 use tonic::{Code, Response, Status};
@@ -22,11 +23,14 @@ use crate::{
     agreements::{acceptances, now, publish, version},
     claims::{chains_are_intact, row_counts},
     groups::group,
-    harness::{Caller, PASSWORD, Person, Site, TenantSite, both, fields, refused, request_id},
+    harness::{
+        Caller, Database, PASSWORD, Person, Site, TenantSite, both, both_asking, fields, refused,
+        request_id,
+    },
     members::add,
     people::{
-        again, denied, events, execute_on, guest, id, letters, literal, mask, number,
-        operator_tenant, person_as,
+        Letter, again, change, denied, events, execute_on, guest, id, letters, literal, mask,
+        number, operator_tenant, person_as,
     },
 };
 
@@ -162,13 +166,41 @@ async fn remove(
 }
 
 /// Ends one: as the customer, if that is named.
-async fn terminate(caller: &Caller, tenant: &str, name: &str) -> Result<Relationship, Status> {
+pub async fn terminate_as(
+    caller: &Caller,
+    tenant: &str,
+    name: &str,
+    validate_only: bool,
+) -> Result<TerminateRelationshipResponse, Status> {
     let request = TerminateRelationshipRequest {
         name: name.to_owned(),
         tenant: tenant.to_owned(),
+        validate_only,
         ..TerminateRelationshipRequest::default()
     };
     let done = caller.relationships().terminate_relationship(request).await;
+    done.map(Response::into_inner)
+}
+
+async fn terminate(caller: &Caller, tenant: &str, name: &str) -> Result<Relationship, Status> {
+    let done = terminate_as(caller, tenant, name, false).await;
+    done.map(|mut done| done.resources.remove(0))
+}
+
+/// What is lost with one, and was made by it.
+pub async fn losses(
+    caller: &Caller,
+    tenant: &str,
+    name: &str,
+) -> Result<RelationshipLosses, Status> {
+    let request = GetRelationshipLossesRequest {
+        name: name.to_owned(),
+        tenant: tenant.to_owned(),
+    };
+    let done = caller
+        .relationships()
+        .get_relationship_losses(request)
+        .await;
     done.map(Response::into_inner)
 }
 
@@ -321,6 +353,57 @@ async fn in_force(site: &Site, name: &str) -> (i64, i64) {
     )
 }
 
+/// What is counted of relationships that haven't ended is how many there are.
+async fn all_open_are_counted(site: &Site) {
+    let there = "SELECT COUNT(*) AS n FROM relationships WHERE state <= 3";
+    let counted =
+        "SELECT CAST(COALESCE(SUM(open_count), 0) AS bigint) AS n FROM relationship_counts";
+    assert_eq!(
+        number(site, there, []).await,
+        number(site, counted, []).await
+    );
+}
+
+/// A statement that makes many rows of a table `s` with numbers `n`, and random IDs.
+async fn fill(site: &Site, rows: usize, statement: &str) {
+    let random = match site.database {
+        Database::Sqlite => "randomblob(16)",
+        Database::Postgres => "gen_random_uuid()",
+    };
+    let numbers =
+        format!("WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {rows})");
+    let statement = statement.replace("{random}", random);
+    execute_on(site, &format!("{numbers} {statement}")).await;
+}
+
+/// Relationships of an account in a state, sent then.
+async fn fill_relationships(site: &Site, rows: usize, account: &str, state: State, sent: &str) {
+    let (account, state) = (literal(site, account), state as i32);
+    let statement = format!(
+        "INSERT INTO relationships (id, account_id, kind, state, display_name, display_name_fold, message, customer_email, customer_domain, \
+           requested_roles, requested_days, roles, accepted_by, agreement_number, roles_removed_by, closed_by, send_time, create_time, update_time, \
+           version) \
+         SELECT {{random}}, {account}, 1, {state}, 'Bulk ' || n, 'bulk ' || n, '', 'a@example.com', '', 8, 1, 0, '', 0, '', '', {sent}, 0, 0, 1 FROM s"
+    );
+    fill(site, rows, &statement).await;
+}
+
+/// Refused for now; for how many seconds.
+#[track_caller]
+fn limited<T: std::fmt::Debug>(tried: Result<T, Status>) -> u64 {
+    let status = refused(tried, Code::ResourceExhausted, "TOO_MANY_CALLS");
+    let retry = status.get_details_retry_info().unwrap();
+    retry.retry_delay.unwrap().as_secs()
+}
+
+/// Refused for as many as there may be.
+#[track_caller]
+fn full<T: std::fmt::Debug>(tried: Result<T, Status>, reason: &str, most: &str) {
+    let status = refused(tried, Code::ResourceExhausted, reason);
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["most"], most);
+}
+
 /// Whether an event of a type is told of a relationship in so many scopes.
 async fn told_in(site: &Site, kind: &str, name: &str) -> i64 {
     let sql = "SELECT COUNT(*) AS n FROM outbox WHERE type = $1 AND resource = $2";
@@ -438,6 +521,8 @@ async fn a_partner_asks_and_the_customer_accepts_it_with_the_agreement() {
         denied(accept(&help.caller, tenant, name, &[]).await);
         denied(decline(&help.caller, tenant, name).await);
         denied(accept_as(ann, request.clone()).await);
+        // What was sent is mailed first.
+        letters(&site).await;
         let before = row_counts(&site.app).await;
         request.validate_only = true;
         accept_as(fay, request.clone()).await.unwrap();
@@ -519,7 +604,9 @@ async fn each_state_goes_only_where_the_rules_say() {
         let of = literal(&site, &expired);
         execute_on(
             &site,
-            &format!("UPDATE relationships SET due_time = 1 WHERE id = {of}"),
+            &format!(
+                "UPDATE relationships SET due_time = 1, answer_expire_time = 1 WHERE id = {of}"
+            ),
         )
         .await;
         wrong_state(accept(fay, tenant, &expired, &[]).await, "EXPIRED");
@@ -656,6 +743,7 @@ async fn each_state_goes_only_where_the_rules_say() {
             assert_eq!(told.join(" "), outcomes, "{state:?}");
             assert_eq!(get(ann, "", name).await.unwrap(), before);
         }
+        all_open_are_counted(&site).await;
         chains_are_intact(&site.app).await;
     })
     .await;
@@ -775,29 +863,249 @@ async fn the_mail_says_what_is_asked_for_and_goes_to_whom_it_is_addressed() {
             assert!(about(&names[1])[0].text.contains(what), "{what}");
         }
 
-        // Nobody is written to without end.
-        for n in 0..9 {
-            let made = create(ann, account, asking(&n.to_string(), "who@new.example"))
-                .await
-                .unwrap();
+        // A request that is over before the job comes to it isn't mailed.
+        let name = world.sent("back").await;
+        cancel(ann, &name).await.unwrap();
+        let before = letters(&site).await.len();
+        let of = literal(&site, &name);
+        let sql =
+            format!("INSERT INTO relationship_mails (relationship_id, due_time) VALUES ({of}, 1)");
+        execute_on(&site, &sql).await;
+        assert_eq!(letters(&site).await.len(), before);
+    })
+    .await;
+}
+
+// proves REL-2, COM-15
+#[tokio::test]
+async fn the_mail_is_in_the_language_of_whom_it_goes_to() {
+    both(async |site| {
+        let world = World::open(&site).await;
+        let (ann, account) = (world.partner(), world.account.as_str());
+        verified(&site, &world.fabrikam, "fabrikam.example").await;
+        let fay = id(&world.fabrikam.admin.name);
+        let sql = "UPDATE credentials SET language = 'fr' WHERE user_id = $1";
+        change(&site, sql, [fay.into()]).await;
+        for request in [
+            by_domain("theirs", "fabrikam.example"),
+            asking("a stranger's", "who@new.example"),
+        ] {
+            let made = create(ann, account, request).await.unwrap();
             send(ann, &made.name).await.unwrap();
-            cancel(ann, &made.name).await.unwrap();
         }
-        let made = create(ann, account, asking("one more", "who@new.example"))
+        let all = letters(&site).await;
+        let to = |to: &str| {
+            let of = |m: &&Letter| m.to == to && m.text.contains("/relationships#");
+            let text = &all.iter().find(of).unwrap().text;
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert!(to("ann@fabrikam.example").contains("100 jours"));
+        assert!(to("who@new.example").contains("100 days"));
+    })
+    .await;
+}
+
+// proves REL-2, COM-2
+#[tokio::test]
+async fn sending_tells_by_nothing_whether_somebody_is_there() {
+    both_asking(async |site| {
+        let world = World::open(&site).await;
+        let (ann, account) = (world.partner(), world.account.as_str());
+        verified(&site, &world.fabrikam, "fabrikam.example").await;
+        world.sent("First").await;
+        letters(&site).await;
+        for validate_only in [true, false] {
+            let mut costs = Vec::new();
+            for to in [
+                by_domain("", "fabrikam.example"),
+                by_domain("", "nobody.example"),
+                asking("", "ann@fabrikam.example"),
+                asking("", &world.fabrikam.admin.sign_in_name),
+                asking("", "x@nobody.example"),
+            ] {
+                let named = Relationship {
+                    display_name: format!("{validate_only} {}", costs.len()),
+                    ..to
+                };
+                let request = SendRelationshipRequest {
+                    name: create(ann, account, named).await.unwrap().name,
+                    validate_only,
+                    ..SendRelationshipRequest::default()
+                };
+                site.app.memory.forget_heads();
+                let mut client = ann.relationships();
+                let (done, cost) = site.cost_of(client.send_relationship(request)).await;
+                assert_eq!(done.unwrap().into_inner().state(), State::Pending);
+                costs.push(cost);
+                // What is mailed is mailed before the next is sent.
+                letters(&site).await;
+            }
+            for cost in &costs {
+                assert_eq!(cost.statements, costs[0].statements);
+                let asks = |what: &str| cost.statements.iter().any(|sql| sql.contains(what));
+                assert!(!asks("domains") && !asks("INTO mails"), "{cost:#?}");
+                assert!(asks("INTO relationship_mails"));
+            }
+        }
+        // World's first one went to the same address.
+        let all = letters(&site).await;
+        let to = |to: &str| {
+            let of = |m: &&Letter| m.to == to && m.text.contains("/relationships#");
+            all.iter().filter(of).count()
+        };
+        assert_eq!((to("ann@fabrikam.example"), to("x@nobody.example")), (3, 1));
+    })
+    .await;
+}
+
+// proves REL-2, PWD-4, COM-18
+#[tokio::test]
+async fn mails_to_one_addressee_and_those_of_one_account_are_bounded() {
+    for database in [Database::Sqlite, Database::Postgres] {
+        let site = Site::open_with(database, |c| c.limits_factor = 1).await;
+        let world = World::open(&site).await;
+        let adatum = site.tenant("adatum").await;
+        let theirs = site.account(&adatum, "Adatum").await;
+        let (ann, account) = (world.partner(), world.account.as_str());
+        let mut sent = 0;
+        let mut ask = async |caller: &Caller, account: &str, to: Relationship| {
+            sent += 1;
+            let named = Relationship {
+                display_name: format!("Number {sent}"),
+                ..to
+            };
+            let name = create(caller, account, named).await.unwrap().name;
+            send(caller, &name).await.map(|_| name)
+        };
+        // An address counts however it is spelt, and whoever asks; so does a domain. What is taken back has been sent.
+        for forms in [
+            ["victim@new.example", "Victim@New.Example"].map(|to| asking("", to)),
+            ["new.example", "New.Example"].map(|to| by_domain("", to)),
+        ] {
+            let [plain, other] = forms;
+            for to in [&plain, &other, &plain, &other] {
+                let name = ask(ann, account, to.clone()).await.unwrap();
+                cancel(ann, &name).await.unwrap();
+            }
+            let by = &adatum.admin.caller;
+            ask(by, &theirs, other.clone()).await.unwrap();
+            for to in [plain, other] {
+                let wait = limited(ask(ann, account, to.clone()).await);
+                assert!((3_000..=3_600).contains(&wait), "{wait}");
+                limited(ask(by, &theirs, to).await);
+            }
+        }
+        // What an account sends within a day is bounded, wherever it goes.
+        let newest = "(SELECT MAX(send_time) FROM relationships)";
+        fill_relationships(&site, 191, account, State::Cancelled, newest).await;
+        ask(ann, account, asking("", "last@new.example"))
             .await
             .unwrap();
-        let status = refused(
-            send(ann, &made.name).await,
-            Code::ResourceExhausted,
-            "TOO_MANY_CALLS",
+        let wait = limited(ask(ann, account, asking("", "next@new.example")).await);
+        assert!((86_000..=86_400).contains(&wait), "{wait}");
+        let by = &adatum.admin.caller;
+        ask(by, &theirs, asking("", "next@new.example"))
+            .await
+            .unwrap();
+        site.advance(DAY + 1).await;
+        let ann = again(&site, &world.contoso.admin).await;
+        ask(&ann, account, asking("", "victim@new.example"))
+            .await
+            .unwrap();
+    }
+}
+
+// proves REL-5, REL-7
+#[tokio::test]
+async fn time_ends_what_it_says_whenever_the_job_looks() {
+    both(async |site| {
+        let world = World::open(&site).await;
+        let (ann, fay) = (world.partner(), world.customer());
+        let tenant = world.fabrikam.name.as_str();
+        let over = world.sent("Over").await;
+        let early = world.sent("Early").await;
+        let ended = world.active("Ended", &[HELPDESK]).await;
+        let soon = world.active("Soon", &[HELPDESK]).await;
+        let of = |name: &str| literal(&site, name);
+        for sql in [
+            format!("UPDATE relationships SET answer_expire_time = 1, due_time = 9000000000000000 WHERE id = {}", of(&over)),
+            format!("UPDATE relationships SET end_time = 1, due_time = 9000000000000000 WHERE id = {}", of(&ended)),
+            format!("UPDATE relationships SET due_time = 1 WHERE id IN ({}, {})", of(&early), of(&soon)),
+        ] {
+            execute_on(&site, &sql).await;
+        }
+        // Put aside by the job, and over all the same.
+        wrong_state(accept(fay, tenant, &over, &[]).await, "EXPIRED");
+        wrong_state(decline(fay, tenant, &over).await, "EXPIRED");
+        wrong_state(cancel(ann, &over).await, "EXPIRED");
+        wrong_state(remove(fay, tenant, &ended, false).await, "EXPIRED");
+        wrong_state(terminate(fay, tenant, &ended).await, "EXPIRED");
+        wrong_state(terminate(ann, "", &ended).await, "EXPIRED");
+        // Looked at too early, and dated anew.
+        let done = accept(fay, tenant, &early, &[]).await.unwrap();
+        assert_eq!(done.state(), State::Active);
+        site.settle().await;
+        assert_eq!(get(ann, "", &soon).await.unwrap().state(), State::Active);
+        assert_eq!(in_force(&site, &soon).await, (1, 0));
+        let late = "SELECT COUNT(*) AS n FROM relationships WHERE due_time = end_time";
+        assert_eq!(number(&site, late, []).await, 2);
+    })
+    .await;
+}
+
+// proves REL-18
+#[tokio::test]
+async fn there_are_no_more_than_there_may_be() {
+    both(async |site| {
+        let world = World::open(&site).await;
+        let (ann, fay) = (world.partner(), world.customer());
+        let (account, tenant) = (world.account.as_str(), world.fabrikam.name.as_str());
+
+        // Of an account, 10,000 that haven't ended.
+        let first = world.sent("First").await;
+        fill_relationships(&site, 9_997, account, State::Draft, "NULL").await;
+        let count = "UPDATE relationship_counts SET open_count = (SELECT COUNT(*) FROM relationships WHERE state <= 3)";
+        execute_on(&site, count).await;
+        let second = world.sent("Second").await;
+        let third = world.sent("Third").await;
+        let tried = create(ann, account, asking("Fourth", "x@new.example")).await;
+        full(tried, "TOO_MANY_OPEN_RELATIONSHIPS", "10000");
+        all_open_are_counted(&site).await;
+        cancel(ann, &third).await.unwrap();
+        world.drafted("Fourth").await;
+        let tried = create(ann, account, asking("Fifth", "x@new.example")).await;
+        full(tried, "TOO_MANY_OPEN_RELATIONSHIPS", "10000");
+
+        // Of a customer, 1,000 in force.
+        let (of_account, of_tenant) = (literal(&site, account), literal(&site, tenant));
+        let sql = format!(
+            "INSERT INTO delegations (relationship_id, account_id, tenant_id, roles, end_time) \
+             SELECT {{random}}, {of_account}, {of_tenant}, 0, 9000000000000000 FROM s"
         );
-        assert!(
-            status
-                .get_details_retry_info()
-                .unwrap()
-                .retry_delay
-                .is_some()
+        fill(&site, 999, &sql).await;
+        accept(fay, tenant, &first, &[HELPDESK]).await.unwrap();
+        let tried = accept(fay, tenant, &second, &[HELPDESK]).await;
+        full(tried, "TOO_MANY_RELATIONSHIPS", "1000");
+        assert_eq!(get(ann, "", &second).await.unwrap().state(), State::Pending);
+
+        // Of a relationship, 100 assignments.
+        let of = literal(&site, &first);
+        let sql = format!(
+            "INSERT INTO delegation_assignments (relationship_id, holder_role, holder_id, tenant_id, roles, create_time) \
+             SELECT {of}, 0, {{random}}, {of_tenant}, {}, 0 FROM s",
+            1 << HELPDESK
         );
+        fill(&site, 99, &sql).await;
+        let to = |role, roles: &[i32]| to_role(&first, role, roles);
+        let (agents, helpers) = (AccountRole::AdminAgent, AccountRole::HelpdeskAgent);
+        assign(ann, to(agents, &[HELPDESK])).await.unwrap();
+        full(assign(ann, to(helpers, &[HELPDESK])).await, "TOO_MANY_ASSIGNMENTS", "100");
+        // What is there is changed, and makes room.
+        assign(ann, to(agents, &[HELPDESK])).await.unwrap();
+        assign(ann, to(agents, &[])).await.unwrap();
+        assign(ann, to(helpers, &[HELPDESK])).await.unwrap();
+        terminate(ann, "", &first).await.unwrap();
+        accept(fay, tenant, &second, &[HELPDESK]).await.unwrap();
     })
     .await;
 }
@@ -912,6 +1220,9 @@ async fn lent_roles_go_on_by_assignments_until_they_are_taken_back_or_it_ends() 
         assign(ann, to_role(&second, AccountRole::AdminAgent, &[HELPDESK]))
             .await
             .unwrap();
+        let shown = terminate_as(&mia.caller, "", &second, true).await.unwrap();
+        assert_eq!(shown.losses.unwrap().assignment_count, 1);
+        assert_eq!(in_force(&site, &second).await, (1, 1));
         let done = terminate(&mia.caller, "", &second).await.unwrap();
         assert_eq!((done.granted_roles.len(), &done.closed_by), (0, &mia.name));
         for name in [&name, &second] {
@@ -1018,6 +1329,7 @@ async fn time_and_the_end_of_the_account_end_relationships() {
         let sql = "SELECT state AS n FROM relationships WHERE id = $1";
         let state = number(&site, sql, [id(&late).into()]).await;
         assert_eq!(state, State::Cancelled as i64);
+        all_open_are_counted(&site).await;
         chains_are_intact(&site.app).await;
     })
     .await;

@@ -1,15 +1,19 @@
 //! The credentials of a customer's admins whom a partner makes or resets: they reach the customer's people, and no partner (REL-14).
 
-use entente::proto::directory::{DirectoryRole, User};
+use entente::proto::{
+    directory::{DirectoryRole, User},
+    relationship::RelationshipLosses,
+};
 use tonic::Code;
 
 use super::{GLOBAL, Lending, numbers};
 use crate::{
     harness::{Caller, Database, PASSWORD, Site, both, refused, request_id},
     people::{
-        People as _, again, ask_recovery, change, id, letters, link_invalid, mailed_link, named,
-        recover, second_admin,
+        People as _, again, ask_recovery, change, denied, id, letters, link_invalid, mailed_link,
+        named, recover, second_admin,
     },
+    relationships::{self, terminate_as},
 };
 
 const NEW: &str = "a-second-good-phrase-47";
@@ -306,6 +310,28 @@ async fn what_was_made_is_listed_as_the_roles_are_taken_back() {
         let losses = done.unwrap().into_inner().losses.unwrap();
         made.reverse();
         assert_eq!(losses.made_users, made);
+
+        // And when it ends, and after; the partner isn't told which are there still.
+        let (name, tenant) = (&lending.relationship, &lending.customer.name);
+        let shown = terminate_as(&agent, "", name, true).await.unwrap();
+        assert_eq!(shown.losses, Some(RelationshipLosses::default()));
+        for validate_only in [true, false] {
+            let done = terminate_as(admin, tenant, name, validate_only).await;
+            assert_eq!(done.unwrap().losses.unwrap().made_users, made);
+            assert_eq!(
+                relationships::losses(admin, tenant, name)
+                    .await
+                    .unwrap()
+                    .made_users,
+                made
+            );
+        }
+        admin.delete(&made[0]).await.unwrap();
+        let left = relationships::losses(admin, tenant, name).await.unwrap();
+        assert_eq!(left.made_users, made[1..]);
+        denied(relationships::losses(&agent, tenant, name).await);
+        let tried = relationships::losses(&agent, &lending.partner.name, name).await;
+        refused(tried, Code::NotFound, "RESOURCE_NOT_FOUND");
     })
     .await;
 }
