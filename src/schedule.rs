@@ -80,7 +80,7 @@ const JOBS: &[Job] = &[
     },
     Job {
         name: "mail-relationship-requests",
-        every_us: SECOND_US / 4,
+        every_us: SECOND_US,
         needed: Some(crate::relationship::MAIL_NEEDED),
         run: |tx| Box::pin(crate::relationship::mail_requests(tx)),
     },

@@ -121,7 +121,7 @@ const STATEMENTS: &[&str] = &[
         recovery_email {text} NOT NULL,
         create_time bigint NOT NULL
     )",
-    "CREATE INDEX delegated_users_made ON delegated_users (relationship_id, create_time, id) WHERE is_made",
+    "CREATE INDEX delegated_users_of ON delegated_users (relationship_id, create_time, id)",
 ];
 
 const TOLD: [Told; 2] = [

@@ -38,8 +38,15 @@ use crate::{
 
 /// A link is good for so long.
 const LINK_US: Micros = HOUR_US;
-/// What marks a link by which somebody chooses a password in place of one that a partner set.
+/// What marks a link by which somebody chooses a password in place of one that a partner set, and went to the customer's people.
 const PARTNERS: &[u8] = b"partner's";
+/// The same where there was nothing but the address that a partner gave.
+const PARTNERS_OWN: &[u8] = b"partner's own";
+
+/// Whether what a link keeps is such a mark, and nothing that a case of recovery promised.
+fn is_partners(payload: &[u8]) -> bool {
+    payload == PARTNERS || payload == PARTNERS_OWN
+}
 /// Requests looked at in one transaction; what is left is done at once after.
 const REQUESTS_AT_ONCE: i64 = 100;
 
@@ -179,7 +186,7 @@ async fn mail_link(tx: &mut Tx, person: &Person, language: Language) -> Result<(
     let Some(person) = Person::by_id(tx.db(), person.id).await? else {
         return Ok(());
     };
-    if person.recovery_email.is_empty() || is_partners_way_in(tx, &person).await? {
+    if person.recovery_email.is_empty() {
         return Ok(());
     }
     let link = Link {
@@ -189,8 +196,12 @@ async fn mail_link(tx: &mut Tx, person: &Person, language: Language) -> Result<(
     };
     // What a case of recovery promised goes on with the new link, as long as the case does.
     let promised = link::payload(tx.db(), &app.keys, link).await?;
-    let promised = promised.filter(|promise| promise.as_slice() != PARTNERS);
+    let promised = promised.filter(|promise| !is_partners(promise));
     let promised = promised.unwrap_or_default();
+    // What two of the operator's people found to be the person's is.
+    if promised.is_empty() && is_partners_way_in(tx, &person).await? {
+        return tell_of_no_link(tx, &person, language).await;
+    }
     let lifetime = if promised.is_empty() {
         LINK_US
     } else {
@@ -214,6 +225,18 @@ async fn mail_link(tx: &mut Tx, person: &Person, language: Language) -> Result<(
     )
     .await?;
     tx.touch(home);
+    tx.about(object.to_string());
+    Ok(())
+}
+
+/// Tells somebody who asked for a link why none comes, and how to come back.
+async fn tell_of_no_link(tx: &mut Tx, person: &Person, language: Language) -> Result<()> {
+    let app = tx.app().clone();
+    let object = person.principal().resource();
+    let (to, values) = (&person.recovery_email, person.values(&app));
+    let template = Template::PasswordRecoveryRefused;
+    mail::queue_in(tx, language, template, to, object, &values).await?;
+    tx.touch(person.principal().home());
     tx.about(object.to_string());
     Ok(())
 }
@@ -263,7 +286,12 @@ pub(super) async fn mail_partners_link(
         subject: person.id,
         scope: principal.home(),
     };
-    let token = link::make(tx, link, PARTNERS, credential::TEMPORARY_US).await?;
+    let mark = if given && to == on_file {
+        PARTNERS_OWN
+    } else {
+        PARTNERS
+    };
+    let token = link::make(tx, link, mark, credential::TEMPORARY_US).await?;
     let mut values = person.values(&app).to_vec();
     values.extend_from_slice(by);
     values.push((
@@ -324,20 +352,27 @@ pub async fn complete_password_recovery(
         .await?
         .ok_or_else(link::invalid)?;
     let principal = person.principal();
-    let is_partners = promised.as_slice() == PARTNERS;
-    if !is_partners {
-        // It was mailed before the person got what it holds now.
-        if promised.is_empty() && is_partners_way_in(tx, &person).await? {
-            return Err(link::invalid());
-        }
+    let is_partners = is_partners(&promised);
+    // It was mailed before the person got what it holds now.
+    if promised.is_empty() && is_partners_way_in(tx, &person).await? {
+        return Err(link::invalid());
     }
+    let is_promised = !promised.is_empty() && !is_partners;
     let address = &person.recovery_email;
-    if is_partners || !grants::lent::is_given_address(tx.db(), person.id, address).await? {
-        grants::lent::forget_known(tx, person.id).await?;
+    let given = grants::lent::is_given_address(tx.db(), person.id, address).await?;
+    // Who chooses it reads the address that the link went to: a partner, or the person.
+    let is_known = if is_partners {
+        promised.as_slice() == PARTNERS_OWN
+    } else {
+        given && !is_promised
+    };
+    grants::lent::note_known(tx, person.id, is_known).await?;
+    if is_promised {
+        grants::lent::forget_given_address(tx, person.id).await?;
     }
     credential::set(tx, person.id, &hash, false).await?;
     let ended_session_count = credential::end_sessions(tx, person.id, None).await?;
-    if !promised.is_empty() && !is_partners {
+    if is_promised {
         recovery_return::complete(tx, &promised).await?;
     }
     let object = principal.resource();

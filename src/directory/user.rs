@@ -286,10 +286,12 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
             }
         }
     }
-    if fields.contains(&"recovery_email") {
+    let recovery_changed = changed.recovery_email != old.recovery_email;
+    // One that was there before is vouched for by another person's saying so alone, not by what else that changes.
+    let is_oneself = tx.caller().who.is_some_and(|w| w.principal.id == old.id);
+    if recovery_changed || (fields == ["recovery_email"] && !is_oneself) {
         grants::lent::forget_given_address(tx, old.id).await?;
     }
-    let recovery_changed = changed.recovery_email != old.recovery_email;
     if recovery_changed || changed.user_name != old.user_name {
         user_change::has_own_credential(&old)?;
     }
@@ -299,7 +301,7 @@ pub async fn update_user(tx: &mut Tx, scope: TenantScope, req: UpdateUserRequest
             "is required for a global admin",
         ));
     }
-    if recovery_changed && tx.caller().who.is_some_and(|w| w.principal.id == old.id) {
+    if recovery_changed && is_oneself {
         // A fresh sign-in is what protects one's own: no other verb does the same without it.
         return Err(Error::refused(Reason::OwnCredential));
     }

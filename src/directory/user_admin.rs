@@ -38,7 +38,7 @@ pub async fn reset_password(
     req: ResetPasswordRequest,
 ) -> Result<ResetPasswordResponse> {
     let (row, answer) = reset(tx, scope, req).await?;
-    grants::lent::forget_known(tx, row.id).await?;
+    grants::lent::note_known(tx, row.id, false).await?;
     tell_of_temporary(tx, scope, &row).await?;
     Ok(answer)
 }

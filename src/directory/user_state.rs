@@ -170,6 +170,7 @@ pub async fn undelete_user(
         let prefix = tenant::find(tx.db(), scope).await?.domain_prefix;
         let sign_in_name = wire::sign_in_name(tx.app(), row.kind, &row.user_name, &prefix);
         asleep::put_to_sleep(tx, &row, &sign_in_name).await?;
+        grants::lent::note_known(tx, row.id, false).await?;
         credential::make_temporary(tx, row.id).await?
     };
     tx.emit(
@@ -228,6 +229,7 @@ pub(crate) async fn purge_users(tx: &mut Tx) -> Result<u64> {
             "DELETE FROM sign_in_networks WHERE user_id = $1",
             "DELETE FROM invitations WHERE user_id = $1",
             "DELETE FROM directory_disabled_users WHERE user_id = $1",
+            "DELETE FROM delegated_users WHERE id = $1",
         ] {
             sql::execute(tx.db(), sql, [user.id.into()]).await?;
         }

@@ -45,6 +45,8 @@ pub enum Template {
     IdentityClosed,
     /// To the recovery address of a person who forgot the password.
     PasswordRecovery,
+    /// To the address that a partner gave of somebody who holds something, in place of such a link.
+    PasswordRecoveryRefused,
     /// To a person whose password was set by a mailed link.
     PasswordRecovered,
     /// To those who run a tenant in which a key is about to expire.
@@ -127,7 +129,7 @@ pub enum Template {
 
 impl Template {
     /// All of them.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::PasswordReset,
         Self::RightsAsleep,
         Self::RecoveryAddressChanged,
@@ -141,6 +143,7 @@ impl Template {
         Self::EmailChanged,
         Self::IdentityClosed,
         Self::PasswordRecovery,
+        Self::PasswordRecoveryRefused,
         Self::PasswordRecovered,
         Self::KeyExpiring,
         Self::TenantDeleted,
@@ -199,6 +202,7 @@ impl Template {
             Self::EmailChanged => "email_changed",
             Self::IdentityClosed => "identity_closed",
             Self::PasswordRecovery => "password_recovery",
+            Self::PasswordRecoveryRefused => "password_recovery_refused",
             Self::PasswordRecovered => "password_recovered",
             Self::KeyExpiring => "key_expiring",
             Self::TenantDeleted => "tenant_deleted",

@@ -66,6 +66,7 @@ const SOURCES: &[(&str, &str)] = sources![
     "partner_made_admin",
     "partner_reset_admin",
     "partner_disabled_admin",
+    "password_recovery_refused",
     "relationship_requested",
     "relationship_expired",
 ];

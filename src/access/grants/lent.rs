@@ -653,14 +653,24 @@ pub async fn note_user(tx: &mut Tx, user: Uuid, known: Known, given: &str) -> Re
     Ok(())
 }
 
-/// Somebody of the customer's set a user's credential: a partner that knew the one before doesn't know this one.
+/// A user's credential was set, by somebody of the customer's or by whoever reads an address that a partner gave.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn forget_known(tx: &mut Tx, user: Uuid) -> Result<()> {
-    let sql = "UPDATE delegated_users SET is_known = FALSE WHERE id = $1 AND is_known";
-    sql::execute(tx.db(), sql, [user.into()]).await?;
+pub async fn note_known(tx: &mut Tx, user: Uuid, is_known: bool) -> Result<()> {
+    let sql = "UPDATE delegated_users SET is_known = $2 WHERE id = $1 AND is_known <> $2";
+    let values: [Value; 2] = [user.into(), is_known.into()];
+    sql::execute(tx.db(), sql, values).await?;
     Ok(())
+}
+
+/// Whether a partner may know a user's credential.
+///
+/// # Errors
+/// Those of the database.
+pub(super) async fn is_known<C: ConnectionTrait>(db: &C, user: Uuid) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM delegated_users WHERE id = $1 AND is_known";
+    Ok(sql::row(db, sql, [user.into()]).await?.is_some())
 }
 
 /// Whoever knows a user's credential has set its recovery address: the person itself, unless that may be a partner.
@@ -715,7 +725,7 @@ pub async fn has_own_admin<C: ConnectionTrait>(
                JOIN credentials c ON c.user_id = p.credential_of AND (c.expire_time IS NULL OR c.expire_time > $4) \
                LEFT JOIN delegated_users d ON d.id = p.id \
                WHERE g.scope_kind = 1 AND g.scope_id = $1 AND (g.roles & $3) <> 0 AND p.id <> $2 \
-               AND (d.id IS NULL OR (NOT d.is_known AND NOT c.temporary)) LIMIT 1";
+               AND NOT c.temporary AND (d.id IS NULL OR NOT d.is_known) LIMIT 1";
     let values: [Value; 4] = [tenant.into(), but.into(), GLOBAL_ADMIN.into(), now.into()];
     Ok(sql::row(db, sql, values).await?.is_some())
 }
@@ -726,7 +736,8 @@ struct Made {
     tenant_id: Uuid,
 }
 
-/// Users that were made by a relationship and are there still, the newest first; at most so many.
+/// Users that were made by a relationship, or whose password it showed and nobody has set since, and who are there still, the newest first; at
+/// most so many.
 ///
 /// # Errors
 /// Those of the database.
@@ -736,7 +747,7 @@ pub async fn users_made<C: ConnectionTrait>(
     most: i64,
 ) -> Result<Vec<Name>> {
     let sql = "SELECT m.id, m.tenant_id FROM delegated_users m JOIN users u ON u.id = m.id AND u.state <> 3 \
-               WHERE m.relationship_id = $1 AND m.is_made ORDER BY m.create_time DESC, m.id DESC LIMIT $2";
+               WHERE m.relationship_id = $1 AND (m.is_made OR m.is_known) ORDER BY m.create_time DESC, m.id DESC LIMIT $2";
     let values: [Value; 2] = [relationship.into(), most.into()];
     let rows = sql::all::<Made, _>(db, sql, values).await?;
     Ok(rows

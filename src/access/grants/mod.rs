@@ -338,6 +338,13 @@ async fn check_holdable<C: ConnectionTrait>(
         ScopeKey::Tenant(_) if new.roles & GLOBAL_ADMIN != 0 && is_guest(db, to).await? => {
             return refuse("GLOBAL_ADMIN by a guest".to_owned());
         }
+        // Nobody lends it, so no partner gets it either by a password that it was shown (REL-22).
+        ScopeKey::Tenant(_) if new.roles & !old.roles != 0 && lent::is_known(db, to.id).await? => {
+            return refuse(
+                "directory roles, before the password that a partner was shown is reset,"
+                    .to_owned(),
+            );
+        }
         ScopeKey::Operator if new.roles != 0 && is_guest(db, to).await? => {
             return refuse("operator roles by a guest".to_owned());
         }

@@ -1,6 +1,7 @@
 //! The credentials of a customer's admins whom a partner makes or resets: they reach the customer's people, and no partner (REL-14).
 
 use entente::proto::{
+    access::AccountRole,
     directory::{DirectoryRole, User},
     relationship::RelationshipLosses,
 };
@@ -9,6 +10,7 @@ use tonic::Code;
 use super::{GLOBAL, Lending, numbers};
 use crate::{
     harness::{Caller, Database, PASSWORD, Site, both, refused, request_id},
+    members::add,
     people::{
         People as _, again, ask_recovery, change, denied, id, letters, link_invalid, mailed_link,
         named, recover, second_admin,
@@ -228,12 +230,21 @@ async fn an_address_that_was_set_with_a_password_that_a_partner_knew_is_no_way_i
         ask_recovery(&site, &bob.sign_in_name).await.unwrap();
         let early = mailed_link(&site, address).await.unwrap();
         let billing = [DirectoryRole::BillingAdmin];
-        ann.assign(&bob.name, &billing).await.unwrap();
+        refused(
+            ann.assign(&bob.name, &billing).await,
+            Code::FailedPrecondition,
+            "NOT_ASSIGNABLE",
+        );
+        let theirs = site.account(&lending.customer, "Fabrikam").await;
+        let may = [AccountRole::Developer];
+        add(ann, &theirs, &[&bob], &may).await.unwrap();
         link_invalid(recover(&site, &early, NEW).await);
         // A password from the customer's own doesn't make the address the person's.
         let reset = ann.reset(&bob.name).await.unwrap();
+        ann.assign(&bob.name, &billing).await.unwrap();
         ask_recovery(&site, &bob.sign_in_name).await.unwrap();
         assert_eq!(told(&site, address, "entl_").await, 1);
+        assert_eq!(told(&site, address, "No link").await, 1);
         let caller = site
             .settle_in(&bob.sign_in_name, &reset.temporary_password)
             .await;
@@ -247,6 +258,35 @@ async fn an_address_that_was_set_with_a_password_that_a_partner_knew_is_no_way_i
     .await;
 }
 
+// proves REL-22, REL-14
+#[tokio::test]
+async fn a_password_that_is_chosen_by_a_partners_address_is_one_that_it_knows() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let ann = &lending.customer.admin.caller;
+        let mut request = lending.creating("carl");
+        let address = "mallory@contoso.example";
+        request.user.as_mut().unwrap().recovery_email = address.to_owned();
+        let made = lending.create(lending.agent(), request).await.unwrap();
+        let carl = made.user.unwrap();
+        ann.reset(&carl.name).await.unwrap();
+        ask_recovery(&site, &carl.sign_in_name).await.unwrap();
+        let token = mailed_link(&site, address).await.unwrap();
+        recover(&site, &token, NEW).await.unwrap();
+        refused(
+            ann.assign(&carl.name, &[GLOBAL]).await,
+            Code::FailedPrecondition,
+            "NOT_ASSIGNABLE",
+        );
+        // A deleted one that comes back has a password of the customer's.
+        ann.delete(&carl.name).await.unwrap();
+        ann.undelete(&carl.name, "").await.unwrap();
+        let billing = [DirectoryRole::BillingAdmin];
+        ann.assign(&carl.name, &billing).await.unwrap();
+    })
+    .await;
+}
+
 // proves REL-22
 #[tokio::test]
 async fn an_address_that_the_customers_admin_sets_is_the_persons() {
@@ -256,11 +296,19 @@ async fn an_address_that_the_customers_admin_sets_is_the_persons() {
         let (name, sign_in_name) = admin_made(&lending, lending.agent(), address).await;
         ask_recovery(&site, &sign_in_name).await.unwrap();
         assert_eq!(told(&site, address, "entl_").await, 0);
+        // Not by being there while something else is changed.
+        let ann = &lending.customer.admin.caller;
+        let whole = User {
+            family_name: "Renamed".to_owned(),
+            ..ann.user(&name).await.unwrap()
+        };
+        ann.update(whole, &[]).await.unwrap();
+        ask_recovery(&site, &sign_in_name).await.unwrap();
+        assert_eq!(told(&site, address, "entl_").await, 0);
         let user = User {
             recovery_email: address.to_owned(),
             ..named(&name)
         };
-        let ann = &lending.customer.admin.caller;
         ann.update(user, &["recovery_email"]).await.unwrap();
         ask_recovery(&site, &sign_in_name).await.unwrap();
         assert_eq!(told(&site, address, "entl_").await, 1);
