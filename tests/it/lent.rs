@@ -1,5 +1,6 @@
 //! Acting for a customer: what a relationship lends, to whom, until when; and what both sides are told (REL-9, REL-14, REL-22).
 
+mod at_once;
 mod credentials;
 
 use entente::proto::{

@@ -2,18 +2,30 @@
 //! tenant to an account, until its end; within the account they go on to whom they are assigned; and of the roles' permissions, only those that
 //! can be lent are. Nobody holds them: a call is proven by one relationship, which it names.
 
+mod assigned;
+mod known;
+
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{
-    ACTIVE, ADMIN_AGENT, GLOBAL_ADMIN, HeldOf, Set, check_may_change, groups, is_associated,
+pub use self::{
+    assigned::{Assignment, Holder, MOST_ASSIGNMENTS, assign, assignments},
+    known::{
+        Known, forget_given_address, has_own_admin, is_given_address, note_known, note_own_address,
+        note_user, users_made,
+    },
 };
+pub(super) use self::{
+    assigned::{demand_of_joining, unassign_group, unassign_tenant},
+    known::is_known,
+};
+use super::{ACTIVE, ADMIN_AGENT, HeldOf, Set, check_may_change};
 use crate::{
     access::{
         account_state,
         cache::Facts,
         principal::{Kind, Principal},
-        roles::{self, ACCOUNT_ROLES, LENDABLE, Permission, Permissions, TENANT_ROLES},
+        roles::{self, LENDABLE, Permission, Permissions, TENANT_ROLES},
     },
     app::Tx,
     env::Micros,
@@ -35,8 +47,6 @@ pub const HELPDESK_AGENT: i64 = 1 << AccountRole::HelpdeskAgent as i64;
 /// The bit of the directory role `HELPDESK_ADMIN`.
 pub const HELPDESK_ADMIN: i64 = 1 << DirectoryRole::HelpdeskAdmin as i64;
 
-/// Assignments of one relationship.
-pub const MOST_ASSIGNMENTS: usize = 100;
 /// Relationships that one customer has in force.
 pub const MOST_OF_A_CUSTOMER: i64 = 1_000;
 
@@ -409,357 +419,10 @@ pub async fn delegation<C: ConnectionTrait>(
     }))
 }
 
-// ---- within the partner
-
-/// To whom of a partner's people lent roles go on (REL-9).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// Whoever has this account role: its bit, of `ADMIN_AGENT` or `HELPDESK_AGENT`.
-    Role(i64),
-    /// Those of this group who may act for customers: its tenant, its ID.
-    Group(Uuid, Uuid),
-}
-
-impl Holder {
-    fn columns(self) -> (i64, Uuid) {
-        match self {
-            Self::Role(bit) => (bit, Uuid::nil()),
-            Self::Group(_, id) => (0, id),
-        }
-    }
-}
-
-/// Gives a holder these of the roles that a relationship lends, in place of what it had; 0 takes them away. The account is locked. Gives what
-/// it had.
-///
-/// # Errors
-/// `WRONG_STATE` for a relationship that isn't in force, `CANNOT_GRANT_WHAT_YOU_LACK` for roles that it doesn't lend, `NOT_ASSIGNABLE` for
-/// what a helpdesk agent may not have, `NOT_IN_ASSOCIATED_TENANT`, `NOT_FOUND` for a group that isn't there, `TOO_MANY_ASSIGNMENTS`; those
-/// of the database.
-pub async fn assign(tx: &mut Tx, relationship: Uuid, to: Holder, roles: i64) -> Result<i64> {
-    let found = delegation(tx.db(), relationship).await?;
-    let Some(lent) = found.filter(|lent| tx.now() < lent.end_time) else {
-        return Err(Error::precondition(Reason::WrongState).with("state", "NOT_IN_FORCE"));
-    };
-    tx.lock([
-        ScopeKey::Tenant(lent.tenant),
-        ScopeKey::Account(lent.account),
-    ])
-    .await?;
-    let names = |bits: i64| roles::names_of(TENANT_ROLES, bits).join(", ");
-    let beyond = roles & !lent.roles;
-    if beyond != 0 {
-        return Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", names(beyond)));
-    }
-    let beyond = roles & !HELPDESK_ADMIN;
-    if to == Holder::Role(HELPDESK_AGENT) && beyond != 0 {
-        let what = format!("{} by HELPDESK_AGENT", names(beyond));
-        return Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
-    }
-    if let Holder::Group(tenant, group) = to {
-        if roles & GLOBAL_ADMIN != 0 && groups::is_synchronized(tx.db(), group).await? {
-            let what = "GLOBAL_ADMIN by a synchronised group";
-            return Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
-        }
-        tx.lock([ScopeKey::Tenant(tenant)]).await?;
-        let sql = "SELECT 1 AS one FROM user_groups WHERE id = $1 AND tenant_id = $2";
-        let values: [Value; 2] = [group.into(), tenant.into()];
-        if roles != 0 && sql::row(tx.db(), sql, values).await?.is_none() {
-            let name = Name::Group(tenant, group).to_string();
-            return Err(Error::not_found("entente.dev/Group", name));
-        }
-        if roles != 0 && !is_associated(tx.db(), lent.account, tenant).await? {
-            return Err(Error::precondition(Reason::NotInAssociatedTenant)
-                .with("tenant", Name::Tenant(tenant).to_string()));
-        }
-    }
-    let (holder_role, holder_id) = to.columns();
-    let before = assignments(tx.db(), relationship).await?;
-    let had = before
-        .iter()
-        .find(|a| a.holder() == (holder_role, holder_id));
-    let had = had.map_or(0, |a| a.roles);
-    if had == 0 && roles != 0 && before.len() >= MOST_ASSIGNMENTS {
-        return Err(Error::exhausted(Reason::TooManyAssignments, None)
-            .with("most", MOST_ASSIGNMENTS.to_string()));
-    }
-    let key: [Value; 3] = [relationship.into(), holder_role.into(), holder_id.into()];
-    let sql = "DELETE FROM delegation_assignments WHERE relationship_id = $1 AND holder_role = $2 AND holder_id = $3";
-    sql::execute(tx.db(), sql, key).await?;
-    if roles != 0 {
-        let sql = "INSERT INTO delegation_assignments (relationship_id, holder_role, holder_id, tenant_id, roles, create_time) \
-                   VALUES ($1, $2, $3, $4, $5, $6)";
-        let values: [Value; 6] = [
-            relationship.into(),
-            holder_role.into(),
-            holder_id.into(),
-            lent.tenant.into(),
-            roles.into(),
-            tx.now().into(),
-        ];
-        sql::execute(tx.db(), sql, values).await?;
-    }
-    Ok(had)
-}
-
-/// An assignment as stored.
-#[derive(Clone, Debug, FromQueryResult)]
-pub struct Assignment {
-    /// The bit of the account role; 0 for a group.
-    pub holder_role: i64,
-    /// The group; nil for a role.
-    pub holder_id: Uuid,
-    /// The group's tenant; none for a role.
-    pub group_tenant_id: Option<Uuid>,
-    /// Bits of directory roles.
-    pub roles: i64,
-    /// When it was made.
-    pub create_time: i64,
-}
-
-impl Assignment {
-    fn holder(&self) -> (i64, Uuid) {
-        (self.holder_role, self.holder_id)
-    }
-
-    /// The names of the account role, or of the group.
-    #[must_use]
-    pub fn holder_name(&self) -> String {
-        match self.group_tenant_id {
-            Some(tenant) => Name::Group(tenant, self.holder_id).to_string(),
-            None => roles::names_of(ACCOUNT_ROLES, self.holder_role).join(", "),
-        }
-    }
-}
-
-/// To whom a relationship's roles are assigned; at most `MOST_ASSIGNMENTS`.
-///
-/// # Errors
-/// Those of the database.
-pub async fn assignments<C: ConnectionTrait>(
-    db: &C,
-    relationship: Uuid,
-) -> Result<Vec<Assignment>> {
-    let sql = "SELECT a.holder_role, a.holder_id, g.tenant_id AS group_tenant_id, a.roles, a.create_time FROM delegation_assignments a \
-               LEFT JOIN user_groups g ON g.id = a.holder_id WHERE a.relationship_id = $1 ORDER BY a.holder_role, a.holder_id";
-    sql::all::<Assignment, _>(db, sql, [relationship.into()]).await
-}
-
-/// Takes away what an account's relationships lend to groups of a tenant that leaves the account, which is locked.
-///
-/// # Errors
-/// Those of the database.
-pub(super) async fn unassign_tenant(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<()> {
-    let sql = "DELETE FROM delegation_assignments WHERE holder_role = 0 AND holder_id IN (SELECT id FROM user_groups WHERE tenant_id = $2) \
-               AND relationship_id IN (SELECT relationship_id FROM delegations WHERE account_id = $1)";
-    let values: [Value; 2] = [account.into(), tenant.into()];
-    sql::execute(tx.db(), sql, values).await?;
-    Ok(())
-}
-
-/// Takes away what relationships lend to a group that is deleted; the audit of their accounts tells of it.
-///
-/// # Errors
-/// Those of the database.
-pub(super) async fn unassign_group(tx: &mut Tx, group: Uuid) -> Result<()> {
-    let accounts = accounts_of_groups(tx, &[group]).await?;
-    if accounts.is_empty() {
-        return Ok(());
-    }
-    tx.lock(accounts.iter().copied()).await?;
-    let sql = "DELETE FROM delegation_assignments WHERE holder_role = 0 AND holder_id = $1";
-    sql::execute(tx.db(), sql, [group.into()]).await?;
-    for account in accounts {
-        tx.touch(account);
-    }
-    Ok(())
-}
-
-#[derive(FromQueryResult)]
-struct OfGroup {
-    account_id: Uuid,
-}
-
-/// The accounts whose relationships lend something to these groups.
-async fn accounts_of_groups(tx: &Tx, groups: &[Uuid]) -> Result<Vec<ScopeKey>> {
-    let sql = format!(
-        "SELECT DISTINCT d.account_id FROM delegation_assignments a JOIN delegations d ON d.relationship_id = a.relationship_id \
-         WHERE a.holder_role = 0 AND a.holder_id IN ({})",
-        sql::in_ids(tx.db(), 1)
-    );
-    let found = sql::all::<OfGroup, _>(tx.db(), sql, [sql::ids(groups)]).await?;
-    Ok(found
-        .iter()
-        .map(|of| ScopeKey::Account(of.account_id))
-        .collect())
-}
-
-/// Demands of a caller who puts somebody into groups that lent roles are assigned to: `relationships.assign` on the accounts, as if it gave
-/// them (REL-22, ROL-7). The accounts are locked.
-///
-/// # Errors
-/// `CANNOT_GRANT_WHAT_YOU_LACK`; those of the database.
-pub(super) async fn demand_of_joining(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
-    let accounts = accounts_of_groups(tx, groups).await?;
-    if accounts.is_empty() {
-        return Ok(());
-    }
-    tx.lock(accounts.iter().copied()).await?;
-    for scope in accounts {
-        if !tx
-            .caller_permissions(scope)
-            .await?
-            .has(Permission::RelationshipsAssign)
-        {
-            return Err(Error::refused(Reason::CannotGrantWhatYouLack)
-                .with("lacking", Permission::RelationshipsAssign.name())
-                .with("accounts", scope.to_string()));
-        }
-    }
-    Ok(())
-}
-
-// ---- what was made
-
-/// What a partner did to a user's credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// The user is new.
-    pub is_made: bool,
-    /// The partner was shown a temporary password.
-    pub is_shown: bool,
-}
-
-/// Notes that a caller made a user by what is lent to it, or set the credential of one; with the address that it gave (REL-14).
-///
-/// # Errors
-/// Internal, if nothing was lent; those of the database.
-pub async fn note_user(tx: &mut Tx, user: Uuid, known: Known, given: &str) -> Result<()> {
-    let lent = tx
-        .lent()
-        .ok_or_else(|| Error::internal("nothing was lent"))?;
-    let sql = "INSERT INTO delegated_users (id, relationship_id, tenant_id, is_made, is_known, recovery_email, create_time) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET is_known = excluded.is_known";
-    let values: [Value; 7] = [
-        user.into(),
-        lent.relationship.into(),
-        lent.tenant.into(),
-        known.is_made.into(),
-        known.is_shown.into(),
-        given.into(),
-        tx.now().into(),
-    ];
-    sql::execute(tx.db(), sql, values).await?;
-    Ok(())
-}
-
-/// A user's credential was set, by somebody of the customer's or by whoever reads an address that a partner gave.
-///
-/// # Errors
-/// Those of the database.
-pub async fn note_known(tx: &mut Tx, user: Uuid, is_known: bool) -> Result<()> {
-    let sql = "UPDATE delegated_users SET is_known = $2 WHERE id = $1 AND is_known <> $2";
-    let values: [Value; 2] = [user.into(), is_known.into()];
-    sql::execute(tx.db(), sql, values).await?;
-    Ok(())
-}
-
-/// Whether a partner may know a user's credential.
-///
-/// # Errors
-/// Those of the database.
-pub(super) async fn is_known<C: ConnectionTrait>(db: &C, user: Uuid) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM delegated_users WHERE id = $1 AND is_known";
-    Ok(sql::row(db, sql, [user.into()]).await?.is_some())
-}
-
-/// Whoever knows a user's credential has set its recovery address: the person itself, unless that may be a partner.
-///
-/// # Errors
-/// Those of the database.
-pub async fn note_own_address(tx: &mut Tx, user: Uuid, recovery_email: &str) -> Result<()> {
-    let sql = "UPDATE delegated_users SET recovery_email = CASE WHEN is_known THEN $2 ELSE '' END WHERE id = $1";
-    let values: [Value; 2] = [user.into(), recovery_email.into()];
-    sql::execute(tx.db(), sql, values).await?;
-    Ok(())
-}
-
-/// Somebody of the customer's set a user's recovery address: no partner's, whichever it is.
-///
-/// # Errors
-/// Those of the database.
-pub async fn forget_given_address(tx: &mut Tx, user: Uuid) -> Result<()> {
-    let sql =
-        "UPDATE delegated_users SET recovery_email = '' WHERE id = $1 AND recovery_email <> ''";
-    sql::execute(tx.db(), sql, [user.into()]).await?;
-    Ok(())
-}
-
-/// Whether somebody's recovery address is one that came by a partner. Whoever runs the customer's tenant must not be reached by it: a partner
-/// would get what nobody lends (REL-14, REL-22).
-///
-/// # Errors
-/// Those of the database.
-pub async fn is_given_address<C: ConnectionTrait>(
-    db: &C,
-    user: Uuid,
-    recovery_email: &str,
-) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM delegated_users WHERE id = $1 AND recovery_email = $2 AND recovery_email <> ''";
-    let values: [Value; 2] = [user.into(), recovery_email.into()];
-    Ok(sql::row(db, sql, values).await?.is_some())
-}
-
-/// Whether a tenant has, besides this one, a global admin who can act and whom no partner made or knows the credential of: who ends what it
-/// lends (REL-8).
-///
-/// # Errors
-/// Those of the database.
-pub async fn has_own_admin<C: ConnectionTrait>(
-    db: &C,
-    tenant: Uuid,
-    but: Uuid,
-    now: Micros,
-) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM grants g JOIN active_people p ON p.id = g.principal_id AND p.kind = 1 \
-               JOIN credentials c ON c.user_id = p.credential_of AND (c.expire_time IS NULL OR c.expire_time > $4) \
-               LEFT JOIN delegated_users d ON d.id = p.id \
-               WHERE g.scope_kind = 1 AND g.scope_id = $1 AND (g.roles & $3) <> 0 AND p.id <> $2 \
-               AND NOT c.temporary AND (d.id IS NULL OR NOT d.is_known) LIMIT 1";
-    let values: [Value; 4] = [tenant.into(), but.into(), GLOBAL_ADMIN.into(), now.into()];
-    Ok(sql::row(db, sql, values).await?.is_some())
-}
-
-#[derive(FromQueryResult)]
-struct Made {
-    id: Uuid,
-    tenant_id: Uuid,
-}
-
-/// Users that were made by a relationship, or whose password it showed and nobody has set since, and who are there still, the newest first; at
-/// most so many.
-///
-/// # Errors
-/// Those of the database.
-pub async fn users_made<C: ConnectionTrait>(
-    db: &C,
-    relationship: Uuid,
-    most: i64,
-) -> Result<Vec<Name>> {
-    let sql = "SELECT m.id, m.tenant_id FROM delegated_users m JOIN users u ON u.id = m.id AND u.state <> 3 \
-               WHERE m.relationship_id = $1 AND (m.is_made OR m.is_known) ORDER BY m.create_time DESC, m.id DESC LIMIT $2";
-    let values: [Value; 2] = [relationship.into(), most.into()];
-    let rows = sql::all::<Made, _>(db, sql, values).await?;
-    Ok(rows
-        .into_iter()
-        .map(|made| Name::User(made.tenant_id, made.id))
-        .collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::roles::Permission as P;
+    use crate::access::{grants::GLOBAL_ADMIN, roles::Permission as P};
 
     const BILLING_ADMIN: i64 = 1 << DirectoryRole::BillingAdmin as i64;
     const ALL: i64 = GLOBAL_ADMIN | BILLING_ADMIN | HELPDESK_ADMIN;
