@@ -36,7 +36,7 @@ async fn of_many_answers_at_once_one_counts() {
         assert_eq!(won.len(), 1, "{done:?}");
         let in_force = "SELECT COUNT(*) AS n FROM delegations WHERE relationship_id = $1";
         let in_force = number(&site, in_force, [id(&name).into()]).await;
-        assert_eq!(in_force == 1, won[0] % 2 == 0);
+        assert_eq!(in_force == 1, won[0].is_multiple_of(2));
         chains_are_intact(&site.app).await;
     })
     .await;
