@@ -54,7 +54,7 @@ pub async fn reset_password(
     req: ResetPasswordRequest,
 ) -> Result<(ResetPasswordResponse, bool)> {
     let old = user::find(tx.db(), tenant, &req.name).await?;
-    if holds_something(tx, &old).await? {
+    if grants::holds_something(tx.db(), old.id).await? {
         // What was sent to a person who is shut out would wait for the day on which the person is let in again.
         user::demand_state(&old, &[ACTIVE])?;
         // Nor is anybody kept out for good, and so from ending what is lent (REL-8).
@@ -87,16 +87,11 @@ pub async fn disable_user(
     {
         return Err(Error::precondition(Reason::LastGlobalAdmin));
     }
-    if holds_something(tx, &old).await? {
+    if grants::holds_something(tx.db(), old.id).await? {
         let by = by_whom(tx, tenant).await?;
         tell_admins(tx, tenant, (Template::PartnerDisabledAdmin, &by), &old).await?;
     }
     Ok(done)
-}
-
-async fn holds_something(tx: &Tx, row: &Model) -> Result<bool> {
-    let held = grants::rights_of(tx.db(), row.id).await?;
-    Ok(held.iter().any(|right| !right.set.is_empty()))
 }
 
 /// Sees to it that the credential of somebody who holds something reaches the customer's people, and tells every admin. Gives whether it
@@ -104,7 +99,7 @@ async fn holds_something(tx: &Tx, row: &Model) -> Result<bool> {
 async fn hand_over(tx: &mut Tx, scope: TenantScope, row: &Model, is_made: bool) -> Result<bool> {
     let given = if is_made { &row.recovery_email } else { "" };
     let note = |is_shown| Known { is_made, is_shown };
-    if !holds_something(tx, row).await? {
+    if !grants::holds_something(tx.db(), row.id).await? {
         grants::lent::note_user(tx, row.id, note(true), given).await?;
         return Ok(false);
     }

@@ -246,14 +246,8 @@ async fn tell_of_no_link(tx: &mut Tx, person: &Person, language: Language) -> Re
 async fn is_partners_way_in(tx: &Tx, person: &Person) -> Result<bool> {
     Ok(
         grants::lent::is_given_address(tx.db(), person.id, &person.recovery_email).await?
-            && holds_something(tx, person.id).await?,
+            && grants::holds_something(tx.db(), person.id).await?,
     )
-}
-
-/// Whether somebody holds any role or permission anywhere.
-async fn holds_something(tx: &Tx, person: Uuid) -> Result<bool> {
-    let held = grants::rights_of(tx.db(), person).await?;
-    Ok(held.iter().any(|right| !right.set.is_empty()))
 }
 
 /// Sets the credential of somebody who holds something, and whom a partner made or reset, by a link (REL-14): to the address on file, if it is

@@ -71,7 +71,7 @@ pub(super) async fn reset(
     let temporary_password = credential::make_temporary(tx, user.id).await?;
     let ended_session_count = credential::end_sessions(tx, user.id, None).await?;
     let prefix = tenant::find(tx.db(), scope).await?.domain_prefix;
-    let sign_in_name = sign_in_name(tx, &user, &prefix);
+    let sign_in_name = wire::sign_in_name(tx.app(), user.kind, &user.user_name, &prefix);
     asleep::put_to_sleep(tx, &user, &sign_in_name).await?;
     let row = bump(tx, &user).await?;
     tx.emit(
@@ -92,11 +92,6 @@ pub(super) async fn reset(
     Ok((row, answer))
 }
 
-fn sign_in_name(tx: &Tx, user: &Model, domain_prefix: &str) -> String {
-    let domain = wire::domain(tx.app(), domain_prefix);
-    format!("{}@{domain}", user.user_name)
-}
-
 /// Tells a person that a temporary password was set, and by whom.
 ///
 /// # Errors
@@ -104,12 +99,11 @@ fn sign_in_name(tx: &Tx, user: &Model, domain_prefix: &str) -> String {
 pub(super) async fn tell_of_temporary(tx: &mut Tx, scope: TenantScope, user: &Model) -> Result<()> {
     let tenant = tenant::find(tx.db(), scope).await?;
     let by = tx.caller().name();
+    let prefix = &tenant.domain_prefix;
+    let sign_in_name = wire::sign_in_name(tx.app(), user.kind, &user.user_name, prefix);
     let values = [
         ("name", user.display_name.clone()),
-        (
-            "sign_in_name",
-            sign_in_name(tx, user, &tenant.domain_prefix),
-        ),
+        ("sign_in_name", sign_in_name),
         ("organisation", tenant.display_name),
         ("by", caller_display_name(tx, &by).await?),
     ];
@@ -129,8 +123,7 @@ pub(super) async fn tell_of_temporary(tx: &mut Tx, scope: TenantScope, user: &Mo
 /// # Errors
 /// `PERMISSION_DENIED`.
 pub(super) async fn demand_over(tx: &mut Tx, user: &Model) -> Result<()> {
-    let held = grants::rights_of(tx.db(), user.id).await?;
-    if held.iter().any(|right| !right.set.is_empty()) {
+    if grants::holds_something(tx.db(), user.id).await? {
         // A partner, who is lent nothing else of the kind, administers those who run the tenant as one of them (REL-14).
         let needed = match tx.lent() {
             Some(_) => Permission::DirectoryRolesAssign,

@@ -24,7 +24,7 @@ use crate::{
     associations::{associate, dissociate},
     attacks::replica,
     claims::chains_are_intact,
-    groups::{group, joining},
+    groups::{group, joining, synchronize},
     harness::{
         Caller, Person, Site, TenantSite, both, fields, new_user, refused, request_id, rights,
     },
@@ -494,6 +494,14 @@ async fn who_joins_somebody_to_a_group_that_acts_for_customers_gives_what_it_has
         denied(lending.list(agent).await);
         agent.groups().add_group_members(join).await.unwrap();
         lending.list(agent).await.unwrap();
+        // What a local directory fills brings nobody to run a customer's tenant (ROL-12).
+        let filled = group(&lending.partner, "Filled", &[], None).await;
+        synchronize(&site, "user_groups", &filled).await;
+        refused(
+            assign(agent, relationship, to_group(&filled, &[GLOBAL])).await,
+            Code::FailedPrecondition,
+            "NOT_ASSIGNABLE",
+        );
         // A group of a tenant that has nothing to do with the account gets nothing.
         let other = site.tenant("woodgrove").await;
         let strangers = group(&other, "Strangers", &[], None).await;

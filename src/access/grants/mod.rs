@@ -36,8 +36,8 @@ pub use self::{
     },
     passing::demand_all_held_by,
     people::{
-        Right, accounts_kept_from, at_stake, by_scope, can_act, is_same_person, kept_by, rights_of,
-        share_a_scope, shared_scopes,
+        Right, accounts_kept_from, at_stake, by_scope, can_act, holds_something, is_same_person,
+        kept_by, rights_of, share_a_scope, shared_scopes,
     },
     purge::{forget_principals, forget_scope},
     sleep::{ASLEEP_US, Sleep, forget_woken, set_asleep, sleeping},

@@ -60,6 +60,15 @@ pub struct Right {
     pub by_group: bool,
 }
 
+/// Whether a person holds any role or permission anywhere, directly or by a group; membership alone is none.
+///
+/// # Errors
+/// Those of the database.
+pub async fn holds_something<C: ConnectionTrait>(db: &C, person: Uuid) -> Result<bool> {
+    let held = rights_of(db, person).await?;
+    Ok(held.iter().any(|right| !right.set.is_empty()))
+}
+
 /// Everything that a person holds anywhere: directly and by groups, as itself and as a guest of other tenants; at most 10,000 rows, and the
 /// log tells where that cuts.
 ///

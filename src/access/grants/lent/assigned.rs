@@ -64,11 +64,11 @@ pub async fn assign(tx: &mut Tx, relationship: Uuid, to: Holder, roles: i64) -> 
         return Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
     }
     if let Holder::Group(tenant, group) = to {
+        tx.lock([ScopeKey::Tenant(tenant)]).await?;
         if roles & GLOBAL_ADMIN != 0 && groups::is_synchronized(tx.db(), group).await? {
             let what = "GLOBAL_ADMIN by a synchronised group";
             return Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
         }
-        tx.lock([ScopeKey::Tenant(tenant)]).await?;
         let sql = "SELECT 1 AS one FROM user_groups WHERE id = $1 AND tenant_id = $2";
         let values: [Value; 2] = [group.into(), tenant.into()];
         if roles != 0 && sql::row(tx.db(), sql, values).await?.is_none() {
