@@ -205,6 +205,11 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> (Option<usize>, Step) {
         (Some(_), 2..=4) if model.late.contains(&account) => (None, Step::Stop(account, true)),
         (Some(owner), 2..=8) => (Some(owner), Step::Transfer(account, who)),
         (Some(_), _) if rng.chance(50) => (None, Step::Transfer(account, who)),
+        (Some(_), _) => {
+            let managers = model.agents(account, "MANAGER");
+            let manager = (!managers.is_empty()).then(|| rng.pick(&managers));
+            (manager, Step::Invite(account, who))
+        }
         _ => (None, Step::Invite(account, who)),
     }
 }

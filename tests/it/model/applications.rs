@@ -7,7 +7,7 @@ use entente::proto::directory::{
 use tonic::Status;
 
 use super::{
-    Reasons, Rng, Verdict,
+    Reasons, Rng, Verdict, check,
     doors::{Door, Made, nothing},
     draw::{Draw, some_rights},
     state::{By, Held, Kind, Life, Model, Principal},
@@ -35,12 +35,14 @@ fn there(model: &Model, application: usize) -> Result<(), Reasons> {
 
 /// Whoever can become the application, or ends it, holds all that it holds (ROL-7); for `directory.sync` its exception.
 fn hold_all(by: &By<'_>, application: usize) -> Result<(), Reasons> {
+    let mut faults = Reasons::new();
     for ((account, who), held) in &by.model.members {
         if *who == application {
             let what = by.table.held(held);
-            unless(by.holds(*account, &what), "CANNOT_GRANT_WHAT_YOU_LACK")?;
+            faults.extend(by.lacking(*account, &what));
         }
     }
+    check(faults)?;
     let tenant = by.model.principals[application].tenant;
     if by.model.tenants[tenant].agent == Some(application) {
         by.on_tenant(tenant, "sync.manage")?;

@@ -1,5 +1,7 @@
 //! What the server says of everybody, held against the model.
 
+mod relationships;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use entente::proto::{
@@ -16,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     Rng, Words,
-    state::{Kind, Life, NOWHERE},
+    state::{Kind, Life, NOWHERE, Password},
     synchronization,
     users::is_user,
     words,
@@ -42,6 +44,10 @@ const ON_TENANT: &[&str] = &[
     "tenant.delete",
     "users.create",
     "users.reset_password",
+    "users.read",
+    "users.disable",
+    "directory_roles.assign",
+    "users.update",
     "groups.manage",
     "applications.manage",
     "directory.sync",
@@ -62,9 +68,10 @@ impl World<'_> {
     pub async fn compare(&mut self, rng: &mut Rng) {
         let account = rng.pick(&self.accounts);
         let tenant = rng.pick(&self.tenants);
-        match rng.below(3) {
+        match rng.below(4) {
             0 => self.compare_members(account).await,
             1 => self.compare_users(tenant).await,
+            2 => self.compare_relationships(account).await,
             _ => self.compare_others(tenant).await,
         }
         let scope = if rng.chance(75) {
@@ -89,6 +96,7 @@ impl World<'_> {
             self.compare_members(account).await;
         }
         for account in self.accounts.clone() {
+            self.compare_relationships(account).await;
             self.check_access(&everybody, Ok(account)).await;
             if let Some(owner) = self.model.owner(account) {
                 self.compare_reads(owner, account).await;
@@ -105,7 +113,7 @@ impl World<'_> {
         }
     }
 
-    fn agree<T: PartialEq + std::fmt::Debug>(&self, what: &str, told: &T, expected: &T) {
+    pub fn agree<T: PartialEq + std::fmt::Debug>(&self, what: &str, told: &T, expected: &T) {
         if told != expected {
             self.fail(&format!(
                 "{what}: the server says\n  {told:?}\nthe model\n  {expected:?}"
@@ -260,12 +268,21 @@ impl World<'_> {
 
     /// What a principal may now on an account (`Ok`) or a tenant (`Err`).
     fn may(&self, who: usize, scope: Result<usize, usize>) -> Words {
-        if !self.model.can_act(who) {
+        // With a temporary password, or before it has chosen one, it may nothing.
+        let person = self.model.person(who);
+        let to_choose = [Password::Mailed, Password::Void];
+        let has_none = self.doors[person].temporary.is_some()
+            || to_choose.contains(&self.model.principals[person].password);
+        if !self.model.can_act(who) || has_none {
             return Words::new();
         }
         match scope {
             Ok(account) => self.model.on_account(&self.table, who, account),
-            Err(tenant) => self.model.on_tenant(&self.table, who, tenant),
+            Err(tenant) => {
+                let own = self.model.on_tenant(&self.table, who, tenant);
+                let lent = self.model.lent_on(&self.table, who, tenant);
+                own.union(&lent).cloned().collect()
+            }
         }
     }
 

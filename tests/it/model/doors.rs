@@ -8,12 +8,12 @@ use tonic::Response;
 use uuid::Uuid;
 
 use super::{
-    state::Kind,
+    state::{Kind, Password},
     world::{World, id_of},
 };
 use crate::{
     harness::{Caller, PASSWORD},
-    people::{number, sign_in_by_key},
+    people::{ask_recovery, number, recover, sign_in_by_key},
 };
 
 /// A token is taken anew after so long: it is good for 15 minutes, and deleting a tenant asks for a sign-in within 10.
@@ -29,6 +29,10 @@ pub struct Door {
     pub user_name: String,
     /// The password if it is still a temporary one.
     pub temporary: Option<String>,
+    /// The token of a link by which the person chooses one.
+    pub choice: Option<String>,
+    /// The recovery address, if it has one.
+    pub email: String,
     /// Names and secrets of an application's keys, the newest last.
     pub keys: Vec<(String, String)>,
     pub invitation: String,
@@ -55,20 +59,29 @@ impl Door {
 pub struct Made {
     pub door: Option<Door>,
     pub password: Option<(usize, String)>,
+    /// The token of a link by which somebody chooses a password.
+    pub choice: Option<(usize, String)>,
 }
 
 impl Made {
     pub fn of(door: Door) -> Self {
         Self {
             door: Some(door),
-            password: None,
+            ..Self::default()
         }
     }
 
     pub fn password(of: usize, temporary: String) -> Self {
         Self {
-            door: None,
             password: Some((of, temporary)),
+            ..Self::default()
+        }
+    }
+
+    pub fn choice(of: usize, token: String) -> Self {
+        Self {
+            choice: Some((of, token)),
+            ..Self::default()
         }
     }
 }
@@ -115,16 +128,39 @@ impl World<'_> {
             let tokens = sign_in_by_key(self.site, &door.sign_in_name, secret).await;
             self.site.with_token(&tokens.unwrap().access_token)
         } else {
-            match &door.temporary {
-                Some(temporary) => self.site.settle_in(&door.sign_in_name, temporary).await,
-                None => self.site.sign_in(&door.sign_in_name, PASSWORD).await,
-            }
+            self.sign_in_by_password(who).await
         };
         let door = &mut self.doors[who];
         door.caller = Some((caller, Instant::now()));
-        door.temporary = None;
         door.live = true;
         door.signed_in_with = with;
+    }
+
+    /// Whoever has none of its own chooses one before.
+    async fn sign_in_by_password(&mut self, who: usize) -> Caller {
+        let door = &self.doors[who];
+        let chosen_by = match self.model.principals[who].password {
+            Password::Mailed => door.choice.clone(),
+            Password::Void => {
+                self.all_mails().await;
+                ask_recovery(self.site, &door.sign_in_name).await.unwrap();
+                Some(self.mailed_token(&door.email).await)
+            }
+            Password::Own | Password::Temporary => None,
+        };
+        if let Some(token) = &chosen_by {
+            recover(self.site, token, PASSWORD).await.unwrap();
+        }
+        let caller = match &door.temporary {
+            Some(temporary) if chosen_by.is_none() => {
+                self.site.settle_in(&door.sign_in_name, temporary).await
+            }
+            _ => self.site.sign_in(&door.sign_in_name, PASSWORD).await,
+        };
+        let door = &mut self.doors[who];
+        (door.temporary, door.choice) = (None, None);
+        self.model.principals[who].password = Password::Own;
+        caller
     }
 
     /// The token in the mail that just went to an address.

@@ -1,7 +1,8 @@
 //! Random callers and steps: mostly what may succeed, sometimes anything.
 
 use super::{
-    Rng, Step, Words, accounts as opened, applications, groups, guests, members,
+    Rng, Step, Words, accounts as opened, applications, customers, groups, guests, members,
+    relationships,
     state::{Held, Kind, Life, Model, NOWHERE},
     synchronization, tenants, users, words,
 };
@@ -162,7 +163,15 @@ fn caller(model: &Model, rng: &mut Rng, accounts: &[usize]) -> usize {
 pub fn draw(model: &Model, rng: &mut Rng, accounts: &[usize], tenants: &[usize]) -> (usize, Step) {
     let by = caller(model, rng, accounts);
     let from = Draw::new(model, accounts, tenants, by);
-    let step = match rng.below(100) {
+    let step = match rng.below(118) {
+        100..=107 => {
+            let (as_other, step) = relationships::draw(&from, rng);
+            return (as_other.unwrap_or(by), Step::Relationships(step));
+        }
+        108.. => match customers::draw(&from, rng) {
+            Some((as_other, step)) => return (as_other.unwrap_or(by), Step::Customers(step)),
+            None => Step::Members(members::draw(&from, rng)),
+        },
         0..=30 => Step::Members(members::draw(&from, rng)),
         31..=39 => {
             let (as_other, step) = opened::draw(&from, rng);

@@ -83,6 +83,7 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             own(now, &[*group])?;
             users(now, who)?;
             by.give_by(*group)?;
+            next.may_join(*group, who)?;
             next.principals[*group].inside.extend(who);
         }
         Step::Remove(group, who) => {

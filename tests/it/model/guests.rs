@@ -144,6 +144,10 @@ fn accept(by: &By<'_>, mut next: Model, guest: usize, caller: Option<usize>) -> 
                 roles: held.roles.iter().filter(whole).cloned().collect(),
                 single: held.single.intersection(&theirs).cloned().collect(),
             };
+            unless(
+                given == Held::default() || !next.is_shown(guest),
+                "NOT_ASSIGNABLE",
+            )?;
             next.members.insert((account, guest), given);
         }
     }

@@ -84,6 +84,7 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             }
             for group in targets.iter().filter(|_| !users.is_empty()) {
                 by.give_by(*group)?;
+                next.may_join(*group, users)?;
                 next.principals[*group].inside.extend(users);
             }
         }
@@ -163,7 +164,7 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
                 faults.insert("MANAGER_EXISTS");
             }
             let is_user = matches!(now.principals[*target].kind, Kind::Member | Kind::Guest);
-            if !is_user || !now.can_act(*target) {
+            if !is_user || !now.counts(*target) {
                 faults.insert("NOT_ASSIGNABLE");
             }
             check(faults)?;
@@ -176,6 +177,8 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             unless(now.signs_in(*admin), "TOKEN_INVALID")?;
             let may = now.on_tenant(table, *admin, tenant);
             unless(may.contains("tenant.update"), "PERMISSION_MISSING")?;
+            // Who lends to a partner is none of its own tenants (REL-8).
+            unless(!now.lends(tenant, *account), "SELF_RELATIONSHIP")?;
             let new = next.associated.insert((*account, tenant));
             unless(new, "ALREADY_ASSOCIATED")?;
         }
@@ -196,6 +199,7 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             let of_tenant = |p: &usize| now.principals[*p].tenant == *tenant;
             next.members
                 .retain(|(a, p), _| a != account || !of_tenant(p));
+            next.unassign_tenant(*account, *tenant);
             if left {
                 next.keeps_manager(now, *account)?;
             }
@@ -270,7 +274,16 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> Step {
             };
             Step::Associate(account, rng.pick(from))
         }
-        _ => Step::Dissociate(account, rng.pick(draw.tenants)),
+        _ => {
+            // At times one whose groups have something to lose.
+            let assigned = draw.model.tenants_of_holders(account);
+            let from = if assigned.is_empty() || rng.chance(50) {
+                draw.tenants
+            } else {
+                &assigned
+            };
+            Step::Dissociate(account, rng.pick(from))
+        }
     }
 }
 

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use entente::access::exceptions::EXCEPTIONS;
 
-use super::{Reasons, Words, check, unless};
+use super::{
+    Reasons, Words, check,
+    relationships::{Holder, Relationship},
+    unless,
+};
 
 /// The tenant of personal identities.
 pub const NOWHERE: usize = usize::MAX;
@@ -25,6 +29,19 @@ pub enum Life {
     Deleted,
     /// A guest that didn't accept yet.
     Invited,
+}
+
+/// Whose a password is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Password {
+    /// The person chose it.
+    Own,
+    /// A temporary one, which somebody was shown.
+    Temporary,
+    /// The person is to choose it by a link that a partner had mailed.
+    Mailed,
+    /// That link is good for nothing any more.
+    Void,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +86,13 @@ pub struct Principal {
     pub address: Option<Address>,
     /// Whether it has a password of its own.
     pub credential: bool,
+    pub password: Password,
+    /// Whether its recovery address is one that a partner gave.
+    pub given: bool,
+    /// The relationship by which it was made.
+    pub made_by: Option<usize>,
+    /// The relationship by which its password was shown to a partner, until the customer sets another one.
+    pub shown_by: Option<usize>,
     /// Whether somebody else set its credential within 72 hours (ROL-13).
     pub asleep: bool,
     /// What others woke of it since, by account.
@@ -98,6 +122,10 @@ impl Principal {
             home: None,
             address: None,
             credential: false,
+            password: Password::Temporary,
+            given: false,
+            made_by: None,
+            shown_by: None,
             asleep: false,
             woken: BTreeMap::new(),
             external: None,
@@ -110,6 +138,12 @@ impl Principal {
 
     pub fn is_person(&self) -> bool {
         matches!(self.kind, Kind::Member | Kind::Guest | Kind::Identity)
+    }
+
+    /// Whether a person has a credential, and can use it: by a password, a link, or the recovery address if no partner gave that.
+    fn has_way_in(&self) -> bool {
+        let comes_back = self.email && !self.given;
+        self.credential && (self.password != Password::Void || comes_back)
     }
 }
 
@@ -221,6 +255,7 @@ pub struct Model {
     pub late: BTreeSet<usize>,
     pub drafts: BTreeSet<usize>,
     pub suspended: BTreeSet<usize>,
+    pub relationships: Vec<Relationship>,
 }
 
 impl Model {
@@ -245,9 +280,16 @@ impl Model {
         let way_in = match self.principals[who].kind {
             Kind::Application => self.principals[who].keys > 0,
             Kind::Group => false,
-            _ => self.principals[self.person(who)].credential,
+            _ => self.principals[self.person(who)].has_way_in(),
         };
         way_in && self.can_act(who)
+    }
+
+    /// Whether it counts as somebody who is left (ROL-9): nobody does who is still to choose a password.
+    pub fn counts(&self, who: usize) -> bool {
+        let password = self.principals[self.person(who)].password;
+        let has_one = matches!(password, Password::Own | Password::Temporary);
+        has_one && self.signs_in(who)
     }
 
     pub fn asleep(&self, who: usize) -> bool {
@@ -343,7 +385,7 @@ impl Model {
     /// People who can sign in and hold a role on an account, directly or by a group (ROL-9).
     pub fn holders(&self, account: usize, role: &str) -> usize {
         (0..self.principals.len())
-            .filter(|p| self.principals[*p].is_person() && self.signs_in(*p))
+            .filter(|p| self.principals[*p].is_person() && self.counts(*p))
             .filter(|p| {
                 let sources = self.sources(*p, account);
                 sources.iter().any(|held| held.roles.contains(role))
@@ -366,8 +408,8 @@ impl Model {
     }
 
     pub fn keeps_admin(&self, before: &Self, tenant: usize) -> Result<(), Reasons> {
-        let fine = before.admins(tenant).is_empty() || !self.admins(tenant).is_empty();
-        unless(fine, "LAST_GLOBAL_ADMIN")
+        let counts = |model: &Self| model.admins(tenant).iter().any(|p| model.counts(*p));
+        unless(!counts(before) || counts(self), "LAST_GLOBAL_ADMIN")
     }
 
     /// ROL-4, ROL-12: what can't be held this way, whoever gives it.
@@ -388,6 +430,42 @@ impl Model {
             && (method.ends_with("Finance") || !finance)
     }
 
+    /// Why somebody can't give what it lacks on an account, awake: it sleeps or begins later if all of it is held (ROL-13), else it isn't held.
+    pub fn lacking(&self, table: &Table, who: usize, account: usize, missing: &Words) -> Reasons {
+        let mut reasons = Reasons::new();
+        if !missing.is_subset(&self.all_on_account(table, who, account)) {
+            reasons.insert("CANNOT_GRANT_WHAT_YOU_LACK");
+            return reasons;
+        }
+        if missing.iter().any(|p| self.is_asleep(who, account, p)) {
+            reasons.insert("RIGHTS_ASLEEP");
+        }
+        if missing.iter().any(|p| self.begins_later(who, account, p)) {
+            reasons.insert("RIGHTS_BEGIN_LATER");
+        }
+        reasons
+    }
+
+    /// REL-22: whether a partner was shown somebody's password; of a guest that of its home, of a group that of anybody in it.
+    pub fn is_shown(&self, who: usize) -> bool {
+        let p = &self.principals[who];
+        let credential = p.home.unwrap_or(who);
+        self.principals[credential].shown_by.is_some()
+            || p.inside.iter().any(|user| self.is_shown(*user))
+    }
+
+    /// REL-22: whoever joins a group that holds something gets it.
+    pub fn may_join(&self, group: usize, users: &[usize]) -> Result<(), Reasons> {
+        let mut held = self.members.iter().filter(|((_, who), _)| *who == group);
+        let gives = held.any(|(_, held)| *held != Held::default());
+        let inside = &self.principals[group].inside;
+        let mut new = users.iter().filter(|user| !inside.contains(user));
+        unless(
+            !gives || !new.any(|user| self.is_shown(*user)),
+            "NOT_ASSIGNABLE",
+        )
+    }
+
     /// ROL-7: what changes is held by who changes it, but for the exceptions.
     pub fn give(
         &mut self,
@@ -401,13 +479,12 @@ impl Model {
         let known = self.members.get(&(account, to)).cloned();
         let old = known.unwrap_or_default();
         let mut faults = Reasons::new();
-        if !self.holdable(method, to, &old, new) {
+        let gets = !new.roles.is_subset(&old.roles) || !new.single.is_subset(&old.single);
+        if !self.holdable(method, to, &old, new) || (gets && self.is_shown(to)) {
             faults.insert("NOT_ASSIGNABLE");
         }
-        let mut singles = old.single.symmetric_difference(&new.single);
-        if !singles.all(|p| mine.contains(p)) {
-            faults.insert("CANNOT_GRANT_WHAT_YOU_LACK");
-        }
+        let singles = old.single.symmetric_difference(&new.single);
+        let mut missing: Words = singles.filter(|p| !mine.contains(*p)).cloned().collect();
         for role in old.roles.symmetric_difference(&new.roles) {
             let listed = new.roles.contains(role)
                 && EXCEPTIONS
@@ -417,13 +494,15 @@ impl Model {
                 && (role != "ADMIN_AGENT"
                     || (self.principals[to].is_person()
                         && self.person(caller) != self.person(to)
-                        && self.signs_in(to)
+                        && self.counts(to)
                         && table.role("account", "MANAGER").is_subset(&mine)
                         && self.holders(account, "ADMIN_AGENT") == 0));
-            if !excepted && !table.role("account", role).is_subset(&mine) {
-                faults.insert("CANNOT_GRANT_WHAT_YOU_LACK");
+            if !excepted {
+                let of_role = table.role("account", role);
+                missing.extend(of_role.difference(&mine).cloned());
             }
         }
+        faults.extend(self.lacking(table, caller, account, &missing));
         check(faults)?;
         let before = self.clone();
         self.members.insert((account, to), new.clone());
@@ -448,6 +527,9 @@ impl Model {
         self.members.retain(|(_, p), _| *p != who);
         for group in &mut self.principals {
             group.inside.remove(&who);
+        }
+        for relationship in &mut self.relationships {
+            relationship.assigned.remove(&Holder::Group(who));
         }
         let p = &mut self.principals[who];
         p.life = Life::Deleted;
@@ -513,22 +595,31 @@ impl By<'_> {
         self.on_tenant(self.model.principals[who].tenant, permission)
     }
 
-    /// Whether the caller holds all of this on an account.
-    pub fn holds(&self, account: usize, what: &Words) -> bool {
+    /// Why the caller can't give all of this on an account; nothing if it can.
+    pub fn lacking(&self, account: usize, what: &Words) -> Reasons {
         let mine = self.model.on_account(self.table, self.caller, account);
-        what.is_subset(&mine)
+        let missing = what.difference(&mine).cloned().collect();
+        self.model
+            .lacking(self.table, self.caller, account, &missing)
     }
 
-    /// GRP-7: joining a group gives what it holds.
+    /// GRP-7, REL-22: joining a group gives what it holds, and what is assigned to it.
     pub fn give_by(&self, group: usize) -> Result<(), Reasons> {
+        let mut faults = Reasons::new();
+        for relationship in &self.model.relationships {
+            if relationship.assigned.contains_key(&Holder::Group(group)) {
+                let assigns = super::words(&["relationships.assign"]);
+                faults.extend(self.lacking(relationship.account, &assigns));
+            }
+        }
         for ((account, who), held) in &self.model.members {
             if *who == group && *held != Held::default() {
                 let mut what = self.table.held(held);
                 what.insert("users.assign".to_owned());
-                unless(self.holds(*account, &what), "CANNOT_GRANT_WHAT_YOU_LACK")?;
+                faults.extend(self.lacking(*account, &what));
             }
         }
-        Ok(())
+        check(faults)
     }
 
     /// Memberships of somebody new (USR-1, GRP-2, APP-2).

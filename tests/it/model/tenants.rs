@@ -26,7 +26,7 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             let mut next = by.begin()?;
             by.on_tenant(*tenant, "tenant.delete")?;
             let used = next.associated.iter().any(|(_, t)| t == tenant);
-            unless(!used, "TENANT_IN_USE")?;
+            unless(!used && !next.is_customer(*tenant), "TENANT_IN_USE")?;
             next.tenants[*tenant].active = false;
             for p in &mut next.principals {
                 // Keys are no sessions: the tokens that came from them are good again after an undeletion.

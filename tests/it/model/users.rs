@@ -13,7 +13,7 @@ use super::{
     Reasons, Rng, Verdict, Words, check,
     doors::{Door, Made, nothing},
     draw::{Draw, some_directory_roles, some_rights},
-    state::{By, Held, Kind, Life, Model, NOWHERE, Principal},
+    state::{By, Held, Kind, Life, Model, NOWHERE, Password, Principal},
     unless,
     world::{World, directory_on_wire, memberships_on_wire},
 };
@@ -60,6 +60,10 @@ fn set_roles(by: &By<'_>, next: &mut Model, to: usize, new: &Words) -> Result<()
             faults.insert("INVALID_FIELDS");
         }
     }
+    // By a password that it was shown a partner would have what nobody lends (REL-22).
+    if before.is_shown(to) && !new.is_subset(&p.roles) {
+        faults.insert("NOT_ASSIGNABLE");
+    }
     for role in p.roles.symmetric_difference(new) {
         if !by.table.role("tenant", role).is_subset(&mine) {
             faults.insert("CANNOT_GRANT_WHAT_YOU_LACK");
@@ -94,12 +98,20 @@ pub fn disable(next: &mut Model, who: usize) -> Result<(), Reasons> {
     unless(p.life == Life::Active, "WRONG_STATE")?;
     p.life = Life::Disabled;
     p.ended += 1;
+    end_link(p);
     let tenant = p.tenant;
     next.keeps_admin(&before, tenant)
 }
 
+/// The link by which somebody was to choose a password is void: it was mailed before this.
+fn end_link(p: &mut Principal) {
+    if p.password == Password::Mailed {
+        p.password = Password::Void;
+    }
+}
+
 /// Whether a person holds anything anywhere, as itself or as a guest (PWD-5).
-fn holds_anything(model: &Model, who: usize) -> bool {
+pub fn holds_anything(model: &Model, who: usize) -> bool {
     (0..model.principals.len())
         .filter(|p| model.person(*p) == who)
         .any(|p| {
@@ -194,6 +206,8 @@ fn undelete(next: &mut Model, who: usize) -> Result<(), Reasons> {
     let p = &mut next.principals[who];
     p.life = Life::Active;
     p.credential = p.kind == Kind::Member;
+    p.password = Password::Temporary;
+    p.shown_by = None;
     if p.kind == Kind::Member {
         next.fall_asleep(who);
     }
@@ -259,16 +273,16 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
             if holds_anything(now, *target) {
                 by.over(*target, "users.update")?;
             }
-            let p = &mut next.principals[*target];
-            p.credential = true;
-            p.ended += 1;
-            next.fall_asleep(*target);
+            next.reset(*target, Password::Temporary, None);
         }
         Step::Contact(target) => {
             by.over(*target, "users.update")?;
             // The recovery address is no data of a local directory.
             set_credential(&by, *target, false)?;
-            next.principals[*target].email = true;
+            let p = &mut next.principals[*target];
+            p.email = true;
+            p.given = false;
+            end_link(p);
             next.fall_asleep(*target);
         }
         Step::Wake(target, on) => wake(&by, &mut next, *target, *on)?,
@@ -276,8 +290,20 @@ pub fn judge(by: By<'_>, step: &Step) -> Verdict {
     Ok(next)
 }
 
+impl Model {
+    /// Somebody else set a person's password, or had a link mailed for it; sessions end.
+    pub fn reset(&mut self, who: usize, password: Password, shown_by: Option<usize>) {
+        let p = &mut self.principals[who];
+        p.credential = true;
+        p.password = password;
+        p.shown_by = shown_by;
+        p.ended += 1;
+        self.fall_asleep(who);
+    }
+}
+
 /// Whether somebody else may set a credential of this one at all.
-fn set_credential(by: &By<'_>, target: usize, synchronized: bool) -> Result<(), Reasons> {
+pub fn set_credential(by: &By<'_>, target: usize, synchronized: bool) -> Result<(), Reasons> {
     let p = &by.model.principals[target];
     let mut faults = Reasons::new();
     if p.kind == Kind::Guest {
@@ -289,7 +315,8 @@ fn set_credential(by: &By<'_>, target: usize, synchronized: bool) -> Result<(), 
     if !matches!(p.life, Life::Active | Life::Disabled) {
         faults.insert("WRONG_STATE");
     }
-    if by.caller == target {
+    // A partner's guest may be at home where it acts.
+    if by.model.person(by.caller) == by.model.person(target) {
         faults.insert("OWN_CREDENTIAL");
     }
     check(faults)
@@ -372,6 +399,11 @@ pub fn draw(draw: &Draw<'_>, rng: &mut Rng) -> Step {
                 memberships,
             })
         }
+        // At times somebody whose password a partner knows.
+        0..=5 if rng.chance(25) => {
+            let known = such(rng, &|p| p.shown_by.is_some() && p.life == Life::Active);
+            Step::Roles(known, some_directory_roles(rng))
+        }
         0..=5 => Step::Roles(target, some_directory_roles(rng)),
         6..=8 => Step::Disable(such(rng, &|p| p.life == Life::Active)),
         9..=11 => Step::Enable(such(rng, &|p| p.life == Life::Disabled)),
@@ -431,6 +463,7 @@ pub async fn call(world: &mut World<'_>, caller: &Caller, step: &Step) -> Result
             Ok(Made::of(Door {
                 temporary: Some(made.temporary_password),
                 sign_in_name: new.sign_in_name,
+                email: new.recovery_email,
                 ..Door::of(new.name)
             }))
         }
@@ -496,7 +529,9 @@ pub async fn call(world: &mut World<'_>, caller: &Caller, step: &Step) -> Result
                 update_mask: Some(mask(&["recovery_email"])),
                 ..UpdateUserRequest::default()
             };
-            users.update_user(request).await.map(nothing)
+            users.update_user(request).await?;
+            world.doors[*p].email = format!("contact{}@a.example", world.made);
+            Ok(Made::default())
         }
         Step::Wake(p, on) => {
             let request = WakeRightsRequest {

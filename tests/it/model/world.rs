@@ -15,10 +15,10 @@ use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use super::{
-    Rng, Step, Tally, Words, accounts, applications,
+    Rng, Step, Tally, Words, accounts, applications, customers,
     doors::{Door, Made},
-    draw, groups, guests, members,
-    state::{Held, Kind, Life, Model, NOWHERE, Principal, Table, Tenant},
+    draw, groups, guests, members, relationships,
+    state::{Held, Kind, Life, Model, NOWHERE, Password, Principal, Table, Tenant},
     synchronization, tenants, users, words,
 };
 use crate::{
@@ -71,6 +71,17 @@ pub const ALL_STEPS: &[&str] = &[
     "Tenants.Undelete",
     "Synchronization.Set",
     "Synchronization.Chunk",
+    "Relationships.Ask",
+    "Relationships.Accept",
+    "Relationships.Decline",
+    "Relationships.Cancel",
+    "Relationships.TakeBack",
+    "Relationships.End",
+    "Relationships.Assign",
+    "Customers.List",
+    "Customers.Create",
+    "Customers.Reset",
+    "Customers.Disable",
 ];
 
 /// Personal identities of a world that nobody had to invite.
@@ -88,6 +99,7 @@ pub struct World<'a> {
     /// What its users sign in under.
     pub domains: Vec<String>,
     pub account_names: Vec<String>,
+    pub relationship_names: Vec<String>,
     /// Those that steps are drawn for.
     pub accounts: Vec<usize>,
     pub tenants: Vec<usize>,
@@ -150,6 +162,7 @@ impl<'a> World<'a> {
             tenant_names: Vec::new(),
             domains: Vec::new(),
             account_names: Vec::new(),
+            relationship_names: Vec::new(),
             accounts: Vec::new(),
             tenants: (0..3).collect(),
             stops: BTreeMap::new(),
@@ -189,25 +202,29 @@ impl<'a> World<'a> {
                 }
             };
             let person = self.site.person_with(&tenant, user_name, change).await;
+            let email = if email { "one@a.example" } else { "" };
             self.know(person, index, email, Words::new());
         }
-        self.know(tenant.admin, index, true, words(&["GLOBAL_ADMIN"]));
+        let email = format!("ann@tenant{}.example", self.made);
+        self.know(tenant.admin, index, &email, words(&["GLOBAL_ADMIN"]));
     }
 
     /// Somebody whom the harness made, awake.
-    fn know(&mut self, person: Person, tenant: usize, email: bool, roles: Words) {
+    fn know(&mut self, person: Person, tenant: usize, email: &str, roles: Words) {
         let principal = Principal {
-            email,
+            email: !email.is_empty(),
             had_roles: !roles.is_empty(),
             roles,
             ..Principal::new(Kind::Member, tenant)
         };
         self.let_in(person, principal);
+        self.doors.last_mut().unwrap().email = email.to_owned();
     }
 
     fn let_in(&mut self, person: Person, principal: Principal) {
         self.model.principals.push(Principal {
             credential: true,
+            password: Password::Own,
             ..principal
         });
         self.doors.push(Door {
@@ -290,6 +307,41 @@ impl<'a> World<'a> {
         for step in opening {
             self.take(by, &Step::Members(step), &mut tally).await;
         }
+        self.open_relationships(rng, by).await;
+    }
+
+    /// Customers end what they lend to older accounts, mostly; one of them lends to the first of the new ones.
+    async fn open_relationships(&mut self, rng: &mut Rng, by: usize) {
+        use relationships::{Holder, Step as Of};
+        let mut tally = Tally::default();
+        for which in 0..self.model.relationships.len() {
+            let r = &self.model.relationships[which];
+            let customer = r.customer.filter(|_| r.is_active());
+            let is_old = !self.accounts.contains(&r.account);
+            if let Some(tenant) = customer
+                && is_old
+                && rng.chance(80)
+            {
+                let admin = rng.pick(&self.model.admins(tenant));
+                let step = Step::Relationships(Of::End(which, Some(tenant)));
+                self.take(admin, &step, &mut tally).await;
+            }
+        }
+        let admins = self.model.admins(2);
+        if admins.is_empty() || rng.chance(30) {
+            return;
+        }
+        let (account, which) = (self.accounts[0], self.model.relationships.len());
+        let admin = rng.pick(&admins);
+        let roles = words(&["GLOBAL_ADMIN", "HELPDESK_ADMIN"]);
+        let all = [
+            (by, Of::Ask(account, admin, roles.clone())),
+            (admin, Of::Accept(which, 2, roles.clone())),
+            (by, Of::Assign(which, Holder::Role("ADMIN_AGENT"), roles)),
+        ];
+        for (by, step) in all {
+            self.take(by, &Step::Relationships(step), &mut tally).await;
+        }
     }
 
     /// An account by CreateAccount: of an admin alone, or of an identity that owns none.
@@ -369,6 +421,9 @@ impl<'a> World<'a> {
     pub async fn take(&mut self, by: usize, step: &Step, tally: &mut Tally) {
         let caller = self.caller(by).await;
         let caller = caller.unwrap_or_else(|| self.site.nobody());
+        if let Some(second) = step.second_caller() {
+            self.caller(second).await;
+        }
         let verdict = self.model.judge(&self.table, by, step);
         let outcome = match step {
             Step::Members(step) => members::call(self, &caller, by, step).await,
@@ -379,6 +434,8 @@ impl<'a> World<'a> {
             Step::Guests(step) => guests::call(self, &caller, step).await,
             Step::Tenants(step) => tenants::call(self, &caller, step).await,
             Step::Synchronization(step) => synchronization::call(self, &caller, step).await,
+            Step::Relationships(step) => relationships::call(self, &caller, step).await,
+            Step::Customers(step) => customers::call(self, &caller, step).await,
         };
         let told = outcome.as_ref().err().map(|s| {
             let info = s.get_details_error_info();
@@ -424,13 +481,14 @@ impl<'a> World<'a> {
             who += &format!("  {i}: {p:?}\n");
         }
         panic!(
-            "{}\n{}\n{who}  {:?}\n  {:?}\n  {:?}, suspended {:?}\n{what}",
+            "{}\n{}\n{who}  {:?}\n  {:?}\n  {:?}, suspended {:?}\n  {:?}\n{what}",
             self.at,
             self.history[begin..].join("\n"),
             self.model.tenants,
             self.model.members,
             self.model.ties,
             self.model.suspended,
+            self.model.relationships,
         );
     }
 
@@ -455,6 +513,10 @@ impl<'a> World<'a> {
             && !temporary.is_empty()
         {
             self.doors[who].temporary = Some(temporary);
+            self.doors[who].live = false;
+        }
+        if let Some((who, token)) = made.choice {
+            self.doors[who].choice = Some(token);
             self.doors[who].live = false;
         }
         self.doors.extend(made.door);
