@@ -8,6 +8,7 @@ use bytes::Buf as _;
 use futures_util::{Stream, future::BoxFuture};
 use http::{Request as HttpRequest, Response as HttpResponse};
 use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{
     Request as GrpcRequest, Response as GrpcResponse, Status, Streaming,
     body::Body,
@@ -40,8 +41,13 @@ const BATCH_WITHIN: Duration = Duration::from_secs(35);
 /// A stream whose client takes its time is proven anew so often (COM-1).
 const PROVES_ANEW: Duration = Duration::from_secs(4);
 
-/// Streams that one caller has open at once.
+/// Streams that one caller has open at once, all of its tenant, and all together: each looks at the database again and again.
 const STREAMS_A_CALLER: usize = 20;
+const STREAMS_A_TENANT: usize = 100;
+/// All streams that are open at once.
+pub const STREAMS_AT_ONCE: usize = 1_000;
+/// However much is written, a stream looks no more often.
+const LOOKS_APART: Duration = Duration::from_millis(50);
 
 /// The header that says that an answer was given before.
 pub const REPLAYED: &str = "entente-replayed";
@@ -408,15 +414,24 @@ async fn next_chunk<R: Request>(
     }
 }
 
-/// A place among the streams that one caller has open at once.
-fn place_of_stream(app: &App, call: &Call) -> Result<tokio::sync::OwnedSemaphorePermit> {
-    let places = app.streams.get_with(call.caller.key(), || {
-        Arc::new(tokio::sync::Semaphore::new(STREAMS_A_CALLER))
-    });
-    places.try_acquire_owned().map_err(|_| {
-        Error::exhausted(Reason::TooManyCalls, Some(Duration::from_secs(1)))
-            .with("method", call.rule.method)
-    })
+/// A place among the streams that are open at once: of the caller, of its tenant, of all.
+fn place_of_stream(app: &App, call: &Call) -> Result<[OwnedSemaphorePermit; 3]> {
+    let among = |key: Vec<u8>, most: usize| {
+        let places = app.streams.get_with(key, || Arc::new(Semaphore::new(most)));
+        places.try_acquire_owned().map_err(|_| {
+            Error::exhausted(Reason::TooManyCalls, Some(Duration::from_secs(1)))
+                .with("method", call.rule.method)
+        })
+    };
+    let of_tenant = [b"streams of".as_slice(), call.caller.house().as_bytes()].concat();
+    let overloaded = |_| Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1)));
+    Ok([
+        among(call.caller.key(), STREAMS_A_CALLER)?,
+        among(of_tenant, STREAMS_A_TENANT)?,
+        Arc::clone(&app.all_streams)
+            .try_acquire_owned()
+            .map_err(overloaded)?,
+    ])
 }
 
 type Answers<S> = std::pin::Pin<Box<dyn Stream<Item = std::result::Result<S, Status>> + Send>>;
@@ -466,6 +481,7 @@ where
     let work = async move {
         let _place = place;
         let mut batch = first;
+        let mut looked = tokio::time::Instant::now();
         loop {
             if let Some(message) = batch.message {
                 // A client that stops reading doesn't hold the stream beyond its deadline.
@@ -488,6 +504,10 @@ where
                     () = sender.closed() => return,
                 },
             }
+            if matches!(batch.then, Then::Wait) {
+                tokio::time::sleep_until(looked + LOOKS_APART).await;
+            }
+            looked = tokio::time::Instant::now();
             let next = if app.draining.is_cancelled() {
                 Err(Error::unavailable(Reason::ShuttingDown, "draining"))
             } else {

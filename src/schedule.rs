@@ -40,6 +40,8 @@ const DOMAINS_EVERY: Duration = Duration::from_secs(5);
 const SWEEPS_EVERY: Duration = Duration::from_secs(60);
 /// A job that fails waits so long.
 const AFTER_FAILURE_US: Micros = 30 * SECOND_US;
+/// How far clocks of replicas may be apart.
+const CLOCKS_APART_US: Micros = MINUTE_US;
 
 /// What a job failed at is tried again after so long, where it is put aside.
 const ASIDE_US: Micros = 10 * MINUTE_US;
@@ -448,6 +450,8 @@ pub async fn run_due(app: &App) -> Result<usize> {
 async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
     // A look without a transaction first: mostly nothing is due.
     let now = app.now().await?;
+    let latest_due = now + job.every_us.max(AFTER_FAILURE_US) + CLOCKS_APART_US;
+    let latest_lease = now + LEASE_US + CLOCKS_APART_US;
     let sql = "SELECT due_time, lease_expire_time FROM jobs WHERE name = $1";
     let row = sql::row(&app.db.read, sql, [job.name.into()]).await?;
     if let Some(row) = &row {
@@ -455,7 +459,8 @@ async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
             row.try_get("", "due_time")?,
             row.try_get("", "lease_expire_time")?,
         );
-        if due > now || lease > now {
+        // What lies further ahead than anything is set was set by a clock that was wrong.
+        if (due > now && due <= latest_due) || (lease > now && lease <= latest_lease) {
             return Ok(None);
         }
     }
@@ -472,12 +477,15 @@ async fn claim(app: &App, job: &'static Job) -> Result<Option<Uuid>> {
     let lease = app.env.id(now);
     let sql = "INSERT INTO jobs (name, due_time, lease_id, lease_expire_time, attempt_count, last_error) VALUES ($1, $2, $3, $4, 1, '') \
                ON CONFLICT (name) DO UPDATE SET lease_id = excluded.lease_id, lease_expire_time = excluded.lease_expire_time, \
-               attempt_count = jobs.attempt_count + 1 WHERE jobs.due_time <= $2 AND jobs.lease_expire_time <= $2";
-    let values: [Value; 4] = [
+               attempt_count = jobs.attempt_count + 1 WHERE (jobs.due_time <= $2 OR jobs.due_time > $5) \
+               AND (jobs.lease_expire_time <= $2 OR jobs.lease_expire_time > $6)";
+    let values: [Value; 6] = [
         job.name.into(),
         now.into(),
         lease.into(),
         (now + LEASE_US).into(),
+        latest_due.into(),
+        latest_lease.into(),
     ];
     let done = app.keep_books(|db| Box::pin(sql::execute(db, sql, values)));
     let done = done.await?;

@@ -24,7 +24,10 @@ use tonic::{
 use tower::{Service, ServiceBuilder};
 
 use self::{
-    layers::{Bounded, Dressed, Layered, Timed, Traced},
+    layers::{
+        Bounded, Dressed, Layered, PLACES_IN_MEMORY, Places, REFLECTIONS_AT_ONCE, SHARE_OF_MEMORY,
+        Timed, Traced,
+    },
     ops::serve_ops,
 };
 use crate::{
@@ -104,12 +107,12 @@ pub async fn serve(
         .layer(Gate(app.clone()))
         // Only a call whose body is there takes a place: who sends slowly holds nobody up.
         .layer(Layered(Bounded {
-            places: Arc::new(Semaphore::new(app.config.max_concurrent_calls)),
-            share: (app.config.max_concurrent_calls / CALLERS_AT_LEAST).max(1),
-            shares: moka::sync::Cache::builder()
-                .max_capacity(100_000)
-                .time_to_idle(Duration::from_secs(600))
-                .build(),
+            places: Places::new(
+                app.config.max_concurrent_calls,
+                app.config.max_concurrent_calls / CALLERS_AT_LEAST,
+            ),
+            memory: Places::new(PLACES_IN_MEMORY, SHARE_OF_MEMORY),
+            outside: Arc::new(Semaphore::new(REFLECTIONS_AT_ONCE)),
         }))
         .into_inner();
 

@@ -44,6 +44,8 @@ struct Bucket {
 pub enum Who {
     /// A principal, and the service that acts for it.
     Key(Vec<u8>),
+    /// The session of a principal, and that of the service that acts for it.
+    Session(Vec<u8>),
     /// Nobody, from a network.
     Address(Option<IpAddr>),
 }
@@ -105,14 +107,31 @@ impl Limits {
         ((per_minute / BURST_SHARE).max(10), per_minute)
     }
 
-    /// Takes one call from the caller's bucket.
+    /// Takes one call from the caller's bucket, and from that of its session: whether the session still stands is found out later, and what
+    /// is over must not use up what the caller has (`give_back`).
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED`, `TOO_MANY_CALLS` with when to try again.
     pub fn take(&self, caller: &Caller, rule: &'static Rule) -> Result<()> {
+        if let Some(session) = session_of(caller) {
+            self.take_of(session, rule)?;
+        }
+        self.take_of(who(caller), rule)
+    }
+
+    /// Gives back what a call took whose session turned out to be over.
+    pub fn give_back(&self, caller: &Caller, rule: &'static Rule) {
+        if let Some(bucket) = self.buckets.get(&(who(caller), rule.method))
+            && let Ok(mut bucket) = bucket.lock()
+        {
+            bucket.tokens += 1.0;
+        }
+    }
+
+    fn take_of(&self, whose: Who, rule: &'static Rule) -> Result<()> {
         let (burst, per_minute) = self.of(rule);
         let now = Instant::now();
-        let bucket = self.buckets.get_with((who(caller), rule.method), || {
+        let bucket = self.buckets.get_with((whose, rule.method), || {
             Arc::new(Mutex::new(Bucket {
                 tokens: f64::from(burst),
                 at: now,
@@ -184,6 +203,14 @@ fn left_of(bucket: &Mutex<Bucket>, burst: u32, per_minute: u32) -> u32 {
     whole
 }
 
+/// The session, or the key, that a caller came with.
+fn session_of(caller: &Caller) -> Option<Who> {
+    caller.who?;
+    let sessions = [caller.who, caller.via].into_iter().flatten();
+    let sessions = sessions.flat_map(|who| who.session.into_bytes());
+    Some(Who::Session(sessions.collect()))
+}
+
 /// Whose limits count for a caller.
 #[must_use]
 pub fn who(caller: &Caller) -> Who {
@@ -203,9 +230,16 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use tonic_types::StatusExt as _;
+    use uuid::Uuid;
 
     use super::*;
-    use crate::{access::rules, error::Language};
+    use crate::{
+        access::{
+            principal::{Authenticated, Kind, Principal},
+            rules,
+        },
+        error::Language,
+    };
 
     fn at(address: Option<&str>) -> Caller {
         Caller {
@@ -281,6 +315,37 @@ mod tests {
         // Another address, and another method, have buckets of their own.
         assert!(limits.take(&at(Some("192.0.2.2")), rule).is_ok());
         assert!(limits.take(&caller, plain(CallKind::Read)).is_ok());
+    }
+
+    // proves COM-18
+    #[test]
+    fn what_a_dead_session_took_is_given_back_until_its_own_bucket_is_empty() {
+        let by = |session: u128| {
+            let principal = Principal {
+                kind: Kind::User,
+                id: Uuid::from_u128(1),
+                tenant: Uuid::from_u128(2),
+            };
+            Caller {
+                who: Some(Authenticated {
+                    principal,
+                    session: Uuid::from_u128(session),
+                    sign_in_time: 0,
+                    expire_time: i64::MAX,
+                }),
+                ..nobody()
+            }
+        };
+        let (limits, rule) = (Limits::new(1), thirty_a_minute());
+        let (dead, live) = (by(1), by(2));
+        for _ in 0..10 {
+            limits.take(&dead, rule).unwrap();
+            limits.give_back(&dead, rule);
+        }
+        assert_eq!(passing(&limits, &dead, rule), 0);
+        // All sessions of a principal share what it has, and that is whole.
+        assert_eq!(passing(&limits, &live, rule), 10);
+        assert_eq!(passing(&limits, &by(3), rule), 0);
     }
 
     // proves COM-18

@@ -125,6 +125,8 @@ pub struct Authenticated {
     pub session: Uuid,
     /// When the credential was checked, in microseconds.
     pub sign_in_time: Micros,
+    /// When the token ends, in microseconds: a stream that it began ends with it.
+    pub expire_time: Micros,
 }
 
 /// Who calls, from where, and in which language.
@@ -161,6 +163,15 @@ impl Caller {
         self.address.map_or_else(String::new, |a| a.to_string())
     }
 
+    /// With whom it shares what a company has at once: its tenant; itself, if it has none.
+    #[must_use]
+    pub fn house(&self) -> Uuid {
+        self.who.map_or(Uuid::nil(), |who| {
+            let Principal { id, tenant, .. } = who.principal;
+            if tenant.is_nil() { id } else { tenant }
+        })
+    }
+
     /// The bytes that tell this caller from all others: what tokens, claims and limits are bound to.
     #[must_use]
     pub fn key(&self) -> Vec<u8> {
@@ -187,6 +198,7 @@ mod tests {
             },
             session: Uuid::nil(),
             sign_in_time: 0,
+            expire_time: Micros::MAX,
         }
     }
 

@@ -4,7 +4,7 @@
 //! once, the rest of the minute as one closing event. Unauthenticated ones are one operator event a method and minute.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -25,7 +25,11 @@ use crate::{
 };
 
 /// Kinds of refusals counted at once; beyond, further ones only stand in the log until the minute ends.
-const MOST_COUNTED: usize = 10_000;
+const MOST_COUNTED: usize = 50_000;
+/// Those of one scope; beyond, further ones are counted together, so that nobody hides what others do.
+const MOST_A_SCOPE: usize = 1_000;
+/// What stands in the audit for kinds beyond those.
+const FURTHER: (&str, &str) = ("further-refusals", "VARIOUS");
 /// Scopes of one refusal in which the caller's membership is looked for: those of a batch beyond are told by the caller's own chain.
 const MOST_SCOPES: usize = 10;
 /// How long refusals are gathered.
@@ -48,19 +52,57 @@ struct Count {
 
 /// What is still to be written.
 #[derive(Default)]
-pub struct Tally(Mutex<HashMap<Key, Count>>);
+pub struct Tally(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    of: HashMap<Key, Count>,
+    /// Kinds of a scope.
+    kinds: HashMap<ScopeKey, usize>,
+}
+
+impl Counts {
+    fn remove(&mut self, key: &Key) -> Option<Count> {
+        let count = self.of.remove(key)?;
+        if let Entry::Occupied(mut kinds) = self.kinds.entry(key.scope) {
+            *kinds.get_mut() -= 1;
+            if *kinds.get() == 0 {
+                kinds.remove();
+            }
+        }
+        Some(count)
+    }
+
+    fn insert(&mut self, key: Key, count: Count) {
+        let scope = key.scope;
+        if self.of.insert(key, count).is_none() {
+            *self.kinds.entry(scope).or_default() += 1;
+        }
+    }
+}
 
 impl Tally {
     /// Counts one; whether it is the first of its minute.
-    fn add(&self, key: Key, address: String, counts_itself: bool) -> bool {
+    fn add(&self, mut key: Key, address: String, mut counts_itself: bool) -> bool {
         let Ok(mut counts) = self.0.lock() else {
             return false;
         };
-        if let Some(count) = counts.get_mut(&key) {
+        let kinds = counts.kinds.get(&key.scope).copied().unwrap_or(0);
+        if kinds >= MOST_A_SCOPE && !counts.of.contains_key(&key) {
+            key = Key {
+                scope: key.scope,
+                actor: String::new(),
+                via: String::new(),
+                action: FURTHER.0,
+                outcome: FURTHER.1,
+            };
+            counts_itself = true;
+        }
+        if let Some(count) = counts.of.get_mut(&key) {
             count.more += 1;
             return false;
         }
-        if counts.len() >= MOST_COUNTED {
+        if counts.of.len() >= MOST_COUNTED {
             tracing::warn!(
                 action = key.action,
                 "too many kinds of refusals in a minute; this one is only logged"
@@ -75,7 +117,8 @@ impl Tally {
                 address,
             },
         );
-        true
+        // What counts itself is told at the minute's end.
+        !counts_itself
     }
 
     fn forget(&self, key: &Key) {
@@ -84,19 +127,48 @@ impl Tally {
         }
     }
 
-    fn due(&self, all: bool) -> Vec<(Key, Count)> {
-        let Ok(mut counts) = self.0.lock() else {
+    fn due(&self, all: bool) -> Vec<Key> {
+        let Ok(counts) = self.0.lock() else {
             return Vec::new();
         };
-        let keys: Vec<_> = counts
+        let due = counts
+            .of
             .iter()
-            .filter(|(_, c)| all || c.since.elapsed() >= GATHERED)
-            .map(|(k, _)| k.clone())
-            .collect();
-        keys.into_iter()
-            .filter_map(|k| counts.remove(&k).map(|c| (k, c)))
-            .filter(|(_, c)| c.more > 0)
-            .collect()
+            .filter(|(_, c)| all || c.since.elapsed() >= GATHERED);
+        due.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Takes a kind out to be written, if there is anything to write of it.
+    fn take(&self, key: Key) -> Option<Unwritten<'_>> {
+        let count = self.0.lock().ok()?.remove(&key)?;
+        (count.more > 0).then(|| Unwritten {
+            tally: self,
+            kind: Some((key, count)),
+        })
+    }
+
+    fn put_back(&self, key: Key, count: Count) {
+        let Ok(mut counts) = self.0.lock() else {
+            return;
+        };
+        match counts.of.get_mut(&key) {
+            Some(since) => since.more += count.more,
+            None => counts.insert(key, count),
+        }
+    }
+}
+
+/// A kind that is taken out to be written; it goes back unless it was.
+struct Unwritten<'a> {
+    tally: &'a Tally,
+    kind: Option<(Key, Count)>,
+}
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        if let Some((key, count)) = self.kind.take() {
+            self.tally.put_back(key, count);
+        }
     }
 }
 
@@ -243,23 +315,35 @@ pub(crate) async fn looked(app: &App, call: &Call, resource: Name) -> Result<()>
     .await
 }
 
-/// Writes what is due; all of it when the server stops.
+/// Writes what is due; all of it when the server stops. What can't be written now is kept for the next time.
 ///
 /// # Errors
-/// Those of the database.
+/// Those of the database, the first of them.
 pub async fn flush(app: &App, all: bool) -> Result<()> {
-    for (key, count) in app.tally.due(all) {
+    let mut failed = None;
+    for key in app.tally.due(all) {
+        let Some(mut unwritten) = app.tally.take(key) else {
+            continue;
+        };
+        let Some((key, count)) = &unwritten.kind else {
+            continue;
+        };
         let origin = Origin {
             action: key.action.to_owned(),
-            actor: key.actor,
-            via: key.via,
+            actor: key.actor.clone(),
+            via: key.via.clone(),
             relationship: String::new(),
-            client_address: count.address,
+            client_address: count.address.clone(),
             trace_id: String::new(),
         };
-        write(app, &[key.scope], &origin, key.outcome, &[], count.more).await?;
+        match write(app, &[key.scope], &origin, key.outcome, &[], count.more).await {
+            Ok(()) => unwritten.kind = None,
+            Err(error) => {
+                failed.get_or_insert(error);
+            }
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 async fn write(
@@ -339,14 +423,12 @@ mod tests {
     }
 
     fn due(tally: &Tally, all: bool) -> Vec<(&'static str, i64)> {
-        let mut due: Vec<_> = tally
-            .due(all)
-            .into_iter()
-            .map(|(key, count)| {
-                assert_eq!(count.address, ADDRESS);
-                (key.action, count.more)
-            })
-            .collect();
+        let written = |key| {
+            let (key, count) = tally.take(key)?.kind.take()?;
+            assert_eq!(count.address, ADDRESS);
+            Some((key.action, count.more))
+        };
+        let mut due: Vec<_> = tally.due(all).into_iter().filter_map(written).collect();
         due.sort_unstable();
         due
     }
@@ -357,7 +439,7 @@ mod tests {
         let tally = Tally::default();
         let add = |action, itself| tally.add(key(action), ADDRESS.to_owned(), itself);
         assert!(add("told", false) && !add("told", false) && !add("told", false));
-        assert!(add("counted", true) && !add("counted", true));
+        assert!(!add("counted", true) && !add("counted", true));
         assert!(add("alone", false));
         assert!(due(&tally, false).is_empty());
         // What was told at once and came once needs no second event.
@@ -374,7 +456,7 @@ mod tests {
         for action in ["old", "new"] {
             assert!(add(action) && !add(action));
         }
-        if let Some(count) = tally.0.lock().unwrap().get_mut(&key("old")) {
+        if let Some(count) = tally.0.lock().unwrap().of.get_mut(&key("old")) {
             count.since = Instant::now().checked_sub(GATHERED).unwrap();
         }
         assert_eq!(due(&tally, false), [("old", 1)]);
@@ -383,24 +465,45 @@ mod tests {
         assert!(add("new"));
     }
 
+    // proves COM-10
     #[test]
-    fn no_more_kinds_are_counted_than_a_bound_says() {
+    fn what_can_not_be_written_is_kept_with_what_comes_meanwhile() {
         let tally = Tally::default();
-        let add = |actor: usize| {
+        let add = || tally.add(key("kept"), ADDRESS.to_owned(), false);
+        assert!(add() && !add());
+        let unwritten = tally.take(key("kept")).unwrap();
+        assert!(add() && !add() && !add());
+        drop(unwritten);
+        assert_eq!(due(&tally, true), [("kept", 3)]);
+        assert!(tally.0.lock().unwrap().kinds.is_empty());
+    }
+
+    // proves COM-10
+    #[test]
+    fn many_kinds_of_one_scope_are_counted_together_and_hide_nobody_elses() {
+        let tally = Tally::default();
+        let add = |scope, actor: usize| {
             let actor = actor.to_string();
-            tally.add(
-                Key {
-                    actor,
-                    ..key("many")
-                },
-                ADDRESS.to_owned(),
-                false,
-            )
+            let key = Key {
+                scope,
+                actor,
+                ..key("many")
+            };
+            tally.add(key, ADDRESS.to_owned(), false)
         };
-        assert!((0..MOST_COUNTED).all(&add));
-        assert!(!add(MOST_COUNTED));
-        assert!(!add(0));
-        assert_eq!(due(&tally, true), [("many", 1)]);
+        let of = |n: u128| ScopeKey::Tenant(Uuid::from_u128(n));
+        assert!((0..MOST_A_SCOPE).all(|actor| add(of(0), actor)));
+        assert!(!add(of(0), MOST_A_SCOPE) && !add(of(0), MOST_A_SCOPE + 1));
+        assert!(!add(of(0), 0));
+        // Others are told as ever.
+        assert!(add(of(1), 0) && add(ScopeKey::Operator, 0));
+        assert_eq!(due(&tally, true), [(FURTHER.0, 2), ("many", 1)]);
+        // In all there are no more than memory has room for.
+        let scopes = (0..).map(of).take(MOST_COUNTED / MOST_A_SCOPE);
+        for scope in scopes {
+            assert!((0..MOST_A_SCOPE).all(|actor| add(scope, actor)));
+        }
+        assert!(!add(ScopeKey::Operator, 0));
     }
 
     fn call(method: &str, who: bool) -> Call {
@@ -414,6 +517,7 @@ mod tests {
             principal,
             session: Uuid::nil(),
             sign_in_time: 0,
+            expire_time: i64::MAX,
         });
         Call {
             rule: rules::of_path(&format!("/entente.{method}")).unwrap(),

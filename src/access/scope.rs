@@ -329,6 +329,7 @@ mod tests {
             },
             session: Uuid::nil(),
             sign_in_time: 0,
+            expire_time: i64::MAX,
         }));
         assert!(oneself.covers(own) && !oneself.covers(other));
         let all = Reach::from(TenantScope(tenant));

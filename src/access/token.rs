@@ -220,6 +220,7 @@ impl Tokens {
             },
             session: claims.sid,
             sign_in_time: claims.auth_time.saturating_mul(SECOND_US),
+            expire_time: exp,
         };
         self.remembered.insert(hash, (who, exp));
         Ok(Some(who))
@@ -420,6 +421,7 @@ mod tests {
             },
             session: Uuid::from_u128(13),
             sign_in_time: NOW - 7 * SECOND_US,
+            expire_time: i64::MAX,
         }
     }
 
@@ -439,6 +441,7 @@ mod tests {
             assert_eq!(found.principal, who(kind).principal);
             assert_eq!(found.session, who(kind).session);
             assert_eq!(found.sign_in_time, (1_700_000_000 - 7) * SECOND_US);
+            assert_eq!(found.expire_time, exp);
             let claims = token.split('.').nth(1).unwrap();
             let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap();
             let claims: Claims = serde_json::from_slice(&claims).unwrap();

@@ -4,7 +4,10 @@
 use futures_util::future::BoxFuture;
 use prost::Message;
 
-use super::{App, Begin, Call, Outcome, Tx, origin_of};
+use super::{
+    App, Begin, Call, Outcome, Tx, origin_of,
+    tx::{Turn, UnderWay},
+};
 use crate::{
     access::{
         cache::Facts,
@@ -89,7 +92,7 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
     }
 
     /// What the function is given to write by.
-    pub(super) fn tx(&self, work: Work) -> Tx {
+    pub(super) fn tx(&self, work: Work, turn: Turn) -> Tx {
         Tx {
             app: self.app.clone(),
             caller: self.call.caller.clone(),
@@ -98,6 +101,7 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
             validate_only: self.request.validate_only(),
             lent: None,
             moved_to: None,
+            turn,
         }
     }
 
@@ -108,19 +112,19 @@ impl<R: Request, P: Clone, F> Given<R, P, F> {
         F: for<'a> Fn(&'a mut Tx, Proof, R, P) -> BoxFuture<'a, Result<Outcome<S>>>,
     {
         let work = async {
-            let _turn = match self.scopes().last() {
-                Some(scope) => Some(self.app.turn(*scope).await?),
-                None => None,
-            };
-            let mut tx = self.tx(self.app.open(kind).await?);
-            let carried = self.carry(&mut tx, extra, &mut Proofs::default()).await?;
+            let scopes = self.scopes();
+            let turn = self.app.turn(scopes.last().or(extra.last())).await?;
+            let mut under_way = UnderWay::new(self.tx(self.app.open(kind).await?, turn));
+            let tx = under_way.tx()?;
+            let carried = self.carry(tx, extra, &mut Proofs::default()).await?;
             if !tx.validate_only {
                 tx.batch().write().await?;
             }
-            Ok((tx, carried))
+            Ok((under_way, carried))
         };
-        let (tx, (answer, reply)) = self.app.in_time(&self.call, work).await?;
-        let validate_only = tx.validate_only;
+        let (under_way, (answer, reply)) = self.app.in_time(&self.call, work).await?;
+        let tx = under_way.into_tx()?;
+        let (validate_only, _turn) = (tx.validate_only, tx.turn);
         let batch = tx.work.into_batch();
         if validate_only {
             batch.into_parts().0.rollback().await?;

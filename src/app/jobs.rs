@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 use super::{
     App, Begin, Tx,
     mutate::{FIRST_PAUSE, MOST_ATTEMPTS},
+    tx::UnderWay,
 };
 use crate::{
     access::{principal::Caller, scope::JobScope},
@@ -60,7 +61,8 @@ impl App {
     where
         F: for<'a> Fn(&'a mut Tx, JobScope) -> BoxFuture<'a, Result<T>>,
     {
-        let mut tx = Tx {
+        let turn = self.turn(extra.last()).await?;
+        let mut under_way = UnderWay::new(Tx {
             app: self.clone(),
             caller: Caller {
                 who: None,
@@ -74,9 +76,11 @@ impl App {
             validate_only: false,
             lent: None,
             moved_to: None,
-        };
+            turn,
+        });
+        let tx = under_way.tx()?;
         tx.lock(extra.iter().copied()).await?;
-        let answer = run(&mut tx, JobScope::new()).await?;
+        let answer = run(tx, JobScope::new()).await?;
         let event_id = tx.id();
         let origin = Origin {
             action: name.to_owned(),
@@ -87,7 +91,9 @@ impl App {
             .finish(&self.keys, &origin, "OK", event_id, true)
             .await?;
         tx.batch().write().await?;
-        self.commit(tx.work.into_batch()).await?;
+        let Tx { work, turn, .. } = under_way.into_tx()?;
+        self.commit(work.into_batch()).await?;
+        drop(turn);
         Ok(answer)
     }
 }

@@ -29,6 +29,7 @@ use tokio::{
 use super::{
     App, Begin, Outcome, Tx,
     attempt::{Attempt, Carried, Given, Proofs},
+    tx::Turn,
 };
 use crate::{
     access::scope::Proof,
@@ -48,7 +49,8 @@ const MOST_WAITING: usize = 4_096;
 const BATCH_WITHIN: Duration = Duration::from_millis(100);
 /// A call that others wait for is given so long, then it runs by itself.
 const JOB_WITHIN: Duration = Duration::from_millis(100);
-/// A batch waits so long for locks that other replicas hold, and for those that its last statements need.
+/// A batch waits so long for locks that other replicas hold, and for those that its last statements need; on PostgreSQL the server itself
+/// waits for none of them longer than a half of that.
 const LOCKS_WITHIN: Duration = Duration::from_millis(500);
 /// A batch that takes longer doesn't keep the next one from beginning.
 const SLOW: Duration = Duration::from_millis(250);
@@ -289,7 +291,7 @@ where
     ) -> BoxFuture<'a, Option<(Batch, bool)>> {
         Box::pin(async move {
             batch.next_call();
-            let mut tx = self.given.tx(Work::new(batch, now));
+            let mut tx = self.given.tx(Work::new(batch, now), Turn::Idle);
             let call = &self.given.call;
             let carried = tokio::select! {
                 biased;

@@ -107,6 +107,8 @@ pub struct Inner {
     pub turns: moka::sync::Cache<ScopeKey, Arc<tokio::sync::Semaphore>>,
     /// Open streams, by caller.
     pub streams: moka::sync::Cache<Vec<u8>, Arc<tokio::sync::Semaphore>>,
+    /// Places of all streams.
+    pub all_streams: Arc<tokio::sync::Semaphore>,
     /// The register of companies, if one is configured.
     pub registry: Option<Arc<dyn Registry>>,
     /// Bytes of documents.
@@ -339,6 +341,9 @@ impl App {
 
     /// Has a refusal audited where COM-10 asks for it; gives the error that is answered.
     pub(crate) async fn refuse(&self, call: &Call, named: &Named, error: Error) -> Error {
+        if error.reason() == Reason::TokenInvalid && call.caller.who.is_some() {
+            self.limits.give_back(&call.caller, call.rule);
+        }
         let outcome = refusals::Refused::of(call, named, &error);
         if let Some(outcome) = outcome {
             // Spawned: a caller that goes away can't take the trace of its attempt along.

@@ -5,12 +5,15 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use prost::Message;
+use sea_orm::DbBackend;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::{
     App, Begin, Call, Outcome, Outside, Tx,
     attempt::{Attempt, Given},
     check, is_late_refusal,
+    tx::Turn,
 };
 use crate::{
     access::{
@@ -198,14 +201,27 @@ impl App {
         }
     }
 
-    pub(super) async fn turn(&self, scope: ScopeKey) -> Result<tokio::sync::OwnedSemaphorePermit> {
-        let turns = self.turns.get_with(scope, || {
-            Arc::new(tokio::sync::Semaphore::new(WRITERS_A_SCOPE))
-        });
-        turns
-            .acquire_owned()
-            .await
-            .map_err(|e| Error::internal(e.to_string()))
+    fn turns(&self, scope: ScopeKey) -> Arc<Semaphore> {
+        self.turns
+            .get_with(scope, || Arc::new(Semaphore::new(WRITERS_A_SCOPE)))
+    }
+
+    /// Waits for a turn among the writers of a scope; what locks its first one later needs one then.
+    pub(super) async fn turn(&self, scope: Option<&ScopeKey>) -> Result<Turn> {
+        match scope {
+            Some(scope) => {
+                let turn = self.turns(*scope).acquire_owned().await;
+                turn.map(Turn::Held)
+                    .map_err(|e| Error::internal(e.to_string()))
+            }
+            None if self.db.backend == DbBackend::Postgres => Ok(Turn::Missing),
+            None => Ok(Turn::Idle),
+        }
+    }
+
+    /// A turn that nobody has to wait for.
+    pub(super) fn turn_at_once(&self, scope: ScopeKey) -> Option<OwnedSemaphorePermit> {
+        self.turns(scope).try_acquire_owned().ok()
     }
 
     /// Runs work until the deadline, or until the caller is gone; what it did is rolled back then.

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use tokio::{runtime::Handle, sync::OwnedSemaphorePermit};
 use uuid::Uuid;
 
 use super::{App, Call};
@@ -54,6 +55,56 @@ pub struct Tx {
     pub(super) lent: Option<Lent>,
     /// From when on the call's claim is kept, if it has moved the clock.
     pub(super) moved_to: Option<Micros>,
+    pub(super) turn: Turn,
+}
+
+/// Whose turn it is to hold a connection while it waits for the writers of a scope before it.
+pub(super) enum Turn {
+    /// Nobody needs one: others share the transaction, or the database has one writer.
+    Idle,
+    /// It is needed for the first scope that is locked.
+    Missing,
+    /// It has come.
+    Held(#[expect(dead_code, reason = "held, and dropped")] OwnedSemaphorePermit),
+}
+
+/// A transaction that is under way. Whoever leaves in the middle of a statement has it rolled back, and gives its turn up only then: the
+/// server goes on waiting for a lock when nobody waits for the answer any more.
+pub(super) struct UnderWay(Option<Tx>);
+
+impl UnderWay {
+    pub(super) fn new(tx: Tx) -> Self {
+        Self(Some(tx))
+    }
+
+    pub(super) fn tx(&mut self) -> Result<&mut Tx> {
+        self.0.as_mut().ok_or_else(Self::ended)
+    }
+
+    pub(super) fn into_tx(mut self) -> Result<Tx> {
+        self.0.take().ok_or_else(Self::ended)
+    }
+
+    fn ended() -> Error {
+        Error::internal("the transaction has ended")
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let Some(Tx { work, turn, .. }) = self.0.take() else {
+            return;
+        };
+        if let (Turn::Held(_), Ok(runtime)) = (&turn, Handle::try_current()) {
+            let (db, _) = work.into_batch().into_parts();
+            runtime.spawn(async move {
+                if let Err(fault) = db.rollback().await {
+                    tracing::debug!(%fault, "a transaction was left");
+                }
+                drop(turn);
+            });
+        }
+    }
 }
 
 impl Deref for Tx {
@@ -113,6 +164,22 @@ impl Tx {
         self.method
     }
 
+    /// Locks scopes, as `Work::lock`. Whoever waits for a lock holds a connection; so a call that came without a turn takes one at the first
+    /// scope, and if none is left there, begins again when its turn has come.
+    ///
+    /// # Errors
+    /// As `Work::lock`.
+    pub async fn lock(&mut self, scopes: impl IntoIterator<Item = ScopeKey>) -> Result<()> {
+        let scopes: Vec<_> = scopes.into_iter().collect();
+        if let (Turn::Missing, Some(last)) = (&self.turn, scopes.last()) {
+            match self.app.turn_at_once(*last) {
+                Some(turn) => self.turn = Turn::Held(turn),
+                None => return Err(Error::needs_scopes(self.work.with_locked(scopes))),
+            }
+        }
+        self.work.lock(scopes).await
+    }
+
     /// A new identifier.
     #[must_use]
     pub fn id(&self) -> Uuid {
@@ -144,6 +211,14 @@ impl Tx {
         self.demanded(None);
         let own = proof::permissions(self.db(), &self.caller, scope, self.now()).await?;
         Ok(self.lent.map_or(own, |lent| own.and(lent.on(scope))))
+    }
+
+    /// The refusal of what the caller holds on a scope and can't use now; none if it lacks some of it altogether.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn not_awake(&self, missing: Permissions, scope: ScopeKey) -> Result<Option<Error>> {
+        proof::not_awake(self.db(), &self.caller, missing, scope, self.now()).await
     }
 
     fn demanded(&self, permission: Option<Permission>) {

@@ -65,14 +65,7 @@ fn place_of_caller(app: &App, call: &Call) -> Result<OwnedSemaphorePermit> {
 
 /// A place among those of the caller's tenant, and among all uploads: for those who may upload.
 fn place_of_upload(app: &App, call: &Call) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-    let tenant = call.caller.who.map_or(uuid::Uuid::nil(), |who| {
-        let principal = who.principal;
-        match principal.tenant.is_nil() {
-            true => principal.id,
-            false => principal.tenant,
-        }
-    });
-    let key = [b"uploads of".as_slice(), tenant.as_bytes()].concat();
+    let key = [b"uploads of".as_slice(), call.caller.house().as_bytes()].concat();
     let of_tenant = app
         .streams
         .get_with(key, || Arc::new(Semaphore::new(UPLOADS_A_TENANT)));

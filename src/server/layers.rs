@@ -1,15 +1,20 @@
 //! The layers around every call, but for the gate (`access/layer.rs`): trace, errors, places, deadline. Their order is in `server.rs`.
 
 use std::{
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -33,6 +38,17 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(120);
 const STREAM_DEADLINE: Duration = Duration::from_secs(24 * 3_600);
 /// A request's body is there within so long, or the call is given up.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// Memory for messages is counted in pieces of so many bytes, beyond what any call has; a connection's windows have as much.
+const BYTES_A_PLACE: usize = 16 * 1_024;
+const BYTES_UNCOUNTED: usize = 16 * 1_024;
+/// Pieces of all messages at once, and of one caller's: 512 MiB, and an eighth of it.
+pub(super) const PLACES_IN_MEMORY: usize = 32_768;
+pub(super) const SHARE_OF_MEMORY: usize = PLACES_IN_MEMORY / 8;
+/// Reflection, of whatever version.
+const REFLECTION: &str = "/grpc.reflection.";
+/// How many talk with it at once, and how long: a tool asks what it needs and is gone.
+pub(super) const REFLECTIONS_AT_ONCE: usize = 64;
+const REFLECTION_WITHIN: Duration = Duration::from_secs(60);
 /// What a frame adds to its message, and a little: the codec tells the exact limit.
 const FRAME_SLACK_BYTES: usize = 1_024;
 
@@ -202,13 +218,112 @@ fn dress(response: Response<Body>, language: Language, path: &str) -> Response<B
     error.to_status(language).into_http()
 }
 
-/// At most so many calls at once; the rest are told to try again.
+/// At most so many calls at once, and so much memory for their messages; the rest are told to try again.
 #[derive(Clone)]
 pub(super) struct Bounded {
-    pub(super) places: Arc<Semaphore>,
-    /// Places that one caller takes at most.
-    pub(super) share: usize,
-    pub(super) shares: moka::sync::Cache<limits::Who, Arc<Semaphore>>,
+    pub(super) places: Places<limits::Who>,
+    /// Memory for messages.
+    pub(super) memory: Places<limits::Who>,
+    /// Conversations with reflection, which stands outside of all that counts by caller.
+    pub(super) outside: Arc<Semaphore>,
+}
+
+/// Places of all, of which one caller has at most a share.
+#[derive(Clone)]
+pub(super) struct Places<W> {
+    all: Arc<Semaphore>,
+    share: usize,
+    shares: moka::sync::Cache<W, Arc<Semaphore>>,
+}
+
+impl<W: std::hash::Hash + Eq + Send + Sync + 'static> Places<W> {
+    pub(super) fn new(all: usize, share: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(all)),
+            share: share.max(1),
+            shares: moka::sync::Cache::builder()
+                .max_capacity(100_000)
+                .time_to_idle(Duration::from_secs(600))
+                .build(),
+        }
+    }
+
+    /// Places for one who calls. A caller's share comes first: what one sends too much must not take the places of others.
+    fn take(&self, who: Option<W>, n: usize) -> Option<Taken> {
+        let n = u32::try_from(n).ok()?;
+        let own = match who {
+            Some(who) => {
+                let share = || Arc::new(Semaphore::new(self.share));
+                let own = self.shares.get_with(who, share);
+                Some(own.try_acquire_many_owned(n).ok()?)
+            }
+            None => None,
+        };
+        let all = Arc::clone(&self.all).try_acquire_many_owned(n).ok()?;
+        Some(Taken { own, all })
+    }
+}
+
+/// Places that are held until this is dropped.
+struct Taken {
+    own: Option<OwnedSemaphorePermit>,
+    all: OwnedSemaphorePermit,
+}
+
+impl Taken {
+    fn and(&mut self, more: Self) {
+        if let (Some(own), Some(more)) = (&mut self.own, more.own) {
+            own.merge(more);
+        }
+        self.all.merge(more.all);
+    }
+}
+
+fn overloaded() -> Error {
+    Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1)))
+}
+
+/// A request's message, and the memory that it takes.
+async fn whole(
+    mut body: Body,
+    who: Option<&limits::Who>,
+    memory: &Places<limits::Who>,
+) -> std::result::Result<(Bytes, Option<Taken>), Error> {
+    let (mut first, mut rest, mut taken) = (Bytes::new(), BytesMut::new(), None::<Taken>);
+    let (mut length, mut paid) = (0, BYTES_UNCOUNTED);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Error::malformed("the message was cut short"))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        length += data.len();
+        if length > MAX_MESSAGE_BYTES + FRAME_SLACK_BYTES {
+            return Err(Error::exhausted(Reason::MessageTooLarge, None));
+        }
+        if length > paid {
+            let n = (length - paid).div_ceil(BYTES_A_PLACE);
+            let more = memory.take(who.cloned(), n).ok_or_else(overloaded)?;
+            paid += n * BYTES_A_PLACE;
+            match &mut taken {
+                Some(taken) => taken.and(more),
+                None => taken = Some(more),
+            }
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    let message = if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    };
+    Ok((message, taken))
 }
 
 impl Around for Bounded {
@@ -222,11 +337,25 @@ impl Around for Bounded {
         S::Future: Send,
         S::Error: Send,
     {
-        if stands_outside(request.uri().path()) {
-            return inner.call(request).await;
-        }
         let language = language(request.headers());
         let refused = |error: Error| Ok(error.to_status(language).into_http());
+        if stands_outside(request.uri().path()) {
+            if !request.uri().path().starts_with(REFLECTION) {
+                return inner.call(request).await;
+            }
+            let Ok(place) = Arc::clone(&self.outside).try_acquire_owned() else {
+                return refused(overloaded());
+            };
+            let response = inner.call(request).await?;
+            return Ok(response.map(|body| {
+                let end = Box::pin(tokio::time::sleep(REFLECTION_WITHIN));
+                Body::new(Ending {
+                    body,
+                    end,
+                    _place: place,
+                })
+            }));
+        }
         if rules::of_path(request.uri().path())
             .is_some_and(|r| matches!(r.kind, CallKind::StreamIn | CallKind::Upload))
         {
@@ -234,36 +363,44 @@ impl Around for Bounded {
             return inner.call(request).await;
         }
         let (parts, body) = request.into_parts();
-        let whole =
-            http_body_util::Limited::new(body, MAX_MESSAGE_BYTES + FRAME_SLACK_BYTES).collect();
-        let body = match tokio::time::timeout(BODY_WITHIN, whole).await {
-            Err(_) => return refused(Error::late()),
-            Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
-                return refused(Error::exhausted(Reason::MessageTooLarge, None));
-            }
-            Ok(Err(_)) => return refused(Error::malformed("the message was cut short")),
-            Ok(Ok(whole)) => whole.to_bytes(),
-        };
-        let overloaded = || Error::exhausted(Reason::Overloaded, Some(Duration::from_secs(1)));
         let who = parts
             .extensions
             .get::<Call>()
             .map(|call| limits::who(&call.caller));
-        let own = who.map(|who| {
-            self.shares
-                .get_with(who, || Arc::new(Semaphore::new(self.share)))
-        });
-        // A caller's share comes first: what one sends too much must not take the places of others.
-        let _own = match own.map(Semaphore::try_acquire_owned) {
-            Some(Err(_)) => return refused(overloaded()),
-            held => held,
+        let message = whole(body, who.as_ref(), &self.memory);
+        let (body, _memory) = match tokio::time::timeout(BODY_WITHIN, message).await {
+            Err(_) => return refused(Error::late()),
+            Ok(Err(error)) => return refused(error),
+            Ok(Ok(whole)) => whole,
         };
-        let Ok(_place) = self.places.try_acquire() else {
+        let Some(_place) = self.places.take(who, 1) else {
             return refused(overloaded());
         };
         inner
             .call(Request::from_parts(parts, Body::new(Full::new(body))))
             .await
+    }
+}
+
+/// An answer that ends after a while, and holds a place until then.
+struct Ending {
+    body: Body,
+    end: Pin<Box<tokio::time::Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Ending {
+    type Data = Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<http_body::Frame<Bytes>, tonic::Status>>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(Error::late().to_status(Language::English))));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 }
 
@@ -345,7 +482,61 @@ fn timeout_of(header: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, net::IpAddr};
+
+    use http_body_util::StreamBody;
+
     use super::*;
+
+    fn frames(frames: Vec<usize>) -> Body {
+        let frames = frames.into_iter().map(|n| {
+            let data = Bytes::from(vec![7; n]);
+            Ok::<_, Infallible>(http_body::Frame::data(data))
+        });
+        Body::new(StreamBody::new(tokio_stream::iter(frames)))
+    }
+
+    fn at(address: &str) -> limits::Who {
+        limits::Who::Address(address.parse::<IpAddr>().ok())
+    }
+
+    // proves COM-9
+    #[tokio::test]
+    async fn messages_take_no_more_memory_than_there_is_for_one_and_for_all() {
+        const PLACE: usize = BYTES_A_PLACE;
+        let memory = Places::new(6, 4);
+        let [ann, bob] = [at("192.0.2.1"), at("192.0.2.2")];
+        let read = async |who, parts: &[usize]| {
+            let read = whole(frames(parts.to_vec()), Some(who), &memory).await;
+            read.map(|(message, taken)| {
+                assert_eq!(message, vec![7; parts.iter().sum()]);
+                taken
+            })
+        };
+        let is_refused = |read: std::result::Result<Option<Taken>, Error>| {
+            read.is_err_and(|e| e.reason() == Reason::Overloaded)
+        };
+        // What every message may have isn't counted.
+        assert!(read(&ann, &[]).await.unwrap().is_none());
+        assert!(read(&ann, &[PLACE - 1, 1]).await.unwrap().is_none());
+        let first = read(&ann, &[PLACE, 1, PLACE - 1, 3]).await.unwrap();
+        assert!(first.is_some());
+        // Two of her four places are left.
+        assert!(is_refused(read(&ann, &[4 * PLACE]).await));
+        let second = read(&ann, &[3 * PLACE]).await.unwrap();
+        assert!(is_refused(read(&ann, &[PLACE + 1]).await));
+        // And two of all six.
+        assert!(is_refused(read(&bob, &[4 * PLACE]).await));
+        assert!(read(&bob, &[3 * PLACE]).await.unwrap().is_some());
+        drop(first);
+        assert!(read(&ann, &[3 * PLACE]).await.unwrap().is_some());
+        drop(second);
+        assert!(read(&bob, &[5 * PLACE]).await.unwrap().is_some());
+        let memory = Places::new(999, 1);
+        let too_large = whole(frames(vec![MAX_MESSAGE_BYTES, 2_000]), None, &memory);
+        let error = too_large.await.err().unwrap();
+        assert_eq!(error.reason(), Reason::MessageTooLarge);
+    }
 
     #[test]
     fn timeouts_and_traces_are_read_as_their_standards_say() {

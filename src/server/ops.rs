@@ -11,7 +11,7 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::Semaphore};
 
-use crate::{access::token, app::App};
+use crate::{access::token, app::App, config::Config};
 
 /// Answers over HTTP/1.1 until it is dropped.
 pub(super) async fn serve_ops(app: App, listener: TcpListener) {
@@ -97,7 +97,7 @@ async fn answer_ops(app: &App, method: &http::Method, path: &str) -> Response<Fu
             let origin = &app.config.public_origin;
             let document = serde_json::json!({
                 "issuer": origin,
-                "jwks_uri": format!("{origin}/.well-known/jwks.json"),
+                "jwks_uri": format!("{}/.well-known/jwks.json", keys_at(&app.config)),
                 "id_token_signing_alg_values_supported": ["EdDSA"],
                 "response_types_supported": ["token"],
                 "subject_types_supported": ["public"],
@@ -105,5 +105,14 @@ async fn answer_ops(app: &App, method: &http::Method, path: &str) -> Response<Fu
             reply(200, "application/json", document.to_string())
         }
         _ => reply(404, "text/plain", "not found\n".to_owned()),
+    }
+}
+
+/// Where clients find the keys: below the configured origin, which has to lead there; as long as none is configured, here.
+fn keys_at(config: &Config) -> String {
+    if config.public_origin == Config::default().public_origin {
+        format!("http://{}", config.ops_listen)
+    } else {
+        config.public_origin.clone()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, TryLockError},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -9,9 +10,11 @@ use std::{
 
 use entente_migrations::Migrator;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, SqlxError, Statement,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, SqlxError,
+    Statement,
     sqlx::{
-        Connection as _, SqliteConnection,
+        ConnectOptions as _, Connection as _, SqliteConnection,
+        postgres::PgConnectOptions,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
@@ -28,6 +31,11 @@ const POSTGRES_CONNECTIONS: u32 = 32;
 const LANE_CONNECTIONS: u32 = 12;
 /// A statement that runs longer is cancelled by the server: a dropped client does not stop it.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A statement waits for a lock so long, in milliseconds; then the transaction is run again.
+const LOCKS_WITHIN: &str = "10000";
+/// One that calls share, or that a lane waits for, no longer: the server goes on waiting, with all that is locked already, when a batch has
+/// given up. Each of its calls then waits by itself.
+const LANES_LOCKS_WITHIN: &str = "250";
 /// A caller waits for a free connection at most so long, then is told to try again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number that all replicas lock while migrating; "entente" on a telephone.
@@ -73,7 +81,15 @@ impl Db {
             }
             Err(TryLockError::Error(e)) => return Err(fault(e)),
         }
-        let url = format!("sqlite://{}?mode=rwc", folder.join("entente.db").display());
+        let file = folder.join("entente.db");
+        // For its owner alone, also in a folder that is open to others; what SQLite lays beside it is as it.
+        File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&file)
+            .map_err(fault)?;
+        let url = format!("sqlite://{}?mode=rwc", file.display());
         // The writer comes first and alone: several connections at once on a fresh WAL file fail now and then.
         let commits = Arc::<Commits>::default();
         let watched = Arc::clone(&commits);
@@ -95,13 +111,16 @@ impl Db {
         })
     }
 
-    /// Connects to PostgreSQL 15 or newer.
+    /// Connects to PostgreSQL 15 or newer, as a setting says.
     ///
     /// # Errors
     /// If it can't be reached, or is older.
-    pub async fn postgres(url: &str) -> Result<Self> {
-        let pool =
-            Database::connect(postgres_options(url, POSTGRES_CONNECTIONS, 2, "auto")).await?;
+    pub async fn postgres(setting: &str, url: &str) -> Result<Self> {
+        let options = postgres_options(url, (POSTGRES_CONNECTIONS, 2), LOCKS_WITHIN, "auto");
+        let pool = match Database::connect(options).await {
+            Ok(pool) => pool,
+            Err(e) => return Err(unreachable(setting, url, &e).await),
+        };
         let row = pool
             .query_one_raw(Statement::from_string(
                 DbBackend::Postgres,
@@ -112,11 +131,16 @@ impl Db {
         let version: i32 = row.try_get("", "v")?;
         if version < 150_000 {
             return Err(Error::internal(format!(
-                "PostgreSQL 15 or newer is needed; this is {}",
+                "{setting}: PostgreSQL 15 or newer is needed; this is {}",
                 version / 10_000
             )));
         }
-        let options = postgres_options(url, LANE_CONNECTIONS, 0, "force_generic_plan");
+        let options = postgres_options(
+            url,
+            (LANE_CONNECTIONS, 0),
+            LANES_LOCKS_WITHIN,
+            "force_generic_plan",
+        );
         Ok(Self {
             lanes: Database::connect(options).await?,
             write: pool.clone(),
@@ -191,6 +215,19 @@ impl Db {
             .all(|m| done.iter().any(|d| d == m.name())))
     }
 
+    /// Whether the service's own user could change the tables, as their owner.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn owns_tables(&self) -> Result<bool> {
+        if self.backend == DbBackend::Sqlite {
+            return Ok(false);
+        }
+        let sql = "SELECT 1 AS one FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'tenants' AND tableowner = current_user";
+        let row = Statement::from_string(self.backend, sql);
+        Ok(self.write.query_one_raw(row).await?.is_some())
+    }
+
     /// Takes connections that nobody uses out of the pools: each is tested as it goes back, and closed if it broke while the database was
     /// away. So no call comes upon one.
     pub fn weed(&self) {
@@ -249,7 +286,37 @@ async fn ended(connection: &mut SqliteConnection) -> std::result::Result<bool, S
     Ok(!stuck)
 }
 
-fn postgres_options(url: &str, most: u32, least: u32, plans: &'static str) -> ConnectOptions {
+/// Why a database can't be connected to. A pool only says that it had no connection in time; one connection by itself says why. The URL holds
+/// a password, so only its other parts are told.
+async fn unreachable(setting: &str, url: &str, error: &DbErr) -> Error {
+    let Ok(options) = url.parse::<PgConnectOptions>() else {
+        return Error::internal(format!("{setting}: is no URL that can be read"));
+    };
+    let tried = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
+    let why = match tried {
+        Ok(Err(e)) => e.to_string(),
+        Ok(Ok(_)) => error.to_string(),
+        Err(_) => "no answer in time".to_owned(),
+    };
+    let place = format!(
+        "{}@{}:{}/{}",
+        options.get_username(),
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or_default()
+    );
+    Error::unavailable(
+        Reason::DatabaseUnavailable,
+        format!("{setting}: {place} can't be connected to: {why}"),
+    )
+}
+
+fn postgres_options(
+    url: &str,
+    (most, least): (u32, u32),
+    locks_within_ms: &'static str,
+    plans: &'static str,
+) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(most)
@@ -262,7 +329,7 @@ fn postgres_options(url: &str, most: u32, least: u32, plans: &'static str) -> Co
         .sqlx_logging(false)
         .map_sqlx_postgres_opts(move |o| {
             o.options([
-                ("lock_timeout", "10000"),
+                ("lock_timeout", locks_within_ms),
                 ("plan_cache_mode", plans),
                 ("default_transaction_isolation", "read committed"),
                 ("default_transaction_read_only", "off"),

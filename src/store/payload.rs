@@ -41,14 +41,28 @@ static WITHHELD: LazyLock<Option<HashSet<String>>> = LazyLock::new(|| {
     Some(names)
 });
 
+/// The message that a type of event is, if there is such a type.
+fn message_of(kind: &str) -> Option<MessageDescriptor> {
+    let message = POOL.get_message_by_name(kind)?;
+    // The pool also takes a dot before a name.
+    let declared = message.parent_file().name().ends_with("/events.proto")
+        && message.parent_message().is_none()
+        && message.full_name() == kind;
+    declared.then_some(message)
+}
+
+/// Whether events of this type can happen at all.
+#[must_use]
+pub fn is_type(kind: &str) -> bool {
+    message_of(kind).is_some()
+}
+
 /// The payload of an event, encoded.
 ///
 /// # Errors
 /// Internal: a type without a message, a field that the message lacks, a value that the field doesn't take, a secret.
 pub fn encode(event: &Event) -> Result<Vec<u8>> {
-    let message = POOL
-        .get_message_by_name(event.kind)
-        .filter(|m| m.parent_file().name().ends_with("/events.proto"))
+    let message = message_of(event.kind)
         .ok_or_else(|| Error::internal(format!("no events.proto declares {}", event.kind)))?;
     Ok(build(message, event)?.encode_to_vec())
 }
@@ -178,6 +192,21 @@ mod tests {
     fn every_event_that_is_told_has_a_message_and_every_message_is_told() {
         let declared: BTreeSet<_> = declared().into_keys().collect();
         assert_eq!(told(), declared);
+    }
+
+    // proves COM-12
+    #[test]
+    fn types_are_the_messages_of_events_and_nothing_else() {
+        assert!(declared().keys().all(|kind| super::is_type(kind)));
+        for bad in [
+            "",
+            "UserCreated",
+            "entente.directory.v1.Nothing",
+            "entente.directory.v1.User",
+            ".entente.directory.v1.UserCreated",
+        ] {
+            assert!(!super::is_type(bad), "{bad:?}");
+        }
     }
 
     // proves COM-12

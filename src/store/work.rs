@@ -13,7 +13,11 @@ use super::{
     scope_key::ScopeKey,
     writes::Writes,
 };
-use crate::{env::Micros, error::Result, keys::Keys};
+use crate::{
+    env::{MINUTE_US, Micros},
+    error::Result,
+    keys::Keys,
+};
 
 /// A transaction that reads.
 pub struct Snapshot {
@@ -146,11 +150,22 @@ impl Work {
         Ok(())
     }
 
+    /// Scopes, with those that this call has locked already.
+    pub(crate) fn with_locked(&self, mut scopes: Vec<ScopeKey>) -> Vec<ScopeKey> {
+        scopes.extend(self.locked.iter().copied());
+        scopes
+    }
+
     fn has_locked(&mut self, scopes: BTreeSet<ScopeKey>) {
         for scope in scopes {
             if let Some(head) = self.batch.heads.get(&scope) {
-                // The clock was read before the lock was waited for; within a scope time follows the order of commits.
-                self.now = self.now.max(head.last_time + 1);
+                // The clock was read before the lock was waited for; within a scope time follows the order of commits. Not where another
+                // replica's clock was far ahead: what is decided by this instant must not be.
+                if head.last_time - self.now < MOST_AHEAD_US {
+                    self.now = self.now.max(head.last_time + 1);
+                } else {
+                    tracing::warn!(%scope, "the last commit here lies in the future; set the clocks of all replicas by NTP");
+                }
                 self.locked.insert(scope);
             }
         }
@@ -311,6 +326,9 @@ impl Work {
         Ok(())
     }
 }
+
+/// How far clocks of replicas may be apart.
+const MOST_AHEAD_US: Micros = MINUTE_US;
 
 /// Resources named in one audit event.
 const MOST_AUDITED_RESOURCES: usize = 100;

@@ -35,6 +35,7 @@ mod groups;
 mod guests;
 mod half_done;
 mod harness;
+mod held;
 mod identities;
 mod invitations;
 mod killed;

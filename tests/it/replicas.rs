@@ -16,11 +16,13 @@ use futures_util::future::join_all;
 use tonic::Code;
 
 use crate::{
+    claims::chains_are_intact,
+    events::{last_cursor, open, take, watch},
     harness::{
-        ADMINISTRATOR, Caller, PASSWORD, empty_postgres_database, new_tenant, new_user, psql,
+        ADMINISTRATOR, Caller, PASSWORD, both, empty_postgres_database, new_tenant, new_user, psql,
         refused, request_id,
     },
-    people::{eventually, id},
+    people::{eventually, execute_on, id},
     processes::{Server, Setting, home, settle_as, settle_in, sign_in_as},
     reviews::{claim, release},
 };
@@ -235,4 +237,38 @@ async fn two_processes_never_give_a_review_to_two_and_a_killed_ones_claim_ends_i
     refused(tried, Code::FailedPrecondition, "REVIEW_NOT_CLAIMED");
     let run = settings[1].run(&["verify-audit"]);
     assert_eq!(run.status.code(), Some(0));
+}
+
+// proves PWD-1, COM-21
+#[tokio::test]
+async fn a_clock_that_was_ahead_for_a_moment_decides_nothing_afterwards() {
+    const DAY: i64 = 86_400_000_000;
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let admin = &contoso.admin;
+        let cursor = last_cursor(&admin.caller, &contoso.name).await;
+        // As a replica leaves it that was a day ahead.
+        let now = site.app.now().await.unwrap();
+        for sql in [
+            "UPDATE heads SET last_time = $1",
+            "UPDATE jobs SET due_time = $1",
+        ] {
+            let sql = sql.replace("$1", &(now + DAY).to_string());
+            execute_on(&site, &sql).await;
+        }
+        site.app.memory.forget_heads();
+        let tokens = site.tokens(&admin.sign_in_name, PASSWORD).await.unwrap();
+        let end = tokens.access_expire_time.unwrap().seconds;
+        assert!(end < (now + DAY) / 1_000_000, "{end}");
+        // What happens is numbered by a job, and so told.
+        let request = new_user(&contoso.name, "bob");
+        let made = admin.caller.users().create_user(request).await.unwrap();
+        let mut watched = watch(&contoso.name, &cursor);
+        watched.types = vec!["entente.directory.v1.UserCreated".to_owned()];
+        let mut told = open(&admin.caller, watched).await.unwrap();
+        let told = take(&mut told, 1).await;
+        assert_eq!(told[0].resource, made.into_inner().user.unwrap().name);
+        chains_are_intact(&site.app).await;
+    })
+    .await;
 }

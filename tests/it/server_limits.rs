@@ -13,6 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 use tonic::Code;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_types::StatusExt as _;
 
 use crate::{
@@ -68,6 +69,30 @@ async fn connect(address: SocketAddr) -> Connection {
     let (sender, connection) = builder.handshake(TokioIo::new(socket)).await.unwrap();
     tokio::spawn(connection);
     sender
+}
+
+// proves COM-18
+#[tokio::test]
+async fn conversations_with_reflection_beyond_the_bound_are_told_to_come_again() {
+    let site = Site::open(Database::Sqlite).await;
+    let channel = site.nobody().channel;
+    let mut opened = Vec::new();
+    let open = async || {
+        let mut client = ServerReflectionClient::new(channel.clone());
+        client.server_reflection_info(tokio_stream::pending()).await
+    };
+    let status = loop {
+        match open().await {
+            Ok(conversation) => opened.push(conversation),
+            Err(status) => break status,
+        }
+        assert!(opened.len() < 1_000, "no bound");
+    };
+    refused::<()>(Err(status), Code::ResourceExhausted, "OVERLOADED");
+    // Nobody else has less of anything, and who leaves makes room.
+    serving(&site).await;
+    drop(opened);
+    eventually(async || open().await.is_ok()).await;
 }
 
 // proves COM-9

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use entente::proto::{
     access::{CallKind, CallLimit, GetLimitsRequest},
-    directory::ChangePasswordRequest,
+    directory::{ChangePasswordRequest, SignOutRequest},
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -37,6 +37,32 @@ async fn spent(who: &Caller) -> (Vec<CallLimit>, Duration) {
         if begun.elapsed() < wait.unwrap() {
             return (limits.into_inner().limits, wait.unwrap());
         }
+    }
+}
+
+// proves COM-18
+#[tokio::test]
+async fn whoever_has_a_token_that_is_over_uses_up_nothing_of_its_owner() {
+    let site = Site::open_with(Database::Sqlite, |c| c.limits_factor = 1).await;
+    let contoso = site.tenant("contoso").await;
+    let bob = site.person(&contoso, "bob").await;
+    let stolen = site.sign_in(&bob.sign_in_name, PASSWORD).await;
+    let signed_out = stolen.sessions().sign_out(SignOutRequest::default()).await;
+    signed_out.unwrap();
+    let mut passed = 0;
+    let status = loop {
+        let status = knock(&stolen).await.unwrap_err();
+        if status.code() == Code::ResourceExhausted {
+            break status;
+        }
+        refused::<()>(Err(status), Code::Unauthenticated, "TOKEN_INVALID");
+        passed += 1;
+        assert!(passed < 40, "no limit");
+    };
+    refused::<()>(Err(status), Code::ResourceExhausted, "TOO_MANY_CALLS");
+    for _ in 0..5 {
+        let status = knock(&bob.caller).await.unwrap_err();
+        refused::<()>(Err(status), Code::InvalidArgument, "INVALID_FIELDS");
     }
 }
 
