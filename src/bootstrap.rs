@@ -18,6 +18,8 @@ use crate::{
     },
     account::agreement,
     app::{App, Tx},
+    check,
+    config::Config,
     directory::{
         credential, tenant,
         wire::{NewTenant, NewUser},
@@ -46,11 +48,23 @@ pub struct WayIn {
     pub user: String,
 }
 
+/// Where mails to the first administrator go, if nothing else is said.
+#[must_use]
+pub fn default_email(config: &Config) -> String {
+    format!("{ADMINISTRATOR}@{}", config.base_domain)
+}
+
 /// Makes the operator's tenant and its first administrator; None if they were made before. Two replicas at once make one.
 ///
 /// # Errors
-/// Those of the database.
+/// For what is no address; those of the database.
 pub async fn bootstrap(app: &App, email: &str) -> Result<Option<WayIn>> {
+    if !check::is_email(email) {
+        return Err(Error::internal(format!(
+            "--email: {email} is no address, such as {}",
+            default_email(&app.config)
+        )));
+    }
     agreement::make_placeholders(app).await?;
     if app.operator.get().is_some() {
         return Ok(None);
@@ -118,6 +132,18 @@ async fn make(tx: &mut Tx, email: &str) -> Result<Option<WayIn>> {
         tenant: made.tenant.name,
         user: made.first_admin.name,
     }))
+}
+
+/// Whether every administrator of the operator still has a one-time password: the first of them may be lost, if the first start was cut short.
+///
+/// # Errors
+/// Those of the database.
+pub async fn waits_for_administrator(app: &App) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM grants g JOIN credentials c ON c.user_id = g.principal_id WHERE g.scope_kind = 0 AND (g.roles & $1) <> 0 \
+               AND NOT c.temporary LIMIT 1";
+    Ok(sql::row(&app.db.read, sql, [OPERATOR_ADMIN.into()])
+        .await?
+        .is_none())
 }
 
 /// Makes a one-time way back for an administrator of the operator: active, with its roles and a temporary password. Run on the host,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -168,29 +169,39 @@ impl Config {
     pub fn load(file: Option<&Path>) -> (Self, Vec<String>) {
         let mut faults = Vec::new();
         let mut given = BTreeMap::new();
-        if let Some(file) = file {
-            let file = config::File::from(file).format(config::FileFormat::Toml);
+        if let Some(path) = file {
+            let file = config::File::from(path).format(config::FileFormat::Toml);
             match file.collect() {
                 Ok(settings) => given.extend(settings),
-                Err(e) => faults.push(e.to_string()),
+                Err(e) if path.is_file() => faults.push(e.to_string()),
+                Err(_) => faults.push(format!("config: {} is no file", path.display())),
             }
         }
-        let environment = config::Environment::with_prefix("ENTENTE")
-            .prefix_separator("_")
-            .try_parsing(true);
-        // Variables of tools and tests share the prefix; only those that are fields count.
-        let environment = environment.source(Some(
-            std::env::vars()
-                .filter(|(name, _)| {
-                    FIELDS.contains(&name.to_ascii_lowercase().trim_start_matches("entente_"))
-                })
-                .collect(),
-        ));
-        match environment.collect() {
-            Ok(settings) => given.extend(settings),
-            Err(e) => faults.push(e.to_string()),
+        for (name, value) in variables() {
+            match of_variable(&name) {
+                // A text as it stands: a folder may be named 007.
+                Variable::Setting(setting) => match value.into_string() {
+                    Ok(value) => {
+                        given.insert(setting.to_owned(), config::Value::from(value));
+                    }
+                    Err(_) => faults.push(format!("{setting}: must be UTF-8")),
+                },
+                Variable::Misspelt(meant) => {
+                    faults.push(format!("{name}: is no setting; {} is", variable(meant)));
+                }
+                Variable::Strange | Variable::AnotherOnes => {}
+            }
         }
         (Self::of_settings(given, &mut faults), faults)
+    }
+
+    /// Variables that begin as settings do, and are none: of tools, or of a platform that names services so.
+    #[must_use]
+    pub fn strange_variables() -> Vec<String> {
+        variables()
+            .map(|(name, _)| name)
+            .filter(|name| matches!(of_variable(name), Variable::Strange))
+            .collect()
     }
 
     fn of_settings(given: BTreeMap<String, config::Value>, faults: &mut Vec<String>) -> Self {
@@ -204,20 +215,16 @@ impl Config {
             };
         let mut good = BTreeMap::new();
         for (name, value) in given {
-            if !FIELDS.contains(&name.as_str()) {
+            let Some((_, shape)) = FIELDS.iter().find(|(field, _)| *field == name) else {
                 faults.push(format!("{name}: is no setting"));
                 continue;
-            }
+            };
             let alone = BTreeMap::from([(name.clone(), value.clone())]);
-            match read(&alone) {
-                Ok(_) => {
-                    good.insert(name, value);
-                }
-                // What was given may be a secret.
-                Err(_) if SECRETS.contains(&name.as_str()) => {
-                    faults.push(format!("{name}: must be a text"));
-                }
-                Err(e) => faults.push(format!("{name}: {e}")),
+            if read(&alone).is_ok() {
+                good.insert(name, value);
+            } else {
+                // Not what was given, which may be a secret.
+                faults.push(format!("{name}: must be {shape}"));
             }
         }
         read(&good).unwrap_or_else(|e| {
@@ -300,14 +307,22 @@ impl Config {
             ("database_url", &self.database_url),
             ("migrate_database_url", &self.migrate_database_url),
         ] {
-            let known = url
-                .as_ref()
-                .is_none_or(|u| u.starts_with("postgres://") || u.starts_with("postgresql://"));
             fault(
-                !known,
-                &format!("{name}: must be a postgres:// URL; leave it out for the embedded SQLite"),
+                url.as_deref().is_some_and(|url| !is_postgres(url)),
+                &format!(
+                    "{name}: must be a URL such as postgres://user:password@host:5432/database, with % and two hex digits for signs that mean \
+                     something there; leave it out for the embedded SQLite"
+                ),
             );
         }
+        fault(
+            self.data_dir.as_os_str().is_empty(),
+            "data_dir: must not be empty; leave it out for ./data",
+        );
+        fault(
+            self.listen == self.ops_listen && self.listen.port() != 0,
+            "ops_listen: must be another port than that of listen",
+        );
         fault(
             self.migrate_database_url.is_some() && self.database_url.is_none(),
             "migrate_database_url: is of no use without database_url",
@@ -325,6 +340,12 @@ impl Config {
             fault(
                 domain.ends_with(".localhost"),
                 "base_domain: must be set in production mode",
+            );
+            let of_nobody =
+                |from: lettre::message::Mailbox| from.email.domain().ends_with(".localhost");
+            fault(
+                self.mail_from.parse().is_ok_and(of_nobody),
+                "mail_from: must be set in production mode",
             );
             fault(
                 self.database_url.is_some() && self.master_key.is_none(),
@@ -391,47 +412,100 @@ impl Config {
     }
 }
 
-/// Names of all fields, as in a file; a test holds it against the struct.
-const FIELDS: &[&str] = &[
-    "listen",
-    "ops_listen",
-    "data_dir",
-    "database_url",
-    "migrate_database_url",
-    "migrate_at_start",
-    "public_origin",
-    "base_domain",
-    "production",
-    "enable_test_clock",
-    "master_key",
-    "log_format",
-    "log_filter",
-    "access_token_lifetime_s",
-    "session_lifetime_days",
-    "mail_from",
-    "dns_servers",
-    "max_concurrent_calls",
-    "drain_timeout_s",
-    "hash_workers",
-    "limits_factor",
-    "freshness",
-    "s3_bucket",
-    "s3_endpoint",
-    "s3_region",
-    "s3_access_key_id",
-    "s3_secret_access_key",
-    "s3_path_style",
-    "blobs_shared",
-    "gleif_file",
-];
+/// Whether it is a URL of PostgreSQL's that the driver can read. It has a password in it, so nobody is told why it isn't.
+fn is_postgres(url: &str) -> bool {
+    let scheme = url.starts_with("postgres://") || url.starts_with("postgresql://");
+    scheme
+        && url::Url::parse(url).is_ok()
+        && url
+            .parse::<sea_orm::sqlx::postgres::PgConnectOptions>()
+            .is_ok()
+}
 
-/// Settings whose values no fault tells.
-const SECRETS: &[&str] = &[
-    "database_url",
-    "migrate_database_url",
-    "master_key",
-    "s3_access_key_id",
-    "s3_secret_access_key",
+/// The environment, whatever bytes others put there.
+fn variables() -> impl Iterator<Item = (String, OsString)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+}
+
+/// What a variable of the environment is.
+enum Variable {
+    /// This setting.
+    Setting(&'static str),
+    /// None, but nearly the name of this setting.
+    Misspelt(&'static str),
+    /// None, though it begins as they do.
+    Strange,
+    /// Something else.
+    AnotherOnes,
+}
+
+const PREFIX: &str = "ENTENTE_";
+
+/// Letters in which a misspelt name differs from what was meant.
+const SLIPS: usize = 2;
+
+fn of_variable(name: &str) -> Variable {
+    let Some(rest) = name.strip_prefix(PREFIX).filter(|_| name != CONFIG_FILE) else {
+        return Variable::AnotherOnes;
+    };
+    let lower = rest.to_ascii_lowercase();
+    let slips = |field: &str| strsim::osa_distance(field, &lower);
+    match FIELDS
+        .iter()
+        .map(|(field, _)| *field)
+        .min_by_key(|f| slips(f))
+    {
+        Some(field) if slips(field) == 0 => Variable::Setting(field),
+        Some(field) if slips(field) <= SLIPS => Variable::Misspelt(field),
+        _ => Variable::Strange,
+    }
+}
+
+/// The variable of a setting.
+fn variable(setting: &str) -> String {
+    format!("{PREFIX}{}", setting.to_ascii_uppercase())
+}
+
+/// The variable that names the file of settings.
+pub const CONFIG_FILE: &str = "ENTENTE_CONFIG";
+
+const TEXT: &str = "a text";
+const YES_OR_NO: &str = "true or false";
+const NUMBER: &str = "a whole number, not negative";
+const ADDRESS: &str = "an IP address and a port, such as 0.0.0.0:50051 or [::]:50051";
+
+/// Names of all fields, as in a file, and what each is; a test holds them against the struct.
+const FIELDS: &[(&str, &str)] = &[
+    ("listen", ADDRESS),
+    ("ops_listen", ADDRESS),
+    ("data_dir", TEXT),
+    ("database_url", TEXT),
+    ("migrate_database_url", TEXT),
+    ("migrate_at_start", YES_OR_NO),
+    ("public_origin", TEXT),
+    ("base_domain", TEXT),
+    ("production", YES_OR_NO),
+    ("enable_test_clock", YES_OR_NO),
+    ("master_key", TEXT),
+    ("log_format", "human or json"),
+    ("log_filter", TEXT),
+    ("access_token_lifetime_s", NUMBER),
+    ("session_lifetime_days", NUMBER),
+    ("mail_from", TEXT),
+    ("dns_servers", TEXT),
+    ("max_concurrent_calls", NUMBER),
+    ("drain_timeout_s", NUMBER),
+    ("hash_workers", NUMBER),
+    ("limits_factor", NUMBER),
+    ("freshness", "barrier or database"),
+    ("s3_bucket", TEXT),
+    ("s3_endpoint", TEXT),
+    ("s3_region", TEXT),
+    ("s3_access_key_id", TEXT),
+    ("s3_secret_access_key", TEXT),
+    ("s3_path_style", YES_OR_NO),
+    ("blobs_shared", YES_OR_NO),
+    ("gleif_file", TEXT),
 ];
 
 #[cfg(test)]
@@ -449,7 +523,7 @@ mod tests {
             .err()
             .map(|e| e.to_string())
             .unwrap_or_default();
-        for field in FIELDS {
+        for (field, _) in FIELDS {
             assert!(message.contains(field), "{field} is not a field: {message}");
         }
         assert_eq!(
@@ -467,9 +541,76 @@ mod tests {
             access_token_lifetime_s: 1,
             session_lifetime_days: 0,
             dns_servers: "192.0.2.53, [2001:db8::53]:53".to_owned(),
+            ops_listen: Config::default().listen,
+            data_dir: PathBuf::new(),
             ..Config::default()
         };
-        assert_eq!(config.faults().len(), 5);
+        assert_eq!(config.faults().len(), 7);
+    }
+
+    #[test]
+    fn a_database_is_named_by_a_url_that_can_be_read_and_no_fault_tells_it() {
+        let faults_of = |url: &str| {
+            let config = Config {
+                database_url: Some(url.to_owned()),
+                ..Config::default()
+            };
+            config.faults()
+        };
+        for bad in [
+            "postgres://user:hunter2@127.0.0.1:99999/db",
+            "postgres://user:hunter2@[::1/db",
+            "mysql://user:hunter2@127.0.0.1/db",
+            "user:hunter2@127.0.0.1/db",
+        ] {
+            let faults = faults_of(bad);
+            assert_eq!(faults.len(), 1, "{bad}: {faults:?}");
+            assert!(faults[0].starts_with("database_url: ") && !faults[0].contains("hunter2"));
+        }
+        for good in [
+            "postgres://user:p%40ss@db.example:6432/entente?sslmode=verify-full",
+            "postgresql://db.example/entente",
+        ] {
+            assert_eq!(faults_of(good), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn misspelt_variables_are_told_apart_from_those_of_others() {
+        let is = |name: &str| match of_variable(name) {
+            Variable::Setting(setting) => setting,
+            Variable::Misspelt(meant) => {
+                assert_ne!(variable(meant), name);
+                "misspelt"
+            }
+            Variable::Strange => "strange",
+            Variable::AnotherOnes => "another's",
+        };
+        assert_eq!(is("ENTENTE_DATABASE_URL"), "database_url");
+        assert_eq!(is("ENTENTE_LISTEN"), "listen");
+        for slip in [
+            "ENTENTE_PRODUCTON",
+            "ENTENTE_DATABSE_URL",
+            "ENTENTE_LISTNE",
+            "ENTENTE_S3_BUCKETS",
+        ] {
+            assert_eq!(is(slip), "misspelt", "{slip}");
+        }
+        // Platforms name services so, and tests have variables of their own.
+        for strange in [
+            "ENTENTE_PORT",
+            "ENTENTE_SERVICE_HOST",
+            "ENTENTE_PORT_50051_TCP_ADDR",
+            "ENTENTE_MODEL_SEED",
+        ] {
+            assert_eq!(is(strange), "strange", "{strange}");
+        }
+        assert_eq!(is("ENTENTE_CONFIG"), "another's");
+        assert_eq!(is("PATH"), "another's");
+        // No setting is nearly another.
+        for (field, _) in FIELDS {
+            assert_eq!(is(&variable(field)), *field);
+        }
     }
 
     #[test]
@@ -501,6 +642,7 @@ mod tests {
         }
         assert_eq!(faults.len(), 7, "{faults:?}");
         assert!(faults.iter().all(|f| !f.contains("hidden")));
+        assert!(faults.contains(&format!("listen: must be {ADDRESS}")));
         let short = Config {
             master_key: Some("c2hvcnQ=".to_owned()),
             ..Config::default()

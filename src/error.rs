@@ -29,6 +29,8 @@ struct Inner {
     field_reasons: Vec<(usize, Reason)>,
     resource: Option<(&'static str, String)>,
     retry_after: Option<Duration>,
+    /// The key of a text that is told in place of the reason's.
+    text: Option<&'static str>,
     /// What happened, for the log only.
     context: String,
     /// The transaction may succeed once a signing key was made.
@@ -49,6 +51,7 @@ impl Error {
             field_reasons: Vec::new(),
             resource: None,
             retry_after: None,
+            text: None,
             context: String::new(),
             lacks_key: false,
             again: false,
@@ -111,7 +114,9 @@ impl Error {
     /// Only the principal itself may; no permission helps anybody else.
     #[must_use]
     pub fn not_oneself() -> Self {
-        Self::refused(Reason::PermissionMissing).with("permission", "self")
+        let mut error = Self::refused(Reason::PermissionMissing);
+        error.0.text = Some("PERMISSION_MISSING.ONESELF");
+        error
     }
 
     /// Not allowed, for a reason of its own.
@@ -255,6 +260,23 @@ impl Error {
         error
     }
 
+    /// The same, with what led to it told first.
+    #[must_use]
+    pub(crate) fn explained(mut self, what: &str) -> Self {
+        self.0.context = format!("{what}: {}", self.0.context);
+        self
+    }
+
+    /// What the operator reads at a terminal: what happened, without the words of gRPC.
+    #[must_use]
+    pub fn plainly(&self) -> String {
+        if self.0.context.is_empty() {
+            self.to_string()
+        } else {
+            self.0.context.clone()
+        }
+    }
+
     /// The database asked for the transaction to be run again.
     #[must_use]
     pub(crate) fn contended(context: impl Into<String>) -> Self {
@@ -284,6 +306,16 @@ impl Error {
     pub fn with_fields(mut self, fields: Vec<(String, String)>) -> Self {
         self.0.fields.extend(fields);
         self
+    }
+
+    /// Says that it speaks of whoever's token a field takes, a tenant's global admin's, and not of the caller. Faults of ours stay what they are.
+    #[must_use]
+    pub fn of_token(mut self, field: &'static str) -> Self {
+        if self.is_ours() || self.0.again {
+            return self;
+        }
+        self.0.text = Some("TOKEN.GLOBAL_ADMIN");
+        self.with("field", field)
     }
 
     /// The reason.
@@ -327,10 +359,7 @@ impl Error {
     pub fn to_status(&self, language: Language) -> Status {
         let inner = &*self.0;
         let reason = reason_name(inner.reason);
-        let mut message = language.text(reason);
-        for (key, value) in &inner.metadata {
-            message = message.replace(&format!("{{{key}}}"), value);
-        }
+        let message = self.message(language);
         let metadata: HashMap<String, String> = inner
             .metadata
             .iter()
@@ -377,15 +406,17 @@ impl Error {
         let english = if matches!(language, Language::English) {
             message
         } else {
-            self.english()
+            self.message(Language::English)
         };
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
         let status = Status::with_error_details(inner.code, english, details);
         status
     }
 
-    fn english(&self) -> String {
-        let mut message = Language::English.text(reason_name(self.0.reason));
+    /// The text, with the values that it names.
+    fn message(&self, language: Language) -> String {
+        let own = self.0.text.unwrap_or(reason_name(self.0.reason));
+        let mut message = language.text(own);
         for (key, value) in &self.0.metadata {
             message = message.replace(&format!("{{{key}}}"), value);
         }

@@ -155,11 +155,12 @@ pub fn is_good(configured: &str) -> bool {
     decoded.is_ok_and(|master| Keys::derive(&master).is_ok())
 }
 
-/// Reads the master key from `configured` (base64), else from the file, which is made if it isn't there.
+/// Reads the master key from `configured` (base64), else from the file; which is made if it isn't there, but not for a database that was made
+/// with another one.
 ///
 /// # Errors
-/// If what is there is no 32 bytes in base64, or the file can't be read or written.
-pub fn load(configured: Option<&str>, file: &Path, env: &Env) -> Result<Keys> {
+/// If what is there is no 32 bytes in base64, or the file can't be read or written, or is missing.
+pub fn load(configured: Option<&str>, file: &Path, is_new: bool, env: &Env) -> Result<Keys> {
     let decode = |text: &str, from: &str| {
         BASE64_STANDARD
             .decode(text.trim())
@@ -174,6 +175,11 @@ pub fn load(configured: Option<&str>, file: &Path, env: &Env) -> Result<Keys> {
     let place = file.display().to_string();
     match fs::read_to_string(file) {
         Ok(text) => Keys::derive(&decode(&text, &place)?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !is_new => {
+            Err(Error::internal(format!(
+                "{place} is missing; put back the one that this database was made with, or set ENTENTE_MASTER_KEY to what is in it"
+            )))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let key = Zeroizing::new(env.bytes::<32>());
             let fault = |e: std::io::Error| Error::internal(format!("{place}: {e}"));

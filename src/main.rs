@@ -1,6 +1,11 @@
 //! The command line: serve, migrate, bootstrap, recover-admin, rotate-keys, verify-audit. No logic of its own.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use entente::{
@@ -23,7 +28,7 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 #[command(version)]
 struct Cli {
     /// A TOML file of settings; the environment (ENTENTE_...) goes before it, flags before that.
-    #[arg(long, env = "ENTENTE_CONFIG", global = true)]
+    #[arg(long, env = entente::config::CONFIG_FILE, global = true)]
     config: Option<PathBuf>,
     #[command(flatten)]
     flags: Flags,
@@ -56,10 +61,10 @@ enum Command {
     Migrate,
     /// Makes the operator's tenant and its first administrator; refuses if they are there.
     Bootstrap {
-        /// Where mails to the administrator go.
-        #[arg(long, default_value = "admin@partners.localhost")]
-        email: String,
-        /// Prints JSON, with the one-time password.
+        /// Where mails to the administrator go; admin@ and `base_domain` if not set.
+        #[arg(long)]
+        email: Option<String>,
+        /// Prints JSON: at a terminal with the one-time password, else with the file that it is left in.
         #[arg(long)]
         json: bool,
     },
@@ -100,6 +105,9 @@ fn main() -> ExitCode {
         }
     };
     log(&config, matches!(cli.command, Command::Serve));
+    for name in Config::strange_variables() {
+        tracing::warn!(%name, "a variable of the environment begins as settings do, and is none");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -113,7 +121,7 @@ fn main() -> ExitCode {
     let code = match runtime.block_on(run(cli.command, config)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("entente: {error}");
+            eprintln!("entente: {}", error.plainly());
             ExitCode::FAILURE
         }
     };
@@ -152,8 +160,14 @@ fn log(config: &Config, serving: bool) {
     } else {
         BoxMakeWriter::new(std::io::stderr)
     };
+    let is_terminal = if serving {
+        std::io::stdout().is_terminal()
+    } else {
+        std::io::stderr().is_terminal()
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(is_terminal)
         .with_writer(writer);
     match config.log_format {
         LogFormat::Human => builder.init(),
@@ -194,6 +208,7 @@ async fn run(command: Command, config: Config) -> Result<ExitCode> {
             server::serve(app, listener, Some(ops), stopped()).await?;
         }
         Command::Bootstrap { email, json } => {
+            let email = email.unwrap_or_else(|| bootstrap::default_email(&app.config));
             let Some(way) = bootstrap::bootstrap(&app, &email).await? else {
                 return Err(Error::internal(
                     "the operator's tenant is there already; recover-admin makes a way back",
@@ -223,8 +238,14 @@ async fn run(command: Command, config: Config) -> Result<ExitCode> {
 }
 
 async fn first_start(app: &App) -> Result<()> {
-    let email = format!("admin@{}", app.config.base_domain);
+    let email = bootstrap::default_email(&app.config);
     let Some(way) = bootstrap::bootstrap(app, &email).await? else {
+        if bootstrap::waits_for_administrator(app).await? {
+            tell(
+                app,
+                "no administrator has signed in yet; if the one-time password is lost, stop this server and run `entente recover-admin`",
+            );
+        }
         return Ok(());
     };
     schedule::settle(app).await?;
@@ -315,7 +336,12 @@ async fn verify_audit(app: &App, since: Option<PathBuf>) -> Result<ExitCode> {
             for finding in verdict.findings {
                 eprintln!("{finding}");
             }
-            println!("{}", verdict.checkpoint);
+            // Whoever reads no further wants no more of them; the chains are looked at all the same.
+            if let Err(e) = writeln!(std::io::stdout(), "{}", verdict.checkpoint)
+                && e.kind() != std::io::ErrorKind::BrokenPipe
+            {
+                return Err(Error::internal(format!("standard output: {e}")));
+            }
         }
         last = Some(end);
     }

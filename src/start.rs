@@ -1,8 +1,8 @@
 //! Putting the application together, and what the command line does besides serving (COM-19).
 
 use std::{
-    os::unix::fs::DirBuilderExt as _,
-    path::PathBuf,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
     sync::{OnceLock, atomic::AtomicBool},
 };
 
@@ -20,7 +20,7 @@ use crate::{
     },
     app::{App, Ending, Inner, lanes::Lanes},
     blob::Blobs,
-    call::transfer::UPLOADS_AT_ONCE,
+    call::{STREAMS_AT_ONCE, transfer::UPLOADS_AT_ONCE},
     config::Config,
     dns::Dns,
     env::Env,
@@ -41,26 +41,37 @@ pub async fn open(config: &Config) -> Result<Db> {
         .recursive(true)
         .mode(0o700)
         .create(&config.data_dir)
-        .map_err(|e| Error::internal(format!("{}: {e}", config.data_dir.display())))?;
+        .map_err(|e| Error::internal(format!("data_dir: {}: {e}", config.data_dir.display())))?;
+    look_at(&config.data_dir);
     let db = match &config.database_url {
-        Some(url) => {
-            if config.migrate_database_url.is_none() {
-                tracing::info!(
-                    "the service's own database user owns the tables; set migrate_database_url to have another one own them"
-                );
-            }
-            Db::postgres(url).await?
-        }
+        Some(url) => Db::postgres("database_url", url).await?,
         None => Db::sqlite(&config.data_dir).await?,
     };
-    if config.migrate_at_start {
+    if !db.is_current().await? {
+        if !config.migrate_at_start {
+            return Err(Error::internal(
+                "the database lacks migrations; run `entente migrate`",
+            ));
+        }
         migrate(config, &db).await?;
-    } else if !db.is_current().await? {
-        return Err(Error::internal(
-            "the database lacks migrations; run `entente migrate`",
-        ));
+    }
+    if config.migrate_database_url.is_none() && db.owns_tables().await? {
+        tracing::info!(
+            "the service's own database user owns the tables; set migrate_database_url to have another one own them"
+        );
     }
     Ok(db)
+}
+
+/// Tells the log of a data folder, made by somebody else, that others may look into.
+fn look_at(folder: &Path) {
+    let mode = std::fs::metadata(folder).map_or(0, |of| of.permissions().mode());
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            folder = %folder.display(),
+            "others on this machine may look into the data folder; `chmod 700` closes it"
+        );
+    }
 }
 
 /// Runs the migrations, as the owner of the tables if one is configured.
@@ -69,8 +80,14 @@ pub async fn open(config: &Config) -> Result<Db> {
 /// If one fails.
 pub async fn migrate(config: &Config, db: &Db) -> Result<()> {
     match &config.migrate_database_url {
-        Some(url) => Db::postgres(url).await?.migrate().await,
-        None => db.migrate().await,
+        Some(url) => Db::postgres("migrate_database_url", url).await?.migrate().await,
+        None => db.migrate().await.map_err(|e| match &config.database_url {
+            None => e,
+            Some(_) => e.explained(
+                "the tables couldn't be made or changed by the user of database_url; if another one owns them, set migrate_database_url, or \
+                 run `entente migrate` as that one",
+            ),
+        }),
     }
 }
 
@@ -82,9 +99,11 @@ const ENDINGS: &[Ending] = &[offer::end_program];
 /// # Errors
 /// If the master key isn't the database's, or anything can't be read.
 pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
+    let is_new = fact(&db.write, "master_key_fingerprint").await?.is_none();
     let keys = keys::load(
         config.master_key.as_deref(),
         &config.data_dir.join("master.key"),
+        is_new,
         &env,
     )?;
     facts(&db.write, &keys, &env).await?;
@@ -111,6 +130,7 @@ pub async fn assemble(config: Config, db: Db, env: Env) -> Result<App> {
             .time_to_idle(std::time::Duration::from_secs(600))
             .build(),
         streams: moka::sync::Cache::new(100_000),
+        all_streams: std::sync::Arc::new(tokio::sync::Semaphore::new(STREAMS_AT_ONCE)),
         contact_of_account: |tx, account| Box::pin(crate::account::contact_address(tx, account)),
         endings: ENDINGS,
         registry: crate::registry::open(&config),

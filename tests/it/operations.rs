@@ -94,7 +94,7 @@ async fn database_of_an_older_program_is_brought_up_to_date_at_the_start() {
         let setting = Setting::new(url.clone());
         let db = match &url {
             None => Db::sqlite(&setting.data()).await.unwrap(),
-            Some(url) => Db::postgres(url).await.unwrap(),
+            Some(url) => Db::postgres("database_url", url).await.unwrap(),
         };
         Migrator::up(&db.write, Some(10)).await.unwrap();
         assert!(!db.is_current().await.unwrap());

@@ -104,7 +104,11 @@ impl Setting {
 
     /// Starts a server, without waiting for it.
     pub fn spawn(&self, args: &[&str]) -> Server {
-        let [grpc, ops] = [free_port(), free_port()];
+        self.spawn_at([free_port(), free_port()], args)
+    }
+
+    /// The same, on these ports of gRPC and of operations.
+    pub fn spawn_at(&self, [grpc, ops]: [u16; 2], args: &[&str]) -> Server {
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -163,6 +167,16 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended, by itself or by somebody.
+    pub fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     pub async fn ready(&self, setting: &Setting) {
         let begun = Instant::now();
         while get(self.ops, "/readyz").is_none_or(|(status, _)| status != 200) {
@@ -425,6 +439,92 @@ async fn at_a_first_start_the_password_is_there_before_anybody_is_let_in() {
 
 // proves COM-19
 #[tokio::test]
+async fn what_is_configured_wrongly_is_told_plainly_and_no_secret_with_it() {
+    let told = |setting: &Setting, args: &[&str]| {
+        let done = setting.run(args);
+        assert_ne!(done.status.code(), Some(0));
+        let told = text(&done.stderr);
+        assert!(
+            !told.contains("hunter2") && !told.contains("INTERNAL"),
+            "{told}"
+        );
+        told
+    };
+    let slips = [
+        ("ENTENTE_PRODUCTON", "true"),
+        (
+            "ENTENTE_DATABASE_URL",
+            "postgres://user:hunter2@127.0.0.1:99999/db",
+        ),
+        ("ENTENTE_LISTEN", "localhost:50051"),
+        ("ENTENTE_FRESHNESS", "fast"),
+        ("ENTENTE_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let slips = slips.map(|(name, value)| (name, value.to_owned()));
+    let setting = Setting::new(None).with(slips.to_vec());
+    let faults = told(&setting, &["serve"]);
+    for begin in [
+        "entente: ENTENTE_PRODUCTON: is no setting; ENTENTE_PRODUCTION is",
+        "entente: database_url: must be a URL",
+        "entente: listen: must be an IP address and a port",
+        "entente: freshness: must be barrier or database",
+    ] {
+        assert!(faults.lines().any(|l| l.starts_with(begin)), "{faults}");
+    }
+    assert_eq!(faults.lines().count(), 4, "{faults}");
+    assert!(!setting.data().exists());
+
+    let closed = format!("postgres://user:hunter2@127.0.0.1:{}/db", free_port());
+    let nobody = told(&Setting::new(Some(closed.clone())), &["migrate"]);
+    let (_, place) = closed.split_once("hunter2@").unwrap();
+    assert!(
+        nobody.contains("database_url: user@") && nobody.contains(place),
+        "{nobody}"
+    );
+
+    let setting = Setting::new(None);
+    let bad = told(&setting, &["bootstrap", "--email", "nobody"]);
+    assert!(bad.contains("--email"), "{bad}");
+    assert_eq!(setting.run(&["bootstrap", "--json"]).status.code(), Some(0));
+    // A key that is missing is no reason to make another one.
+    let own = |args: &[&str]| {
+        let mut command = setting.command(args);
+        command.env_remove("ENTENTE_MASTER_KEY").output().unwrap()
+    };
+    let refused = own(&["verify-audit"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let missing = text(&refused.stderr);
+    assert!(missing.contains("master.key is missing"), "{missing}");
+    assert!(!setting.data().join("master.key").exists());
+    // Whoever reads no further isn't told of a fault.
+    let mut verify = setting.command(&["verify-audit"]);
+    let mut verify = verify
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(verify.stdout.take());
+    assert_eq!(verify.wait().unwrap().code(), Some(0));
+}
+
+// proves COM-19
+#[tokio::test]
+async fn as_long_as_nobody_came_in_each_start_says_how_to() {
+    let setting = Setting::new(None);
+    let way = "entente recover-admin";
+    drop(setting.serve(&[]).await);
+    assert!(!setting.log().contains(way));
+    let server = setting.serve(&[]).await;
+    assert_eq!(setting.log().matches(way).count(), 1);
+    let file = setting.data().join("first-administrator-password");
+    settle_in(&server, fs::read_to_string(&file).unwrap().trim()).await;
+    drop(server);
+    drop(setting.serve(&[]).await);
+    assert_eq!(setting.log().matches(way).count(), 1);
+}
+
+// proves COM-19
+#[tokio::test]
 async fn bootstrap_recover_admin_and_rotate_keys_work_offline() {
     let setting = Setting::new(None);
     let made = setting.run(&["bootstrap", "--json", "--email", "root@operator.example"]);
@@ -657,6 +757,19 @@ async fn port_of_operations_and_reflection_answer() {
     let (_, body) = get(server.ops, "/.well-known/openid-configuration").unwrap();
     let document: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(document["issuer"], "http://localhost:8080");
+    // Nobody serves that yet, so the keys are told to be where they are.
+    let here = format!("http://127.0.0.1:{}/.well-known/jwks.json", server.ops);
+    assert_eq!(document["jwks_uri"], here);
+    let named = (
+        "ENTENTE_PUBLIC_ORIGIN",
+        "https://partners.example".to_owned(),
+    );
+    let other = Setting::new(None).with(vec![named]);
+    let served = other.serve(&[]).await;
+    let (_, body) = get(served.ops, "/.well-known/openid-configuration").unwrap();
+    let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let there = "https://partners.example/.well-known/jwks.json";
+    assert_eq!(document["jwks_uri"], there);
 
     let service = "entente.directory.v1.UserService";
     let mut client =

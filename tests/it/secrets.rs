@@ -324,7 +324,13 @@ fn kept(stage: &Stage, url: Option<&str>) -> Secrets {
         kept.add("a password's hash", &hash);
     }
     assert!(kept.0.len() > 2);
-    let master = keys::load(Some(MASTER_KEY), Path::new("/nowhere"), &Env::system()).unwrap();
+    let master = keys::load(
+        Some(MASTER_KEY),
+        Path::new("/nowhere"),
+        false,
+        &Env::system(),
+    )
+    .unwrap();
     let id = match url {
         Some(_) => "CAST(id AS text)".to_owned(),
         None => in_hex(url, "id"),

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use crate::processes::Setting;
@@ -48,7 +49,8 @@ async fn run(blocks: Vec<String>) {
         "grpcurl is missing; scripts/tools.sh installs it"
     );
     let setting = Setting::new(None);
-    let server = setting.serve(&["--enable-test-clock"]).await;
+    let args = ["--enable-test-clock"];
+    let mut server = setting.serve(&args).await;
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     // One shell for the page, as a reader has: what a block sets, later ones use.
     let script = blocks.join("\n");
@@ -58,10 +60,19 @@ async fn run(blocks: Vec<String>) {
         .env("TARGET", format!("127.0.0.1:{}", server.grpc))
         .env("OPS", format!("http://127.0.0.1:{}", server.ops))
         .env("DATA", setting.data())
+        .env("SERVER", server.id().to_string())
         .current_dir(setting.data());
-    let done = tokio::task::spawn_blocking(move || bash.output().unwrap())
-        .await
-        .unwrap();
+    let mut done = tokio::task::spawn_blocking(move || bash.output().unwrap());
+    let done = loop {
+        tokio::select! {
+            done = &mut done => break done.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+        // Where the page kills it, the reader starts it anew.
+        if server.is_over() {
+            server = setting.spawn_at([server.grpc, server.ops], &args);
+        }
+    };
     assert_eq!(
         done.status.code(),
         Some(0),

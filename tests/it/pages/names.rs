@@ -87,9 +87,11 @@ async fn what_was_there_before_the_indexes_is_in_them() {
         let folder = tempfile::tempdir().unwrap();
         let db = match database {
             Database::Sqlite => Db::sqlite(folder.path()).await.unwrap(),
-            Database::Postgres => Db::postgres(&empty_postgres_database("before_search"))
-                .await
-                .unwrap(),
+            Database::Postgres => {
+                Db::postgres("database_url", &empty_postgres_database("before_search"))
+                    .await
+                    .unwrap()
+            }
         };
         Migrator::up(&db.write, Some(6)).await.unwrap();
         let id = match database {
