@@ -118,10 +118,12 @@ const STATEMENTS: &[&str] = &[
         tenant_id {uuid} NOT NULL,
         is_made boolean NOT NULL,
         is_known boolean NOT NULL,
+        shown_by {uuid} NOT NULL,
         recovery_email {text} NOT NULL,
         create_time bigint NOT NULL
     )",
     "CREATE INDEX delegated_users_of ON delegated_users (relationship_id, create_time, id)",
+    "CREATE INDEX delegated_users_shown ON delegated_users (shown_by, create_time, id)",
 ];
 
 const TOLD: [Told; 2] = [

@@ -155,6 +155,12 @@ pub async fn explain_access(
             )
         });
     }
+    // Whoever is lent something is told of below, and so is known.
+    if facts.must_change_password && (known || !facts.lent.is_empty()) {
+        steps.push(
+            "Its password is temporary; so it may nothing before it has chosen one.".to_owned(),
+        );
+    }
     if facts.held.member {
         for source in &facts.held.sources {
             let names = source.set.names(scope);
@@ -272,6 +278,8 @@ fn scope_of(resource: &str) -> Option<ScopeKey> {
 #[derive(Clone)]
 struct Known {
     active: bool,
+    /// The password is temporary, so that it may nothing else before it has changed it (PWD-5).
+    must_change_password: bool,
     now: i64,
     asleep_until: Option<i64>,
     held: Arc<Held>,
@@ -289,9 +297,10 @@ async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> 
     });
     let held = held.await?;
     let held = state.map_or_else(Arc::default, |_| held);
+    let asleep_until = state.and_then(|s| s.asleep_until);
     let mut lent = match scope {
         ScopeKey::Tenant(tenant) => {
-            grants::lent::lent_to(rd, principal, tenant, state.flatten(), rd.now()).await?
+            grants::lent::lent_to(rd, principal, tenant, asleep_until, rd.now()).await?
         }
         _ => Vec::new(),
     };
@@ -300,8 +309,9 @@ async fn ask(rd: &Read, principal: Principal, scope: ScopeKey) -> Result<Known> 
     }
     Ok(Known {
         active: state.is_some(),
+        must_change_password: state.is_some_and(|s| s.must_change_password),
         now: rd.now(),
-        asleep_until: state.flatten(),
+        asleep_until,
         held,
         lent,
     })
@@ -360,15 +370,19 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
         .iter()
         .filter_map(|l| lent_by(l, permission))
         .collect();
+    if lent.is_empty() && (!facts.active || !facts.held.all.has(permission)) {
+        return refuse(Reason::PermissionMissing);
+    }
+    // Whoever lacks the permission anyhow isn't told of, so that nobody learns by this who exists (COM-2).
+    if facts.must_change_password {
+        return refuse(Reason::PasswordChangeRequired);
+    }
     if !lent.is_empty() {
         return AccessDecision {
             allowed: true,
             because: lent,
             reason: String::new(),
         };
-    }
-    if !facts.active || !facts.held.all.has(permission) {
-        return refuse(Reason::PermissionMissing);
     }
     if !facts
         .held
@@ -407,7 +421,8 @@ fn decide(facts: &Known, permission: Permission, scope: ScopeKey) -> AccessDecis
 /// Holds another token's principal against a permission, for calls that carry a second proof (TEN-3).
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` on the field if it may no longer act; `PERMISSION_DENIED` if it lacks the permission.
+/// `INVALID_ARGUMENT` on the field if it may no longer act; `PERMISSION_DENIED` if it lacks the permission, and `PASSWORD_CHANGE_REQUIRED`, which
+/// name the field.
 pub async fn demand_of_token(
     db: &impl sea_orm::ConnectionTrait,
     (field, who): (&'static str, Authenticated),
@@ -417,7 +432,7 @@ pub async fn demand_of_token(
     now: i64,
 ) -> Result<()> {
     if who.principal.kind != Kind::User {
-        return Err(Error::denied(permission));
+        return Err(Error::denied(permission).of_token(field));
     }
     // The second token is a field, not the caller's credential.
     let standing = grants::standing(db, &who, now).await.map_err(|error| {
@@ -428,12 +443,13 @@ pub async fn demand_of_token(
         }
     })?;
     if standing.must_change_password {
-        return Err(Error::precondition(Reason::PasswordChangeRequired));
+        return Err(Error::precondition(Reason::PasswordChangeRequired).of_token(field));
     }
     let second = super::principal::Caller {
         who: Some(who),
         via: None,
         ..caller.clone()
     };
-    proof::demand(db, &second, permission, ScopeKey::Tenant(tenant), now).await
+    let demanded = proof::demand(db, &second, permission, ScopeKey::Tenant(tenant), now).await;
+    demanded.map_err(|error| error.of_token(field))
 }

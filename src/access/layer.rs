@@ -156,7 +156,8 @@ async fn enter(app: &App, parts: &Parts) -> Result<Call> {
     }
     if !authenticates {
         // Public methods ignore the header; a portal's service may still say for whom it signs in (COM-16).
-        caller.address = said_address(app, headers, &caller).await.or(caller.address);
+        let said = said_address(app, headers, &caller).await?;
+        caller.address = said.or(caller.address);
     }
     app.limits.take(&caller, rule)?;
     Ok(Call {
@@ -185,7 +186,7 @@ async fn authenticate(app: &App, headers: &HeaderMap, caller: &mut Caller) -> Re
         }
         None => caller.who = Some(own),
     }
-    if let Some(said) = said_address(app, headers, caller).await {
+    if let Some(said) = said_address(app, headers, caller).await? {
         caller.address = Some(said);
     }
     Ok(())
@@ -224,42 +225,55 @@ async fn verify(app: &App, token: &str) -> Result<Authenticated> {
     Err(Error::unauthenticated(Reason::TokenInvalid))
 }
 
-/// The client's address as an internal service says it; nobody else is believed.
-async fn said_address(app: &App, headers: &HeaderMap, caller: &Caller) -> Option<IpAddr> {
-    let said: IpAddr = headers
-        .get(CLIENT_ADDRESS)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+/// The client's address as an internal service says it; nobody else is believed, or asked for a good one.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` on the header if the service says no address, or several: another one would stand in the audit.
+async fn said_address(app: &App, headers: &HeaderMap, caller: &Caller) -> Result<Option<IpAddr>> {
+    if !headers.contains_key(CLIENT_ADDRESS) || !is_internal_service(app, headers, caller).await {
+        return Ok(None);
+    }
+    match one_address(headers) {
+        Some(said) => Ok(Some(said)),
+        None => Err(Error::field(CLIENT_ADDRESS, "is not one IP address")),
+    }
+}
+
+/// The address that the header says; none if it is doubled or no IP address.
+fn one_address(headers: &HeaderMap) -> Option<IpAddr> {
+    let mut all = headers.get_all(CLIENT_ADDRESS).iter();
+    let said = all.next()?.to_str().ok()?.trim().parse().ok()?;
+    all.next().is_none().then_some(said)
+}
+
+/// Whether the token is that of a service which may act for people.
+async fn is_internal_service(app: &App, headers: &HeaderMap, caller: &Caller) -> bool {
     let service = match (caller.via, caller.who) {
         (Some(via), _) => via,
         (None, Some(who)) => who,
-        (None, None) => verify(
-            app,
-            bearer(headers, http::header::AUTHORIZATION.as_str()).ok()??,
-        )
-        .await
-        .ok()?,
+        (None, None) => {
+            let Ok(Some(token)) = bearer(headers, http::header::AUTHORIZATION.as_str()) else {
+                return false;
+            };
+            let Ok(who) = verify(app, token).await else {
+                return false;
+            };
+            who
+        }
     };
     if service.principal.is_person() {
-        return None;
+        return false;
     }
     let held = super::grants::held(
         &app.db.read,
         service.principal.id,
         crate::store::scope_key::ScopeKey::Operator,
-    )
-    .await
-    .ok()?;
-    let now = app.now().await.ok()?;
-    super::grants::standing(&app.db.read, &service, now)
-        .await
-        .ok()?;
-    held.all
-        .has(super::roles::Permission::OnBehalfAct)
-        .then_some(said)
+    );
+    let (Ok(held), Ok(now)) = (held.await, app.now().await) else {
+        return false;
+    };
+    let standing = super::grants::standing(&app.db.read, &service, now).await;
+    standing.is_ok() && held.all.has(super::roles::Permission::OnBehalfAct)
 }
 
 /// The language of a request.
@@ -348,6 +362,27 @@ mod tests {
             assert_eq!(token(&[(TOKEN, bad)]), None, "{bad:?}");
         }
         assert_eq!(token(&[(TOKEN, "Bearer a"), (TOKEN, "Bearer a")]), None);
+    }
+
+    // proves COM-16
+    #[test]
+    fn an_address_is_said_once() {
+        let of = |all: &[&str]| {
+            let all: Vec<_> = all.iter().map(|said| (CLIENT_ADDRESS, *said)).collect();
+            one_address(&headers(&all)).map(|address| address.to_string())
+        };
+        assert_eq!(of(&[" 192.0.2.7 "]).as_deref(), Some("192.0.2.7"));
+        assert_eq!(of(&["2001:db8::7"]).as_deref(), Some("2001:db8::7"));
+        for bad in [
+            &[][..],
+            &[""],
+            &["portal"],
+            &["192.0.2.7:80"],
+            &["192.0.2.7, 192.0.2.8"],
+            &["192.0.2.7", "192.0.2.7"],
+        ] {
+            assert_eq!(of(bad), None, "{bad:?}");
+        }
     }
 
     // proves COM-3

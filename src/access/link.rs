@@ -198,7 +198,13 @@ pub(crate) async fn sweep(tx: &mut Tx) -> Result<u64> {
 /// The address that a mail shows: a page of the operator's portal, the token in the fragment, which no server sees (COM-20).
 #[must_use]
 pub fn url(config: &Config, kind: LinkKind, token: &str) -> Zeroizing<String> {
-    let page = match kind {
+    let page = page(kind);
+    Zeroizing::new(format!("{}/{page}#{token}", config.public_origin))
+}
+
+/// The page of a kind, below `public_origin`. README.md lists them for whoever builds the portal.
+fn page(kind: LinkKind) -> &'static str {
+    match kind {
         LinkKind::Unspecified => "",
         LinkKind::Invitation => "accept-invitation",
         LinkKind::PasswordRecovery => "recover-password",
@@ -211,8 +217,7 @@ pub fn url(config: &Config, kind: LinkKind, token: &str) -> Zeroizing<String> {
         LinkKind::OwnershipStop => "stop-owner",
         LinkKind::RecoveryStop => "stop-recovery",
         LinkKind::MembershipClaim => "bring-membership",
-    };
-    Zeroizing::new(format!("{}/{page}#{token}", config.public_origin))
+    }
 }
 
 /// A token is bound to its kind: a link for one thing is unknown to all others.
@@ -245,5 +250,25 @@ mod tests {
             assert!(place.starts_with("links.sealed_payload/"));
             assert!(!places[..i].contains(place), "{place}");
         }
+    }
+
+    // proves COM-20
+    #[test]
+    fn the_readme_has_the_page_of_every_kind() {
+        let text = include_str!("../../README.md");
+        let mut pages = Vec::new();
+        for number in 1..200 {
+            let Ok(kind) = LinkKind::try_from(number) else {
+                continue;
+            };
+            let page = page(kind);
+            assert!(!page.is_empty() && !pages.contains(&page), "{kind:?}");
+            assert!(
+                text.contains(&format!("\n| `/{page}` | ")),
+                "README.md lacks /{page}"
+            );
+            pages.push(page);
+        }
+        assert!(!pages.is_empty());
     }
 }

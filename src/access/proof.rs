@@ -310,6 +310,11 @@ async fn stand<'a, F: Facts>(db: &'a F, caller: &'a Caller, now: Micros) -> Resu
         bounded: false,
         held: Vec::new(),
     };
+    // What has run out since the call began: a stream goes on longer than the token that it began with.
+    let ran_out = |who: &Authenticated| who.expire_time <= now;
+    if caller.who.iter().chain(&caller.via).any(ran_out) {
+        return Err(Error::unauthenticated(Reason::TokenInvalid));
+    }
     if let Some(via) = caller.via {
         let (ceiling, bounded) = service_ceiling(db, &via, now).await?;
         (asked.ceiling, asked.bounded) = (Some(ceiling), bounded);
@@ -473,7 +478,20 @@ pub async fn prove<R: Request, F: Facts>(
     if caller.who.is_none() {
         return Err(Error::unauthenticated(Reason::CredentialsMissing));
     }
-    Err(first_missing.map_or_else(Error::not_oneself, Error::denied))
+    let error = first_missing.map_or_else(Error::not_oneself, Error::denied);
+    Err(match other_way(rule, request) {
+        Some(field) => error.with("or_set", field),
+        None => error,
+    })
+}
+
+/// The field that leads to another alternative of a rule, which demands nothing and so doesn't hold while the field isn't set.
+fn other_way<R: Request>(rule: &Rule, request: &R) -> Option<&'static str> {
+    let idle = |pair: &Pair| !pair.when_set.is_empty() && !request.is_set(pair.when_set);
+    rule.any_of.iter().find_map(|a| match &a.demand {
+        Demand::All(pairs) if pairs.iter().all(idle) => pairs.first().map(|p| p.when_set),
+        _ => None,
+    })
 }
 
 /// Holds what the rule demands of accounts against those that were just proven: state, programme, agreements (COM-1).
@@ -605,6 +623,32 @@ pub async fn lent_permissions<F: Facts>(
     }))
 }
 
+/// The refusal of permissions that a caller can't use on a scope now although it holds them there (ROL-13, ACC-20), within the ceiling of the
+/// service that acts for it; none if it lacks one of them altogether.
+///
+/// # Errors
+/// Those of the database; `UNAUTHENTICATED` if the caller may no longer act.
+pub async fn not_awake<F: Facts>(
+    db: &F,
+    caller: &Caller,
+    missing: Permissions,
+    scope: ScopeKey,
+    now: Micros,
+) -> Result<Option<Error>> {
+    let mut asked = stand(db, caller, now).await?;
+    let mut first = None;
+    for permission in Permission::ALL.iter().filter(|p| missing.has(**p)) {
+        match asked.has(*permission, scope).await? {
+            Has::Yes => {}
+            Has::No => return Ok(None),
+            Has::NotAwake(why, place) => {
+                first.get_or_insert((*permission, why, place));
+            }
+        }
+    }
+    Ok(first.map(|(permission, why, place)| why.refusal(permission, place)))
+}
+
 /// Demands a permission of a caller on a scope, late.
 ///
 /// # Errors
@@ -640,6 +684,7 @@ mod tests {
             directory::{
                 AcceptInvitationRequest, CreateTenantRequest, CreateUserRequest, GetUserRequest,
             },
+            relationship::{CreateCustomerUserRequest, GetRelationshipRequest},
         },
     };
 
@@ -733,6 +778,24 @@ mod tests {
         for count in [MOST_NAMES + 1, MOST_NAMES + 2] {
             assert_eq!(of(count), ["principals"]);
         }
+    }
+
+    // proves COM-1
+    #[test]
+    fn who_may_not_hears_of_the_field_that_leads_another_way() {
+        let of = |tenant: &str| {
+            let request = GetRelationshipRequest {
+                tenant: tenant.to_owned(),
+                ..GetRelationshipRequest::default()
+            };
+            let rule = rule("relationship.v1.RelationshipService/GetRelationship");
+            other_way(rule, &request)
+        };
+        assert_eq!(of(""), Some("tenant"));
+        assert_eq!(of(&Name::Tenant(TENANT).to_string()), None);
+        // A field that only adds to what is demanded leads nowhere.
+        let rule = rule("relationship.v1.DelegatedAdminService/CreateCustomerUser");
+        assert_eq!(other_way(rule, &CreateCustomerUserRequest::default()), None);
     }
 
     // proves COM-1

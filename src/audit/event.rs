@@ -12,13 +12,13 @@ use crate::{
     access::scope::Proof,
     app::Read,
     call::{Batch, Then},
-    check::Violations,
+    check::{MOST_ITEMS_NAMED, Violations},
     error::{Error, Reason, Result},
     names::Name,
     proto::audit::{
         GetLastCursorRequest, GetLastCursorResponse, WatchEventsRequest, WatchEventsResponse,
     },
-    store::{facts::fact, list::Cut, outbox},
+    store::{facts::fact, list::Cut, outbox, payload},
 };
 
 /// A stream without news shows so often that it lives.
@@ -36,6 +36,15 @@ pub struct Watch {
 pub(crate) fn check_watch_events(req: &WatchEventsRequest, v: &mut Violations) {
     if !req.resource.is_empty() && Name::parse(&req.resource).is_none() {
         v.also("resource", "is no resource name that is known here");
+    }
+    // Whoever waits for what never comes would wait for ever.
+    for (i, kind) in req.types.iter().enumerate().take(MOST_ITEMS_NAMED) {
+        if !payload::is_type(kind) {
+            v.also(
+                format!("types[{i}]"),
+                "is no type of event: the full name of a message in events.proto of a package",
+            );
+        }
     }
 }
 

@@ -128,6 +128,17 @@ pub async fn make_temporary(tx: &mut Tx, user: Uuid) -> Result<String> {
     Ok(password)
 }
 
+/// Ends a temporary password that nobody was shown: nobody counts by it as somebody who can sign in (ROL-9).
+///
+/// # Errors
+/// Those of the database.
+pub async fn end_temporary(tx: &mut Tx, user: Uuid) -> Result<()> {
+    let sql = "UPDATE credentials SET expire_time = $2 WHERE user_id = $1";
+    let values: [Value; 2] = [user.into(), tx.now().into()];
+    sql::execute(tx.db(), sql, values).await?;
+    Ok(())
+}
+
 /// Ends a user's sessions, those as a guest elsewhere too, all but one if named; gives how many ended.
 ///
 /// # Errors

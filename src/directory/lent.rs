@@ -5,8 +5,8 @@ use sea_orm::FromQueryResult;
 use uuid::Uuid;
 
 use super::{
-    ACTIVE, address, application_key::admins_addresses, entity::user::Model, recovery, tenant,
-    user, user_admin, user_change, user_state,
+    ACTIVE, address, application_key::admins_addresses, credential, entity::user::Model, recovery,
+    tenant, user, user_admin, user_change, user_state,
 };
 use crate::{
     access::{
@@ -47,13 +47,19 @@ pub async fn create_user(
 /// Resets a user's password; gives the answer, and whether the new one is chosen by a link that was mailed to the customer's people.
 ///
 /// # Errors
-/// As `ResetPassword`; `WRONG_STATE` for somebody who is disabled and holds something; `TOO_MANY_CALLS` for who was reset often lately.
+/// As `ResetPassword`, `OWN_CREDENTIAL` also for a partner's guest who is at home there; `WRONG_STATE` for somebody who is disabled and holds
+/// something; `TOO_MANY_CALLS` for who was reset often lately.
 pub async fn reset_password(
     tx: &mut Tx,
     tenant: TenantScope,
     req: ResetPasswordRequest,
 ) -> Result<(ResetPasswordResponse, bool)> {
     let old = user::find(tx.db(), tenant, &req.name).await?;
+    if let Some(who) = tx.caller().who
+        && grants::is_same_person(tx.db(), who.principal.id, old.id).await?
+    {
+        return Err(Error::refused(Reason::OwnCredential));
+    }
     if grants::holds_something(tx.db(), old.id).await? {
         // What was sent to a person who is shut out would wait for the day on which the person is let in again.
         user::demand_state(&old, &[ACTIVE])?;
@@ -107,7 +113,10 @@ async fn hand_over(tx: &mut Tx, scope: TenantScope, row: &Model, is_made: bool) 
     let by = by_whom(tx, scope).await?;
     let contact = tenant::find(tx.db(), scope).await?.contact_email;
     let mailed = recovery::mail_partners_link(tx, row.id, (&contact, &by)).await?;
-    if !mailed {
+    if mailed {
+        // Whoever is to choose one isn't in yet: the link may be void before.
+        credential::end_temporary(tx, row.id).await?;
+    } else {
         grants::lent::note_user(tx, row.id, note(true), given).await?;
     }
     let notice = if is_made {

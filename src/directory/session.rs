@@ -290,6 +290,7 @@ async fn sign_in_application(
         principal,
         session: key.key_id,
         sign_in_time: tx.now(),
+        expire_time: key.expire_time,
     };
     let lifetime = app
         .config
@@ -463,12 +464,15 @@ async fn tell_of_end(tx: &mut Tx, session: &Model) -> Result<()> {
 /// Ends the session of the token. An application's token can't end: delete its key.
 ///
 /// # Errors
-/// Those of the database.
+/// `PEOPLE_ONLY` to programs; those of the database.
 pub async fn sign_out(
     tx: &mut Tx,
     scope: CallerScope,
     _req: SignOutRequest,
 ) -> Result<SignOutResponse> {
+    if !scope.principal().is_person() {
+        return Err(Error::refused(Reason::PeopleOnly));
+    }
     let sql = "UPDATE sessions SET end_time = $1, version = version + 1 WHERE id = $2 AND end_time IS NULL";
     let values: [Value; 2] = [tx.now().into(), scope.session().into()];
     sql::execute(tx.db(), sql, values).await?;

@@ -102,13 +102,14 @@ pub fn principal_of(session: &Model) -> Principal {
     }
 }
 
-/// What the tokens of a session say.
+/// What the tokens of a session say, but for how long they are good.
 #[must_use]
 pub fn authenticated(session: &Model) -> Authenticated {
     Authenticated {
         principal: principal_of(session),
         session: session.id,
         sign_in_time: session.sign_in_time,
+        expire_time: Micros::MAX,
     }
 }
 

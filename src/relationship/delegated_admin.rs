@@ -2,7 +2,11 @@
 //! what is demanded; the work is the directory's, as for the tenant's own people.
 
 use crate::{
-    access::scope::TenantScope,
+    access::{
+        grants::GLOBAL_ADMIN,
+        roles::{TENANT_ROLES, bits_of},
+        scope::TenantScope,
+    },
     app::{Read, Tx},
     check::Violations,
     directory::{lent, user},
@@ -81,13 +85,21 @@ fn made(req: CreateCustomerUserRequest) -> CreateUserRequest {
 }
 
 pub(crate) fn check_create_customer_user(req: &CreateCustomerUserRequest, v: &mut Violations) {
+    if let Some(user) = &req.user
+        && bits_of(TENANT_ROLES, &user.directory_roles) & !GLOBAL_ADMIN != 0
+    {
+        v.also(
+            "user.directory_roles",
+            "must be none, or GLOBAL_ADMIN alone",
+        );
+    }
     user::check_create_user(&made(req.clone()), v);
 }
 
 /// Makes a user in a customer's tenant, or a new global admin.
 ///
 /// # Errors
-/// As `CreateUser`.
+/// As `CreateUser`; `INVALID_ARGUMENT` for another directory role.
 pub async fn create_customer_user(
     tx: &mut Tx,
     tenant: TenantScope,

@@ -51,14 +51,17 @@ fn check(row: &Model, v: &mut Violations) {
     if is_advisor && row.requested_roles != HELPDESK_ADMIN {
         v.also(
             "relationship.requested_roles",
-            "is HELPDESK_ADMIN of an ADVISOR",
+            "must be HELPDESK_ADMIN alone, or left empty, for an ADVISOR",
         );
     }
     if row.requested_roles == 0 {
-        v.also("relationship.requested_roles", "names no role");
+        v.also(
+            "relationship.requested_roles",
+            "must name one directory role at least",
+        );
     }
     if row.requested_days == 0 {
-        v.also("relationship.requested_days", "is required");
+        v.also("relationship.requested_days", "is required, from 1 to 730");
     }
 }
 

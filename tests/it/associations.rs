@@ -14,6 +14,7 @@ use entente::{
     },
 };
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use crate::{
     harness::{Caller, PASSWORD, Person, both, fields, new_tenant, new_user, refused},
@@ -51,6 +52,17 @@ pub async fn dissociate(by: &Caller, account: &str, tenant: &str) -> Result<(), 
     let done = by.associations().remove_tenant(request).await?;
     assert_eq!(done.into_inner().resources.len(), 1);
     Ok(())
+}
+
+/// A refusal speaks of the token in the field, not of the caller.
+fn of_the_token(status: &Status) {
+    let told = status.get_details_error_info().unwrap().metadata;
+    assert_eq!(told["field"], "tenant_admin_token");
+    let text = status.message();
+    assert!(
+        text.starts_with("`tenant_admin_token`") && text.contains("global admin"),
+        "{text}"
+    );
 }
 
 async fn associated(by: &Caller, account: &str) -> Vec<TenantAssociation> {
@@ -123,11 +135,12 @@ async fn only_the_good_token_of_a_global_admin_brings_its_tenant() {
         let account = site.account(&contoso, "Contoso").await;
         let manager = &contoso.admin;
         let bob = site.person(&fabrikam, "bob").await;
-        refused(
+        let status = refused(
             associate(manager, &account, &bob).await,
             Code::PermissionDenied,
             "PERMISSION_MISSING",
         );
+        of_the_token(&status);
         let operator = Person {
             name: String::new(),
             sign_in_name: String::new(),
@@ -147,11 +160,13 @@ async fn only_the_good_token_of_a_global_admin_brings_its_tenant() {
         let status = refused(result, Code::InvalidArgument, "TOKEN_INVALID");
         assert_eq!(fields(&status), ["tenant_admin_token"]);
         // Whoever may not manage tenants isn't helped by the token.
-        refused(
+        let status = refused(
             associate(&bob, &account, &fabrikam.admin).await,
             Code::PermissionDenied,
             "PERMISSION_MISSING",
         );
+        let told = status.get_details_error_info().unwrap().metadata;
+        assert!(!told.contains_key("field"), "{told:?}");
         site.advance(16 * 60).await;
         let fresh = Person {
             caller: site.sign_in(&manager.sign_in_name, PASSWORD).await,
@@ -220,11 +235,12 @@ async fn token_of_a_temporary_password_brings_no_tenant() {
             sign_in_name: name.clone(),
             caller: site.sign_in(&name, &made.temporary_password).await,
         };
-        refused(
+        let status = refused(
             associate(&contoso.admin, &account, &second).await,
             Code::FailedPrecondition,
             "PASSWORD_CHANGE_REQUIRED",
         );
+        of_the_token(&status);
         assert_eq!(associated(&contoso.admin.caller, &account).await.len(), 1);
     })
     .await;

@@ -1,9 +1,12 @@
 //! What a call costs, counted: SQL statements, password hashes, mails (COM-2). Whoever has no right in a scope can't tell by time what is
 //! there, since as much is done either way.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use entente::{
@@ -16,6 +19,7 @@ use entente::{
 };
 use sea_orm::Statement;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use crate::{
@@ -144,9 +148,23 @@ fn heard(answer: Result<Vec<u8>, Status>, of: &str, instead: &str) -> (Code, Str
         Err(status) => (
             status.code(),
             swap(status.message()),
-            swap(&String::from_utf8_lossy(status.details())),
+            swap(&details(&status)),
         ),
     }
+}
+
+/// All that a status says beside its message; what has no order is put in one.
+fn details(status: &Status) -> String {
+    let all = status.get_error_details();
+    let info = all.error_info().map(|info| {
+        let metadata: BTreeMap<_, _> = info.metadata.iter().collect();
+        format!("{} {} {metadata:?}", info.reason, info.domain)
+    });
+    let others = (all.retry_info(), all.debug_info(), all.quota_failure());
+    let failures = (all.precondition_failure(), all.bad_request());
+    let further = (all.request_info(), all.resource_info(), all.help());
+    let text = all.localized_message();
+    format!("{info:?} {others:?} {failures:?} {further:?} {text:?}")
 }
 
 fn place_names(places: &[Place]) -> Vec<&Place> {

@@ -21,8 +21,8 @@ use tonic::{Code, Status, Streaming};
 
 use crate::{
     claims::{count, execute},
-    harness::{Caller, Database, Site, TenantSite, both, new_user, refused, rights},
-    people::{People as _, literal, mask},
+    harness::{Caller, Database, Site, TenantSite, both, fields, new_user, refused, rights},
+    people::{People as _, again, literal, mask},
 };
 
 const USER_CREATED: &str = "entente.directory.v1.UserCreated";
@@ -128,6 +128,32 @@ async fn all_numbered(site: &Site) {
     while count(&site.app, unnumbered).await > 0 {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+// proves COM-1, PWD-1
+#[tokio::test]
+async fn a_stream_ends_with_the_token_that_it_began_with() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let admin = &contoso.admin.caller;
+        let cursor = last_cursor(admin, &contoso.name).await;
+        let mut stream = open(admin, watch(&contoso.name, &cursor)).await.unwrap();
+        write(&contoso, "early", 1).await;
+        assert_eq!(take(&mut stream, 1).await.len(), 1);
+        site.advance(901).await;
+        let ended = loop {
+            match next(&mut stream).await {
+                Ok(Some(told)) => assert!(told.events.is_empty()),
+                Ok(None) => panic!("it ended without a word"),
+                Err(status) => break status,
+            }
+        };
+        refused::<()>(Err(ended), Code::Unauthenticated, "TOKEN_INVALID");
+        // Whoever has a new one goes on where it was.
+        let anew = again(&site, &contoso.admin).await;
+        open(&anew, watch(&contoso.name, &cursor)).await.unwrap();
+    })
+    .await;
 }
 
 // proves COM-12
@@ -245,11 +271,23 @@ async fn filters_leave_out_and_cursors_move_on_all_the_same() {
         assert!(seen.iter().all(|e| e.r#type == USER_CREATED));
 
         let mut none = watch(&contoso.name, &from);
-        none.types = vec!["entente.directory.v1.Nothing".to_owned()];
-        let message = next(&mut open(admin, none).await.unwrap()).await;
+        none.types = vec!["entente.directory.v1.DomainDeleted".to_owned()];
+        let message = next(&mut open(admin, none.clone()).await.unwrap()).await;
         let message = message.unwrap().unwrap();
         assert_eq!(message.events, []);
         assert_eq!(message.cursor, last_cursor(admin, &contoso.name).await);
+
+        // What never happens is waited for by nobody.
+        let wrong = ["entente.directory.v1.User", "UserCreated", ""].map(str::to_owned);
+        none.types.extend(wrong);
+        let opened = match open(admin, none).await {
+            Ok(mut stream) => next(&mut stream).await.map(drop),
+            Err(status) => Err(status),
+        };
+        let status = refused(opened, Code::InvalidArgument, "INVALID_FIELDS");
+        let mut named = fields(&status);
+        named.sort_unstable();
+        assert_eq!(named, ["types[1]", "types[2]", "types[3]"]);
     })
     .await;
 }

@@ -408,9 +408,15 @@ async fn what_is_lent_opens_nothing_but_its_own_calls_by_its_own_relationship() 
 
         // Who is lent GLOBAL_ADMIN makes a global admin, and gives no other role; nor is a group or a membership given.
         let mut request = lending.creating("carl");
-        request.user.as_mut().unwrap().directory_roles = numbers(&[HELPDESK]);
-        let status = lending.create(agent, request.clone()).await;
-        refused(status, Code::PermissionDenied, "CANNOT_GRANT_WHAT_YOU_LACK");
+        for roles in [&[HELPDESK][..], &[GLOBAL, HELPDESK]] {
+            let user = request.user.as_mut().unwrap();
+            user.directory_roles = numbers(roles);
+            user.recovery_email = "carl@mail.example".to_owned();
+            let tried = lending.create(agent, request.clone()).await;
+            let status = refused(tried, Code::InvalidArgument, "INVALID_FIELDS");
+            assert_eq!(fields(&status), ["user.directory_roles"]);
+        }
+        request.user.as_mut().unwrap().recovery_email.clear();
         request.user.as_mut().unwrap().directory_roles = numbers(&[GLOBAL]);
         let status = lending.create(agent, request).await.unwrap_err();
         assert_eq!(fields(&status), ["user.recovery_email"]);

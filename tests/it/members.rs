@@ -8,8 +8,8 @@ use entente::{
         access::{AccountRole, Rights},
         account::{
             AddMembersRequest, DropRolesRequest, GetMemberRequest, LeaveAccountRequest,
-            ListMembersRequest, Member, MemberKind, RemoveMembersRequest, SearchCandidatesRequest,
-            UpdateMemberRequest, UpdateMembersRequest,
+            ListMembersRequest, Member, MemberKind, RemoveMembersRequest, RemoveTenantRequest,
+            SearchCandidatesRequest, UpdateMemberRequest, UpdateMembersRequest,
         },
         directory::{DeleteUserRequest, DisableUserRequest, GetUserRequest, UserState},
     },
@@ -18,6 +18,7 @@ use sea_orm::{ConnectionTrait as _, Statement, Value};
 use tonic::{Code, Status};
 
 use crate::{
+    associations::{associate, dissociate},
     harness::{
         Caller, Person, Site, TenantSite, both, fields, membership, new_user, refused, rights,
     },
@@ -493,6 +494,54 @@ async fn candidates_are_names_of_the_own_tenant_and_nothing_else() {
             search(&fabrikam.admin.caller, "").await,
             Code::PermissionDenied,
             "PERMISSION_MISSING",
+        );
+    })
+    .await;
+}
+
+// proves COM-5
+#[tokio::test]
+async fn no_etag_of_a_member_or_an_association_is_good_for_the_one_that_comes_after_it() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let (ann, bob) = (&contoso.admin.caller, site.person(&contoso, "bob").await);
+        let developer = [AccountRole::Developer];
+        let first = add(ann, &account, &[&bob], &developer).await.unwrap();
+        remove(ann, &account, &[&first[0].name], false)
+            .await
+            .unwrap();
+        let second = add(ann, &account, &[&bob], &developer).await.unwrap();
+        assert_eq!(first[0].name, second[0].name);
+        let stale = UpdateMembersRequest {
+            parent: account.clone(),
+            requests: vec![UpdateMemberRequest {
+                member: Some(Member {
+                    rights: Some(Rights::default()),
+                    ..first[0].clone()
+                }),
+            }],
+            ..UpdateMembersRequest::default()
+        };
+        refused(
+            ann.members().update_members(stale).await,
+            Code::Aborted,
+            "ETAG_MISMATCH",
+        );
+        let admin = &contoso.admin;
+        let early = associate(admin, &account, &fabrikam.admin).await.unwrap();
+        dissociate(ann, &account, &fabrikam.name).await.unwrap();
+        associate(admin, &account, &fabrikam.admin).await.unwrap();
+        let stale = RemoveTenantRequest {
+            name: early.name,
+            etag: early.etag,
+            ..RemoveTenantRequest::default()
+        };
+        refused(
+            ann.associations().remove_tenant(stale).await,
+            Code::Aborted,
+            "ETAG_MISMATCH",
         );
     })
     .await;

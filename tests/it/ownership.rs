@@ -234,7 +234,9 @@ async fn again(site: &Site, person: &Person) -> Caller {
 
 #[track_caller]
 fn not_oneself<T: std::fmt::Debug>(result: Result<T, Status>) {
-    refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    let status = refused(result, Code::PermissionDenied, "PERMISSION_MISSING");
+    let told = status.get_details_error_info().unwrap().metadata;
+    assert!(!told.contains_key("permission"), "{told:?}");
 }
 
 /// Who got a mail about an owner, by template, since so many mails ago.
@@ -861,7 +863,11 @@ async fn only_the_owner_hands_on_and_the_next_one_begins_seven_days_after_accept
         // Managers hold owner.tie, and hand nothing on.
         not_oneself(admin.hand_on(&account, NEXT).await);
         let nick = identity(&site, NEXT).await;
-        not_oneself(nick.caller.hand_on(&account, OLGA).await);
+        refused(
+            nick.caller.hand_on(&account, OLGA).await,
+            Code::PermissionDenied,
+            "PERMISSION_MISSING",
+        );
         let own = olga.caller.hand_on(&account, OLGA).await;
         let status = refused(own, Code::InvalidArgument, "INVALID_FIELDS");
         assert_eq!(fields(&status), ["email"]);

@@ -477,7 +477,9 @@ async fn a_partner_asks_and_the_customer_accepts_it_with_the_agreement() {
         refused(tried, Code::AlreadyExists, "RESOURCE_EXISTS");
         not_found(get(fay, tenant, name).await);
         not_found(accept(fay, tenant, name, &[]).await);
-        denied(get(fay, "", name).await);
+        let info = denied(get(fay, "", name).await).get_details_error_info();
+        let other_way = info.unwrap().metadata.remove("or_set");
+        assert_eq!(other_way.as_deref(), Some("tenant"));
         let mut edit = asking("Fabrikam", "ann@fabrikam.example");
         edit.name = name.to_owned();
         edit.requested_days = 50;

@@ -20,6 +20,7 @@ use entente::{
 use tonic::{Code, Status};
 
 use crate::{
+    groups::{Groups as _, group},
     harness::{
         Caller, Database, Person, Site, TenantSite, both, config, membership, new_user, refused,
         rights, serve,
@@ -436,6 +437,7 @@ async fn reset(site: &Site, admin: &Person, person: &Person) -> Person {
 // proves ROL-13
 #[tokio::test]
 async fn rights_sleep_after_somebody_else_set_the_password_until_time_or_a_holder_wakes_them() {
+    use tonic_types::StatusExt as _;
     both(async |site| {
         let contoso = site.tenant("contoso").await;
         let account = site.account(&contoso, "Contoso").await;
@@ -453,11 +455,39 @@ async fn rights_sleep_after_somebody_else_set_the_password_until_time_or_a_holde
         let plainly = [(target.as_str(), rights(&[AccountRole::Developer]))];
         let bob = reset(&site, ann, &bob).await;
         // Asleep is owner.tie, which MANAGER holds: so no manager is made, but what is awake works.
-        refused(
+        let status = refused(
             update(&bob.caller, &account, &promote).await,
+            Code::FailedPrecondition,
+            "RIGHTS_ASLEEP",
+        );
+        let told = status.get_details_error_info().unwrap().metadata;
+        assert_eq!(told["permission"], "owner.tie");
+        assert!(told["until"].ends_with('Z') && told["woken_by"].contains("MANAGER"));
+        // What isn't held at all is no matter of sleep.
+        let more = rights(&[AccountRole::Manager, AccountRole::AdminAgent]);
+        refused(
+            update(&bob.caller, &account, &[(target.as_str(), more)]).await,
             Code::PermissionDenied,
             "CANNOT_GRANT_WHAT_YOU_LACK",
         );
+        // The same by a group that holds it, and by an application.
+        let held = Some(membership(&account, &manager));
+        let team = group(&contoso, "Team", &[], held).await;
+        let second = second_admin(&site, &contoso, "second").await;
+        add(&ann.caller, &account, &[&second], &manager)
+            .await
+            .unwrap();
+        let second = reset(&site, ann, &second).await;
+        let (code, reason) = (Code::FailedPrecondition, "RIGHTS_ASLEEP");
+        refused(
+            second.caller.join(&team, &[&plain.name]).await,
+            code,
+            reason,
+        );
+        let app = application(&ann.caller, &contoso.name, "Store").await;
+        let request = adding(&account, &[&app.name], Some(rights(&manager)));
+        ann.caller.members().add_members(request).await.unwrap();
+        refused(second.caller.key(&app.name).await, code, reason);
         update(&bob.caller, &account, &plainly).await.unwrap();
         let denied = (Code::PermissionDenied, "NOTHING_TO_WAKE");
         refused(bob.caller.wake(&bob.name).await, denied.0, denied.1);
@@ -486,8 +516,8 @@ async fn rights_sleep_after_somebody_else_set_the_password_until_time_or_a_holde
         let promote = [(target.as_str(), rights(&manager))];
         refused(
             update(&bob, &account, &promote).await,
-            Code::PermissionDenied,
-            "CANNOT_GRANT_WHAT_YOU_LACK",
+            Code::FailedPrecondition,
+            "RIGHTS_ASLEEP",
         );
         site.advance(120).await;
         update(&bob, &account, &promote).await.unwrap();

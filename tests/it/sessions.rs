@@ -8,7 +8,7 @@ use tonic::{Code, Response, Status};
 
 use crate::{
     harness::{Caller, PASSWORD, both, fields, new_user, refused, request_id},
-    people::{People as _, again, events, id, number, refresh},
+    people::{People as _, Service, again, events, id, number, refresh},
 };
 
 const NEW: &str = "green chair on a hill";
@@ -343,6 +343,26 @@ async fn signing_out_ends_the_session_of_the_token_alone() {
             "TOKEN_INVALID",
         );
         other.who_am_i().await.unwrap();
+    })
+    .await;
+}
+
+// proves PWD-1
+#[tokio::test]
+async fn a_program_has_no_session_to_sign_out_of() {
+    both(async |site| {
+        let service = Service::open(&site).await.caller(&site).await;
+        let out = service.sessions().sign_out(SignOutRequest::default()).await;
+        let status = refused(out, Code::PermissionDenied, "PEOPLE_ONLY");
+        assert!(status.message().contains("DeleteKey"), "{status:?}");
+        service.who_am_i().await.unwrap();
+        // Whoever it acts for signs out by it.
+        let contoso = site.tenant("contoso").await;
+        let acting = site.on_behalf(&service, &contoso.admin.caller);
+        let out = acting.sessions().sign_out(SignOutRequest::default()).await;
+        out.unwrap();
+        let ended = contoso.admin.caller.who_am_i().await;
+        refused(ended, Code::Unauthenticated, "TOKEN_INVALID");
     })
     .await;
 }

@@ -7,16 +7,17 @@ use base64::{
     prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD},
 };
 use entente::proto::directory::{
-    GetJwksRequest, PasswordCredential, SignInRequest, TokenSet, sign_in_request::Credential,
+    GetJwksRequest, PasswordCredential, SignInRequest, TokenSet, WhoAmIRequest,
+    sign_in_request::Credential,
 };
 use futures_util::future::join_all;
 use sea_orm::Value;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
     claims::{Replica, execute},
-    harness::{PASSWORD, Site, both, new_user, refused},
+    harness::{PASSWORD, Site, both, fields, new_user, refused},
     people::{
         People as _, Service, again, application, change, id, number, refresh, sign_in_by_key,
         sign_in_from,
@@ -446,18 +447,48 @@ async fn only_internal_services_are_believed_about_addresses() {
             .unwrap();
         let plain = site.with_token(&tokens.access_token);
         for liar in [&site.nobody(), &bob.caller, admin, &plain] {
-            let tokens = sign_in_from(liar, "203.0.113.5", &bob.sign_in_name, PASSWORD).await;
-            assert_eq!(seen(tokens.unwrap()).await, "127.0.0.1");
+            for said in ["203.0.113.5", "nonsense"] {
+                let tokens = sign_in_from(liar, said, &bob.sign_in_name, PASSWORD).await;
+                assert_eq!(seen(tokens.unwrap()).await, "127.0.0.1");
+            }
         }
         let service = Service::open(&site).await.caller(&site).await;
         for (said, believed) in [
             ("203.0.113.5", "203.0.113.5"),
             ("2001:db8::7", "2001:db8::7"),
-            ("nonsense", "127.0.0.1"),
-            ("203.0.113.5, 10.0.0.1", "127.0.0.1"),
         ] {
             let tokens = sign_in_from(&service, said, &bob.sign_in_name, PASSWORD).await;
             assert_eq!(seen(tokens.unwrap()).await, believed);
+        }
+        // What is no one address of its is refused: its own would stand for the client's.
+        let bad = |status: &Status| assert_eq!(fields(status), ["entente-client-address"]);
+        for said in ["nonsense", "203.0.113.5, 10.0.0.1", "203.0.113.5:80"] {
+            let tokens = sign_in_from(&service, said, &bob.sign_in_name, PASSWORD).await;
+            bad(&refused(tokens, Code::InvalidArgument, "INVALID_FIELDS"));
+        }
+        // Also where it acts for somebody, and said twice.
+        let acting = site.on_behalf(&service, &bob.caller);
+        let said = |addresses: &[&str]| {
+            let mut request = Request::new(WhoAmIRequest {});
+            for address in addresses {
+                let metadata = request.metadata_mut();
+                metadata.append("entente-client-address", address.parse().unwrap());
+            }
+            request
+        };
+        for who in [&acting, &service] {
+            let ask = async |addresses: &[&str]| {
+                let mut sessions = who.sessions();
+                sessions.who_am_i(said(addresses)).await.map(drop)
+            };
+            ask(&["203.0.113.5"]).await.unwrap();
+            for addresses in [&["nonsense"][..], &["203.0.113.5", "203.0.113.5"]] {
+                bad(&refused(
+                    ask(addresses).await,
+                    Code::InvalidArgument,
+                    "INVALID_FIELDS",
+                ));
+            }
         }
     })
     .await;

@@ -60,8 +60,9 @@ pub async fn accounts_of<C: ConnectionTrait>(db: &C, tenant: Uuid, most: i64) ->
 pub async fn associate(tx: &mut Tx, account: Uuid, tenant: Uuid) -> Result<()> {
     tx.lock([ScopeKey::Tenant(tenant), ScopeKey::Account(account)])
         .await?;
+    // Versions begin at the time, so that no etag comes again when the tenant does (COM-5).
     let sql = "INSERT INTO associations (account_id, tenant_id, display_name_fold, create_time, version) \
-               SELECT $1, t.id, t.display_name_fold, $3, 1 FROM tenants t WHERE t.id = $2";
+               SELECT $1, t.id, t.display_name_fold, $3, $3 FROM tenants t WHERE t.id = $2";
     let values: [Value; 3] = [account.into(), tenant.into(), tx.now().into()];
     sql::execute(tx.db(), sql, values).await?;
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Value};
 use uuid::Uuid;
 
-use super::{Grant, Last, Right, Set, ShutOut, all_of, at_stake, lacking};
+use super::{Grant, Last, Right, Set, ShutOut, all_of, at_stake, lacking, of_lacking};
 use crate::{
     access::{
         principal::Principal,
@@ -104,11 +104,13 @@ pub async fn lock_scopes_of(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
 /// rights, and all that it holds there (GRP-7, ROL-7). The accounts are locked.
 ///
 /// # Errors
-/// `CANNOT_GRANT_WHAT_YOU_LACK` naming what, and on which accounts; those of the database.
+/// `CANNOT_GRANT_WHAT_YOU_LACK` naming what, and on which accounts; `RIGHTS_ASLEEP` or `RIGHTS_BEGIN_LATER` if all of it is held but not awake;
+/// those of the database.
 pub async fn give_by_groups(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
     lock_scopes_of(tx, groups).await?;
     super::lent::demand_of_joining(tx, groups).await?;
     let (mut missing, mut accounts) = (Vec::new(), Vec::new());
+    let mut permissions = Vec::new();
     for group in groups {
         for (scope, grant) in all_of(tx.db(), *group).await? {
             let set = Set::of_grant(&grant);
@@ -124,6 +126,9 @@ pub async fn give_by_groups(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
             if !names.is_empty() && !accounts.contains(&scope) {
                 accounts.push(scope);
             }
+            if !names.is_empty() {
+                permissions.push((scope, set.permissions(scope).without(mine).and(assign)));
+            }
             for name in names {
                 if !missing.contains(&name) {
                     missing.push(name);
@@ -136,19 +141,20 @@ pub async fn give_by_groups(tx: &mut Tx, groups: &[Uuid]) -> Result<()> {
     }
     accounts.truncate(MOST_ACCOUNTS_NAMED);
     let accounts: Vec<_> = accounts.iter().map(ToString::to_string).collect();
-    Err(Error::refused(Reason::CannotGrantWhatYouLack)
+    let refused = Error::refused(Reason::CannotGrantWhatYouLack)
         .with("lacking", missing.join(", "))
-        .with("accounts", accounts.join(", ")))
+        .with("accounts", accounts.join(", "));
+    Err(of_lacking(tx, &permissions, refused).await?)
 }
 
 /// Accounts that one refusal names.
 const MOST_ACCOUNTS_NAMED: usize = 20;
 
 /// Puts users of the group's own tenant into it; who is in it already stays. Gives those who are new. What joining gives was demanded
-/// before (`give_by_groups`), or the group is filled by a synchronisation.
+/// before (`give_by_groups`).
 ///
 /// # Errors
-/// Those of the database.
+/// `NOT_ASSIGNABLE` for whose password a partner was shown, if the group holds anything; those of the database.
 pub async fn join_group(tx: &mut Tx, group: Principal, users: &[Uuid]) -> Result<Vec<Uuid>> {
     let grants = all_of(tx.db(), group.id).await?;
     tx.lock(grants.iter().map(|(scope, _)| *scope).chain([group.home()]))
@@ -169,6 +175,9 @@ pub async fn join_group(tx: &mut Tx, group: Principal, users: &[Uuid]) -> Result
     sql::execute(tx.db(), sql, values).await?;
     let mut joined = members_among(tx, group.id, users).await?;
     joined.retain(|user| !already.contains(user));
+    if grants.iter().any(|(_, g)| !Set::of_grant(g).is_empty()) {
+        super::lent::ready_users(tx, &joined).await?;
+    }
     count(tx, group.id, joined.len(), "+").await?;
     work_out_users(tx, &grants, &joined).await?;
     Ok(joined)

@@ -17,7 +17,7 @@ pub use self::{
 };
 pub(super) use self::{
     assigned::{demand_of_joining, unassign_group, unassign_tenant},
-    known::is_known,
+    known::{ready, ready_users},
 };
 use super::{ACTIVE, ADMIN_AGENT, HeldOf, Set, check_may_change};
 use crate::{

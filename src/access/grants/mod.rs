@@ -42,7 +42,8 @@ pub use self::{
     purge::{forget_principals, forget_scope},
     sleep::{ASLEEP_US, Sleep, forget_woken, set_asleep, sleeping},
     standing::{
-        ACTIVE, Held, HeldOf, NotAwake, Source, Standing, held, home_principal, standing, state,
+        ACTIVE, Held, HeldOf, NotAwake, Source, Standing, State, held, home_principal, standing,
+        state,
     },
 };
 use super::{
@@ -338,13 +339,6 @@ async fn check_holdable<C: ConnectionTrait>(
         ScopeKey::Tenant(_) if new.roles & GLOBAL_ADMIN != 0 && is_guest(db, to).await? => {
             return refuse("GLOBAL_ADMIN by a guest".to_owned());
         }
-        // Nobody lends it, so no partner gets it either by a password that it was shown (REL-22).
-        ScopeKey::Tenant(_) if new.roles & !old.roles != 0 && lent::is_known(db, to.id).await? => {
-            return refuse(
-                "directory roles, before the password that a partner was shown is reset,"
-                    .to_owned(),
-            );
-        }
         ScopeKey::Operator if new.roles != 0 && is_guest(db, to).await? => {
             return refuse("operator roles by a guest".to_owned());
         }
@@ -394,12 +388,16 @@ pub enum By {
 /// The scope is locked. Emits nothing; the noun tells what happened.
 ///
 /// # Errors
-/// `CANNOT_GRANT_WHAT_YOU_LACK`, `NOT_ASSIGNABLE`, `LAST_MANAGER`, `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
+/// `CANNOT_GRANT_WHAT_YOU_LACK`, `RIGHTS_ASLEEP` or `RIGHTS_BEGIN_LATER` for what is held but not awake, `NOT_ASSIGNABLE`, `LAST_MANAGER`,
+/// `LAST_GLOBAL_ADMIN`, `LAST_OPERATOR_ADMIN`; those of the database.
 pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) -> Result<()> {
     // The principal's own tenant too: who disables or deletes it there must see all that it holds.
     tx.lock([scope, to.home()]).await?;
     let old_grant = find(tx.db(), scope, to.id).await?;
     let old = old_grant.as_ref().map(Set::of_grant).unwrap_or_default();
+    if !new.beyond(old).is_empty() {
+        lent::ready(tx, to).await?;
+    }
     check_holdable(tx.db(), scope, to, new, old, by).await?;
     if matches!(by, By::Caller) {
         check_may_change(tx, scope, to, old, new).await?;
@@ -421,11 +419,12 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
             sql::execute(tx.db(), sql, values).await?;
         }
         None => {
+            // Versions begin at the time, so that no etag comes again when the same principal does (COM-5).
             let sql = "INSERT INTO grants (scope_kind, scope_id, principal_id, principal_kind, tenant_id, roles, permissions, on_behalf_ceiling, \
                        display_name_fold, create_time, update_time, version) VALUES ($1, $2, $3, $4, $5, $6, $7, '', \
                        COALESCE((SELECT display_name_fold FROM users WHERE id = $3), (SELECT display_name_fold FROM applications WHERE id = $3), \
                        (SELECT display_name_fold FROM user_groups WHERE id = $3), ''), \
-                       $8, $8, 1)";
+                       $8, $8, $8)";
             let values: [Value; 8] = [
                 scope.kind().into(),
                 scope.id().into(),
@@ -448,10 +447,13 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
 /// Refuses what the caller may not give or take here, without doing it: where it is to be done later (INV-1).
 ///
 /// # Errors
-/// `CANNOT_GRANT_WHAT_YOU_LACK`, `NOT_ASSIGNABLE`; those of the database.
+/// `CANNOT_GRANT_WHAT_YOU_LACK`, `RIGHTS_ASLEEP` or `RIGHTS_BEGIN_LATER` for what is held but not awake, `NOT_ASSIGNABLE`; those of the database.
 pub async fn check_may_give(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set) -> Result<()> {
     let old = find(tx.db(), scope, to.id).await?;
     let old = old.as_ref().map(Set::of_grant).unwrap_or_default();
+    if !new.beyond(old).is_empty() {
+        lent::ready(tx, to).await?;
+    }
     check_holdable(tx.db(), scope, to, new, old, By::Caller).await?;
     check_may_change(tx, scope, to, old, new).await
 }
@@ -483,11 +485,11 @@ pub async fn give_in_name_of(
 
 /// The part of a set that somebody other than the caller may give on a scope now; None if it may give nobody anything there.
 async fn givable(tx: &Tx, by: Principal, scope: ScopeKey, set: Set) -> Result<Option<Set>> {
-    let Some(asleep) = state(tx.db(), by, tx.now()).await? else {
+    let Some(state) = state(tx.db(), by, tx.now()).await? else {
         return Ok(None);
     };
     let held = held(tx.db(), by.id, scope).await?;
-    let theirs = held.awake(scope, asleep, tx.now());
+    let theirs = held.awake(scope, state.asleep_until, tx.now());
     if !theirs.has(Permission::UsersAssign) {
         return Ok(None);
     }
@@ -545,13 +547,13 @@ async fn check_may_change(
         .single
         .without(old.single)
         .and(old.single.without(new.single));
-    let mut lacking: Vec<String> = changed_single
-        .without(mine)
-        .names()
-        .into_iter()
-        .filter(|name| super::exceptions::of(tx.method(), name).is_none())
-        .map(str::to_owned)
+    let beyond = changed_single.without(mine);
+    let mut missing: Permissions = Permission::ALL
+        .iter()
+        .copied()
+        .filter(|p| beyond.has(*p) && super::exceptions::of(tx.method(), p.name()).is_none())
         .collect();
+    let mut lacking: Vec<&str> = missing.names();
     for role in roles_of(scope)
         .iter()
         .filter(|r| (old.roles ^ new.roles) & r.bit() != 0)
@@ -563,12 +565,13 @@ async fn check_may_change(
         {
             continue;
         }
-        lacking.push(role.name.to_owned());
+        missing = missing.and(role.permissions.without(mine));
+        lacking.push(role.name);
     }
     if !lacking.is_empty() {
-        return Err(
-            Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", "))
-        );
+        let refused =
+            Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", "));
+        return Err(of_lacking(tx, &[(scope, missing)], refused).await?);
     }
     if matches!(scope, ScopeKey::Account(_))
         && (old.roles ^ new.roles) & FINANCE != 0
@@ -581,6 +584,20 @@ async fn check_may_change(
         ));
     }
     Ok(())
+}
+
+/// The refusal of a caller who lacks all this, awake: of what sleeps if it holds all of it (ROL-13), else the one given.
+async fn of_lacking(tx: &Tx, missing: &[(ScopeKey, Permissions)], refused: Error) -> Result<Error> {
+    let mut first = None;
+    for (scope, permissions) in missing {
+        match tx.not_awake(*permissions, *scope).await? {
+            Some(not_awake) => {
+                first.get_or_insert(not_awake);
+            }
+            None => return Ok(refused),
+        }
+    }
+    Ok(first.unwrap_or(refused))
 }
 
 /// Names of what a set has on a scope that `mine` lacks.

@@ -79,12 +79,13 @@ async fn demand_no_owner(tx: &Tx, account: Uuid) -> Result<()> {
 /// Those of the database.
 pub async fn may_still_tie(tx: &Tx, by: Principal, account: Uuid) -> Result<bool> {
     let now = tx.now();
-    let Some(asleep) = state(tx.db(), by, now).await? else {
+    let Some(state) = state(tx.db(), by, now).await? else {
         return Ok(false);
     };
     let scope = ScopeKey::Account(account);
     let theirs = held(tx.db(), by.id, scope).await?;
-    Ok(theirs.awake(scope, asleep, now).has(Permission::OwnerTie))
+    let awake = theirs.awake(scope, state.asleep_until, now);
+    Ok(awake.has(Permission::OwnerTie))
 }
 
 /// Refuses an identity that owns an account, which it can't own twice. The identity is locked.

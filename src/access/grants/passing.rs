@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Set, all_of, roles_of};
+use super::{Set, all_of, of_lacking, roles_of};
 use crate::{
     access::{
         exceptions::STAND_INS,
@@ -21,14 +21,15 @@ const MOST_NAMED: usize = 20;
 /// is demanded as the table of exceptions says.
 ///
 /// # Errors
-/// `CANNOT_GRANT_WHAT_YOU_LACK` naming what, and where; `PERMISSION_MISSING` for what stands in; those of the database.
+/// `CANNOT_GRANT_WHAT_YOU_LACK` naming what, and where; `RIGHTS_ASLEEP` or `RIGHTS_BEGIN_LATER` if all of it is held but not awake;
+/// `PERMISSION_MISSING` for what stands in; those of the database.
 pub async fn demand_all_held_by(tx: &mut Tx, applications: &[Uuid]) -> Result<()> {
     let mut held = Vec::new();
     for application in applications {
         held.extend(all_of(tx.db(), *application).await?);
     }
     tx.lock(held.iter().map(|(scope, _)| *scope)).await?;
-    let mut lacking = Vec::new();
+    let (mut lacking, mut permissions) = (Vec::new(), Vec::new());
     for (scope, grant) in held {
         let mut set = Set::of_grant(&grant);
         for stand_in in STAND_INS {
@@ -45,8 +46,13 @@ pub async fn demand_all_held_by(tx: &mut Tx, applications: &[Uuid]) -> Result<()
             tx.demand(stand_in.instead, name_of(scope)).await?;
         }
         let mine = tx.caller_permissions(scope).await?;
-        let missing = set.permissions(scope).without(mine).names();
-        lacking.extend(missing.into_iter().map(|p| format!("{p} on {scope}")));
+        let missing = set.permissions(scope).without(mine);
+        if missing.is_empty() {
+            continue;
+        }
+        permissions.push((scope, missing));
+        let names = missing.names().into_iter();
+        lacking.extend(names.map(|p| format!("{p} on {scope}")));
     }
     if lacking.is_empty() {
         return Ok(());
@@ -54,7 +60,9 @@ pub async fn demand_all_held_by(tx: &mut Tx, applications: &[Uuid]) -> Result<()
     lacking.sort_unstable();
     lacking.dedup();
     lacking.truncate(MOST_NAMED);
-    Err(Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", ")))
+    let refused =
+        Error::refused(Reason::CannotGrantWhatYouLack).with("lacking", lacking.join(", "));
+    Err(of_lacking(tx, &permissions, refused).await?)
 }
 
 fn name_of(scope: ScopeKey) -> Name {

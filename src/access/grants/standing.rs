@@ -179,7 +179,16 @@ pub fn home_principal(id: Uuid, tenant: Uuid) -> Principal {
     Principal { kind, id, tenant }
 }
 
-/// The fact of a principal that exists and can act: until when its rights sleep, and those of its home.
+/// What there is of a principal that exists and can act; of a guest what is of its home too.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// Some rights sleep until then.
+    pub asleep_until: Option<Micros>,
+    /// The password is temporary.
+    pub must_change_password: bool,
+}
+
+/// The fact of the state of a principal; none if it isn't there or can't act.
 #[derive(Clone, Copy, Debug)]
 pub struct StateOf(pub Principal);
 
@@ -187,12 +196,13 @@ pub struct StateOf(pub Principal);
 struct StateRow {
     asleep: Option<i64>,
     home_asleep: Option<i64>,
+    temporary: Option<bool>,
     home_id: Option<Uuid>,
     home_tenant_id: Option<Uuid>,
 }
 
 impl Fact for StateOf {
-    type Value = Option<Option<Micros>>;
+    type Value = Option<State>;
 
     fn key(&self) -> [Uuid; 4] {
         let Principal { kind, id, tenant } = self.0;
@@ -200,13 +210,13 @@ impl Fact for StateOf {
     }
 
     async fn load<C: ConnectionTrait>(&self, db: &C) -> Result<Found<Self::Value>> {
-        let homeless = "CAST(NULL AS bigint) AS asleep, CAST(NULL AS bigint) AS home_asleep, \
+        let homeless = "CAST(NULL AS bigint) AS asleep, CAST(NULL AS bigint) AS home_asleep, CAST(NULL AS boolean) AS temporary, \
                         CAST(NULL AS {uuid}) AS home_id, CAST(NULL AS {uuid}) AS home_tenant_id";
         let sql = match self.0.kind {
             Kind::User | Kind::Identity => {
-                "SELECT u.rights_asleep_until AS asleep, h.rights_asleep_until AS home_asleep, u.home_id, u.home_tenant_id \
-                 FROM active_people p JOIN users u ON u.id = p.id \
-                 LEFT JOIN users h ON h.id = u.home_id WHERE p.id = $1 AND p.tenant_id = $2"
+                "SELECT u.rights_asleep_until AS asleep, h.rights_asleep_until AS home_asleep, c.temporary AS temporary, \
+                 u.home_id, u.home_tenant_id FROM active_people p JOIN users u ON u.id = p.id \
+                 LEFT JOIN users h ON h.id = u.home_id LEFT JOIN credentials c ON c.user_id = p.credential_of WHERE p.id = $1 AND p.tenant_id = $2"
                     .to_owned()
             }
             Kind::Application => format!(
@@ -231,26 +241,32 @@ impl Fact for StateOf {
             deps.extend([row.home_id, row.home_tenant_id].into_iter().flatten());
         }
         Ok(Found {
-            // New people tell nothing, and groups never.
-            keep: row.is_some() && kind != Kind::Group,
-            value: row.map(|row| row.asleep.max(row.home_asleep)),
+            // New people and credentials tell nothing, and groups never.
+            keep: match kind {
+                Kind::User | Kind::Identity => row.as_ref().is_some_and(|r| r.temporary.is_some()),
+                Kind::Application => row.is_some(),
+                Kind::Group => false,
+            },
+            value: row.map(|row| State {
+                asleep_until: row.asleep.max(row.home_asleep),
+                must_change_password: row.temporary.unwrap_or(false),
+            }),
             deps,
             bytes: 0,
         })
     }
 }
 
-/// Whether a principal exists and can act, with its tenant, and a guest with its home: `Some` with until when rights sleep, if they do.
+/// The state of a principal that exists and can act now, with its tenant, and a guest with its home.
 ///
 /// # Errors
 /// Those of the database.
-pub async fn state<F: Facts>(
-    db: &F,
-    principal: Principal,
-    now: Micros,
-) -> Result<Option<Option<Micros>>> {
-    let asleep = *db.know(StateOf(principal)).await?;
-    Ok(asleep.map(|until| until.filter(|until| now < *until)))
+pub async fn state<F: Facts>(db: &F, principal: Principal, now: Micros) -> Result<Option<State>> {
+    let found = *db.know(StateOf(principal)).await?;
+    Ok(found.map(|state| State {
+        asleep_until: state.asleep_until.filter(|until| now < *until),
+        ..state
+    }))
 }
 
 /// One way in which a principal comes to rights on a scope.

@@ -222,8 +222,8 @@ async fn new_password_at_home_ends_sessions_elsewhere_and_a_reset_puts_rights_to
         };
         refused(
             there.members().update_members(request).await,
-            Code::PermissionDenied,
-            "CANNOT_GRANT_WHAT_YOU_LACK",
+            Code::FailedPrecondition,
+            "RIGHTS_ASLEEP",
         );
     })
     .await;

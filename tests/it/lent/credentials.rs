@@ -2,18 +2,20 @@
 
 use entente::proto::{
     access::AccountRole,
-    directory::{DirectoryRole, User},
+    directory::{DirectoryRole, NewMembership, User},
     relationship::RelationshipLosses,
 };
 use tonic::Code;
 
-use super::{GLOBAL, Lending, numbers};
+use super::{GLOBAL, Lending, lent_to, numbers};
 use crate::{
-    harness::{Caller, Database, PASSWORD, Site, both, refused, request_id},
-    members::add,
+    groups::{group, joining},
+    guests::switch,
+    harness::{Caller, Database, PASSWORD, Person, Site, both, refused, request_id, rights},
+    members::{add, adding},
     people::{
-        People as _, again, ask_recovery, change, denied, id, letters, link_invalid, mailed_link,
-        named, recover, second_admin,
+        People as _, again, ask_recovery, change, denied, guest, id, letters, link_invalid,
+        mailed_link, named, recover, second_admin,
     },
     relationships::{self, terminate_as},
 };
@@ -201,6 +203,32 @@ async fn a_customer_keeps_an_admin_of_its_own() {
     .await;
 }
 
+// proves ROL-9, REL-14
+#[tokio::test]
+async fn who_is_still_to_choose_a_password_is_nobody_who_is_left() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let ann = &lending.customer.admin;
+        let address = "mallory@contoso.example";
+        let (name, sign_in_name) = admin_made(&lending, lending.agent(), address).await;
+        let alone = |tried| refused(tried, Code::FailedPrecondition, "LAST_GLOBAL_ADMIN");
+        alone(ann.caller.disable(&ann.name).await);
+        // The link is void for whoever was shut out, and then nobody can be the new one.
+        let token = mailed_link(&site, "it@fabrikam.example").await.unwrap();
+        ann.caller.disable(&name).await.unwrap();
+        ann.caller.enable(&name).await.unwrap();
+        link_invalid(recover(&site, &token, NEW).await);
+        alone(ann.caller.disable(&ann.name).await);
+        lending.reset(lending.agent(), &name).await.unwrap();
+        let token = mailed_link(&site, "it@fabrikam.example").await.unwrap();
+        recover(&site, &token, NEW).await.unwrap();
+        let caller = site.sign_in(&sign_in_name, NEW).await;
+        ann.caller.disable(&ann.name).await.unwrap();
+        caller.user(&ann.name).await.unwrap();
+    })
+    .await;
+}
+
 // proves REL-14
 #[tokio::test]
 async fn every_admin_hears_of_a_new_one_whatever_address_that_was_given() {
@@ -226,21 +254,42 @@ async fn an_address_that_was_set_with_a_password_that_a_partner_knew_is_no_way_i
             .await;
         let address = "mallory@contoso.example";
         mallory.set_contact(&bob.name, address).await.unwrap();
-        // Who holds nothing comes back by it, as anybody does; with a link that is good until then.
-        ask_recovery(&site, &bob.sign_in_name).await.unwrap();
-        let early = mailed_link(&site, address).await.unwrap();
+        // What the partner knows opens nothing, neither here nor on the customer's accounts, nor by a group.
         let billing = [DirectoryRole::BillingAdmin];
-        refused(
-            ann.assign(&bob.name, &billing).await,
-            Code::FailedPrecondition,
-            "NOT_ASSIGNABLE",
-        );
         let theirs = site.account(&lending.customer, "Fabrikam").await;
         let may = [AccountRole::Developer];
-        add(ann, &theirs, &[&bob], &may).await.unwrap();
-        link_invalid(recover(&site, &early, NEW).await);
-        // A password from the customer's own doesn't make the address the person's.
+        let held = NewMembership {
+            account: theirs.clone(),
+            rights: Some(rights(&may)),
+        };
+        let fabrikam = &lending.customer;
+        let crew = group(fabrikam, "Crew", &[&fabrikam.admin], Some(held)).await;
+        let with_bob = group(fabrikam, "With Bob", &[&bob], None).await;
+        let not_yet = [
+            ann.assign(&bob.name, &billing).await.map(drop),
+            add(ann, &theirs, &[&bob], &may).await.map(drop),
+            { ann.members() }
+                .add_members(adding(&theirs, &[&with_bob], Some(rights(&may))))
+                .await
+                .map(drop),
+            { ann.groups() }
+                .add_group_members(joining(&crew, &[&bob.name]))
+                .await
+                .map(drop),
+        ];
+        for tried in not_yet {
+            let status = refused(tried, Code::FailedPrecondition, "NOT_ASSIGNABLE");
+            assert!(status.message().contains("a partner was shown"), "{status}");
+        }
+        add(ann, &theirs, &[&bob], &[]).await.unwrap();
+        // A password from the customer's own doesn't make the address the person's. Who holds nothing comes back by it, as anybody does; with a
+        // link that is good until then.
         let reset = ann.reset(&bob.name).await.unwrap();
+        ask_recovery(&site, &bob.sign_in_name).await.unwrap();
+        let early = mailed_link(&site, address).await.unwrap();
+        let into_crew = joining(&crew, &[&bob.name]);
+        ann.groups().add_group_members(into_crew).await.unwrap();
+        link_invalid(recover(&site, &early, NEW).await);
         ann.assign(&bob.name, &billing).await.unwrap();
         ask_recovery(&site, &bob.sign_in_name).await.unwrap();
         assert_eq!(told(&site, address, "entl_").await, 1);
@@ -316,6 +365,35 @@ async fn an_address_that_the_customers_admin_sets_is_the_persons() {
     .await;
 }
 
+// proves REL-14, PWD-3
+#[tokio::test]
+async fn a_partners_guest_resets_nobody_who_it_is_at_home() {
+    both(async |site| {
+        let lending = Lending::of(&site, &[GLOBAL]).await;
+        let (partner, customer) = (&lending.partner, &lending.customer);
+        let bob = site.person(customer, "bob").await;
+        let guest = Person {
+            name: guest(&site, &partner.name, &bob).await,
+            sign_in_name: String::new(),
+            caller: bob.caller.clone(),
+        };
+        let may = [AccountRole::AdminAgent];
+        let (agent, account) = (lending.agent(), &lending.account);
+        add(agent, account, &[&guest], &may).await.unwrap();
+        let tokens = switch(&bob.caller, &partner.name).await.unwrap();
+        let caller = site.with_token(&tokens.access_token);
+        lending.list(&caller).await.unwrap();
+        refused(
+            lending.reset(&caller, &bob.name).await,
+            Code::PermissionDenied,
+            "OWN_CREDENTIAL",
+        );
+        bob.caller.who_am_i().await.unwrap();
+        lending.reset(agent, &bob.name).await.unwrap();
+    })
+    .await;
+}
+
 // proves TEN-5, REL-14
 #[tokio::test]
 async fn a_tenant_that_a_local_directory_fills_gets_an_admin_back_and_nobody_else() {
@@ -380,6 +458,46 @@ async fn what_was_made_is_listed_as_the_roles_are_taken_back() {
         denied(relationships::losses(&agent, tenant, name).await);
         let tried = relationships::losses(&agent, &lending.partner.name, name).await;
         refused(tried, Code::NotFound, "RESOURCE_NOT_FOUND");
+    })
+    .await;
+}
+
+// proves REL-14, REL-8
+#[tokio::test]
+async fn a_password_that_was_shown_is_listed_by_whom_it_was_shown_to() {
+    both(async |site| {
+        let first = Lending::of(&site, &[GLOBAL]).await;
+        let ann = first.customer.admin.caller.clone();
+        let bob = site.person(&first.customer, "bob").await.name;
+        first.reset(first.agent(), &bob).await.unwrap();
+        ann.reset(&bob).await.unwrap();
+        let made = first.create(first.agent(), first.creating("carl")).await;
+        let carl = made.unwrap().user.unwrap().name;
+        let partner = site.tenant("woodgrove").await;
+        let account = site.account(&partner, "Woodgrove").await;
+        let by = (&first.customer, "ann@fabrikam.example");
+        let relationship = lent_to(&partner.admin.caller, &account, by, &[GLOBAL]).await;
+        let known_by = first.relationship.clone();
+        let second = Lending {
+            partner,
+            account,
+            customer: first.customer,
+            relationship,
+        };
+        for user in [&bob, &carl] {
+            second.reset(second.agent(), user).await.unwrap();
+        }
+        let listed = async |relationship: &str| {
+            let told = relationships::losses(&ann, &second.customer.name, relationship);
+            let mut users = told.await.unwrap().made_users;
+            users.sort_unstable();
+            users
+        };
+        // Who was made by one stays listed there too.
+        assert_eq!(listed(&known_by).await, std::slice::from_ref(&carl));
+        let mut both = vec![bob, carl];
+        both.sort_unstable();
+        assert_eq!(listed(&second.relationship).await, both);
     })
     .await;
 }

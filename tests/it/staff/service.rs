@@ -13,9 +13,9 @@ use tonic::{Code, Status};
 
 use super::{appoint, chain, dismiss, program};
 use crate::{
-    harness::{Caller, both, refused, rights},
+    harness::{Caller, Person, both, new_user, refused, rights},
     members::{add, list, seed, update},
-    people::{People as _, Service, operator_tenant},
+    people::{People as _, Service, guest, operator_tenant},
 };
 
 async fn sees(who: &Caller, account: &str) -> Result<(), Status> {
@@ -334,6 +334,81 @@ async fn neighbouring_questions_are_answered_each_for_its_own_principal_and_plac
         let told = ask(&service, questions).await.unwrap();
         let allowed: Vec<_> = told.iter().map(|d| d.allowed).collect();
         assert_eq!(allowed, [true, false, true, false, true]);
+    })
+    .await;
+}
+
+// proves COM-17, PWD-5, INV-5
+#[tokio::test]
+async fn whoever_has_a_temporary_password_may_nothing_before_it_is_changed() {
+    both(async |site| {
+        let contoso = site.tenant("contoso").await;
+        let fabrikam = site.tenant("fabrikam").await;
+        let account = site.account(&contoso, "Contoso").await;
+        let foreign = site.account(&fabrikam, "Fabrikam").await;
+        let (ann, finn) = (&contoso.admin.caller, &fabrikam.admin.caller);
+        let made = ann
+            .users()
+            .create_user(new_user(&contoso.name, "bob"))
+            .await;
+        let made = made.unwrap().into_inner();
+        let user = made.user.unwrap();
+        let bob = Person {
+            name: user.name,
+            caller: site
+                .sign_in(&user.sign_in_name, &made.temporary_password)
+                .await,
+            sign_in_name: user.sign_in_name,
+        };
+        let gwen = Person {
+            name: guest(&site, &fabrikam.name, &bob).await,
+            ..bob.clone()
+        };
+        let developer = [AccountRole::Developer];
+        add(ann, &account, &[&bob], &developer).await.unwrap();
+        add(finn, &foreign, &[&gwen], &developer).await.unwrap();
+        let service = Service::open(&site).await.caller(&site).await;
+        let told = async || {
+            let questions = vec![
+                question(&bob.name, "offers.publish", &account),
+                question(&gwen.name, "offers.publish", &foreign),
+                question(&bob.name, "members.read", &account),
+            ];
+            let told = ask(&service, questions).await.unwrap();
+            let told = told.into_iter().map(|d| (d.allowed, d.reason));
+            told.collect::<Vec<_>>()
+        };
+        let of = |allowed: bool, reason: &str| {
+            let lacking = (false, "PERMISSION_MISSING".to_owned());
+            let other = (allowed, reason.to_owned());
+            vec![other.clone(), other, lacking]
+        };
+        let explain = async |by: &Caller, principal: &str, resource: &str| {
+            let request = ExplainAccessRequest {
+                resource: resource.to_owned(),
+                principal: principal.to_owned(),
+                permission: "offers.publish".to_owned(),
+            };
+            let done = by.access().explain_access(request).await;
+            let done = done.unwrap().into_inner();
+            let is_told = done.steps.iter().any(|s| s.contains("temporary"));
+            (done.decision.unwrap().allowed, is_told)
+        };
+        let refused_for = of(false, "PASSWORD_CHANGE_REQUIRED");
+        // Asked twice, so that what is remembered is right too.
+        for _ in 0..2 {
+            assert_eq!(told().await, refused_for);
+        }
+        assert_eq!(explain(ann, &bob.name, &account).await, (false, true));
+        assert_eq!(explain(finn, &gwen.name, &foreign).await, (false, true));
+        site.settle_in(&bob.sign_in_name, &made.temporary_password)
+            .await;
+        for _ in 0..2 {
+            assert_eq!(told().await, of(true, ""));
+        }
+        assert_eq!(explain(ann, &bob.name, &account).await, (true, false));
+        ann.reset(&bob.name).await.unwrap();
+        assert_eq!(told().await, refused_for);
     })
     .await;
 }

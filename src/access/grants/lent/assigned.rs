@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::{HELPDESK_ADMIN, HELPDESK_AGENT, delegation};
 use crate::{
     access::{
-        grants::{GLOBAL_ADMIN, groups, is_associated},
-        roles::{self, ACCOUNT_ROLES, Permission, TENANT_ROLES},
+        grants::{GLOBAL_ADMIN, groups, is_associated, of_lacking},
+        roles::{self, ACCOUNT_ROLES, Permission, Permissions, TENANT_ROLES},
     },
     app::Tx,
     error::{Error, Reason, Result},
@@ -209,7 +209,7 @@ async fn accounts_of_groups(tx: &Tx, groups: &[Uuid]) -> Result<Vec<ScopeKey>> {
 /// them (REL-22, ROL-7). The accounts are locked.
 ///
 /// # Errors
-/// `CANNOT_GRANT_WHAT_YOU_LACK`; those of the database.
+/// `CANNOT_GRANT_WHAT_YOU_LACK`, `RIGHTS_ASLEEP` or `RIGHTS_BEGIN_LATER` if it is held but not awake; those of the database.
 pub(in crate::access::grants) async fn demand_of_joining(
     tx: &mut Tx,
     groups: &[Uuid],
@@ -225,9 +225,11 @@ pub(in crate::access::grants) async fn demand_of_joining(
             .await?
             .has(Permission::RelationshipsAssign)
         {
-            return Err(Error::refused(Reason::CannotGrantWhatYouLack)
+            let refused = Error::refused(Reason::CannotGrantWhatYouLack)
                 .with("lacking", Permission::RelationshipsAssign.name())
-                .with("accounts", scope.to_string()));
+                .with("accounts", scope.to_string());
+            let missing = Permissions::of(&[Permission::RelationshipsAssign]);
+            return Err(of_lacking(tx, &[(scope, missing)], refused).await?);
         }
     }
     Ok(())

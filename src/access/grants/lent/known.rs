@@ -5,12 +5,15 @@ use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use uuid::Uuid;
 
 use crate::{
-    access::grants::GLOBAL_ADMIN,
+    access::{
+        grants::GLOBAL_ADMIN,
+        principal::{Kind, Principal},
+    },
     app::Tx,
     env::Micros,
-    error::{Error, Result},
+    error::{Error, Reason, Result},
     names::Name,
-    store::sql,
+    store::{scope_key::ScopeKey, sql},
 };
 
 /// What a partner did to a user's credential.
@@ -22,7 +25,8 @@ pub struct Known {
     pub is_shown: bool,
 }
 
-/// Notes that a caller made a user by what is lent to it, or set the credential of one; with the address that it gave (REL-14).
+/// Notes that a caller made a user by what is lent to it, or set the credential of one; with the address that it gave (REL-14). One relationship may
+/// have made whom another one is shown the password of.
 ///
 /// # Errors
 /// Internal, if nothing was lent; those of the database.
@@ -30,8 +34,9 @@ pub async fn note_user(tx: &mut Tx, user: Uuid, known: Known, given: &str) -> Re
     let lent = tx
         .lent()
         .ok_or_else(|| Error::internal("nothing was lent"))?;
-    let sql = "INSERT INTO delegated_users (id, relationship_id, tenant_id, is_made, is_known, recovery_email, create_time) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET is_known = excluded.is_known";
+    let sql = "INSERT INTO delegated_users (id, relationship_id, shown_by, tenant_id, is_made, is_known, recovery_email, create_time) \
+               VALUES ($1, $2, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO UPDATE SET is_known = excluded.is_known, \
+               shown_by = CASE WHEN excluded.is_known THEN excluded.shown_by ELSE delegated_users.shown_by END";
     let values: [Value; 7] = [
         user.into(),
         lent.relationship.into(),
@@ -56,16 +61,55 @@ pub async fn note_known(tx: &mut Tx, user: Uuid, is_known: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether a partner may know a user's credential.
+/// Sees to it that a principal can be given something, whoever gives it; a group stands for those who are in it.
 ///
 /// # Errors
-/// Those of the database.
-pub(in crate::access::grants) async fn is_known<C: ConnectionTrait>(
-    db: &C,
-    user: Uuid,
-) -> Result<bool> {
-    let sql = "SELECT 1 AS one FROM delegated_users WHERE id = $1 AND is_known";
-    Ok(sql::row(db, sql, [user.into()]).await?.is_some())
+/// As `ready_users`.
+pub(in crate::access::grants) async fn ready(tx: &mut Tx, to: Principal) -> Result<()> {
+    match to.kind {
+        Kind::User => ready_of(tx, "SELECT $1", to.id.into()).await,
+        Kind::Group => {
+            let whom = "SELECT user_id FROM group_members WHERE group_id = $1";
+            ready_of(tx, whom, to.id.into()).await
+        }
+        Kind::Identity | Kind::Application => Ok(()),
+    }
+}
+
+/// Sees to it that users can be given something. The homes of guests among them are locked: whoever is shut out there loses what it has
+/// elsewhere. And nothing is given to whose credential a partner may know: nobody lends it, so no partner gets it by a password that it was
+/// shown either (REL-22). Their own tenants are locked.
+///
+/// # Errors
+/// `NOT_ASSIGNABLE`; those of the database.
+pub(in crate::access::grants) async fn ready_users(tx: &mut Tx, users: &[Uuid]) -> Result<()> {
+    let whom = sql::in_ids(tx.db(), 1);
+    ready_of(tx, &whom, sql::ids(users)).await
+}
+
+#[derive(FromQueryResult)]
+struct Notable {
+    home: Option<Uuid>,
+    is_known: bool,
+}
+
+async fn ready_of(tx: &mut Tx, whom: &str, of: Value) -> Result<()> {
+    let sql = format!(
+        "SELECT DISTINCT h.tenant_id AS home, (d.id IS NOT NULL) AS is_known FROM users u LEFT JOIN users h ON h.id = u.home_id \
+         LEFT JOIN delegated_users d ON d.id = COALESCE(u.home_id, u.id) AND d.is_known \
+         WHERE u.id IN ({whom}) AND (u.home_id IS NOT NULL OR d.id IS NOT NULL)"
+    );
+    let mut found = sql::all::<Notable, _>(tx.db(), &sql, [of.clone()]).await?;
+    let homes: Vec<_> = found.iter().filter_map(|n| n.home).collect();
+    if !homes.is_empty() {
+        tx.lock(homes.into_iter().map(ScopeKey::Tenant)).await?;
+        found = sql::all::<Notable, _>(tx.db(), &sql, [of]).await?;
+    }
+    if found.iter().any(|n| n.is_known) {
+        let what = "anything, before the password that a partner was shown is reset,";
+        return Err(Error::precondition(Reason::NotAssignable).with("lacking", what));
+    }
+    Ok(())
 }
 
 /// Whoever knows a user's credential has set its recovery address: the person itself, unless that may be a partner.
@@ -142,7 +186,7 @@ pub async fn users_made<C: ConnectionTrait>(
     most: i64,
 ) -> Result<Vec<Name>> {
     let sql = "SELECT m.id, m.tenant_id FROM delegated_users m JOIN users u ON u.id = m.id AND u.state <> 3 \
-               WHERE m.relationship_id = $1 AND (m.is_made OR m.is_known) ORDER BY m.create_time DESC, m.id DESC LIMIT $2";
+               WHERE ((m.relationship_id = $1 AND m.is_made) OR (m.shown_by = $1 AND m.is_known)) ORDER BY m.create_time DESC, m.id DESC LIMIT $2";
     let values: [Value; 2] = [relationship.into(), most.into()];
     let rows = sql::all::<Made, _>(db, sql, values).await?;
     Ok(rows
