@@ -260,23 +260,17 @@ impl<W: std::hash::Hash + Eq + Send + Sync + 'static> Places<W> {
             None => None,
         };
         let all = Arc::clone(&self.all).try_acquire_many_owned(n).ok()?;
-        Some(Taken { own, all })
+        Some(Taken {
+            _own: own,
+            _all: all,
+        })
     }
 }
 
 /// Places that are held until this is dropped.
 struct Taken {
-    own: Option<OwnedSemaphorePermit>,
-    all: OwnedSemaphorePermit,
-}
-
-impl Taken {
-    fn and(&mut self, more: Self) {
-        if let (Some(own), Some(more)) = (&mut self.own, more.own) {
-            own.merge(more);
-        }
-        self.all.merge(more.all);
-    }
+    _own: Option<OwnedSemaphorePermit>,
+    _all: OwnedSemaphorePermit,
 }
 
 fn overloaded() -> Error {
@@ -288,8 +282,8 @@ async fn whole(
     mut body: Body,
     who: Option<&limits::Who>,
     memory: &Places<limits::Who>,
-) -> std::result::Result<(Bytes, Option<Taken>), Error> {
-    let (mut first, mut rest, mut taken) = (Bytes::new(), BytesMut::new(), None::<Taken>);
+) -> std::result::Result<(Bytes, Vec<Taken>), Error> {
+    let (mut first, mut rest, mut taken) = (Bytes::new(), BytesMut::new(), Vec::new());
     let (mut length, mut paid) = (0, BYTES_UNCOUNTED);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Error::malformed("the message was cut short"))?;
@@ -304,10 +298,7 @@ async fn whole(
             let n = (length - paid).div_ceil(BYTES_A_PLACE);
             let more = memory.take(who.cloned(), n).ok_or_else(overloaded)?;
             paid += n * BYTES_A_PLACE;
-            match &mut taken {
-                Some(taken) => taken.and(more),
-                None => taken = Some(more),
-            }
+            taken.push(more);
         }
         if first.is_empty() {
             first = data;
@@ -513,25 +504,25 @@ mod tests {
                 taken
             })
         };
-        let is_refused = |read: std::result::Result<Option<Taken>, Error>| {
+        let is_refused = |read: std::result::Result<Vec<Taken>, Error>| {
             read.is_err_and(|e| e.reason() == Reason::Overloaded)
         };
         // What every message may have isn't counted.
-        assert!(read(&ann, &[]).await.unwrap().is_none());
-        assert!(read(&ann, &[PLACE - 1, 1]).await.unwrap().is_none());
+        assert!(read(&ann, &[]).await.unwrap().is_empty());
+        assert!(read(&ann, &[PLACE - 1, 1]).await.unwrap().is_empty());
         let first = read(&ann, &[PLACE, 1, PLACE - 1, 3]).await.unwrap();
-        assert!(first.is_some());
+        assert_eq!(first.len(), 2);
         // Two of her four places are left.
         assert!(is_refused(read(&ann, &[4 * PLACE]).await));
         let second = read(&ann, &[3 * PLACE]).await.unwrap();
         assert!(is_refused(read(&ann, &[PLACE + 1]).await));
         // And two of all six.
         assert!(is_refused(read(&bob, &[4 * PLACE]).await));
-        assert!(read(&bob, &[3 * PLACE]).await.unwrap().is_some());
+        assert_eq!(read(&bob, &[3 * PLACE]).await.unwrap().len(), 1);
         drop(first);
-        assert!(read(&ann, &[3 * PLACE]).await.unwrap().is_some());
+        assert_eq!(read(&ann, &[3 * PLACE]).await.unwrap().len(), 1);
         drop(second);
-        assert!(read(&bob, &[5 * PLACE]).await.unwrap().is_some());
+        assert_eq!(read(&bob, &[5 * PLACE]).await.unwrap().len(), 1);
         let memory = Places::new(999, 1);
         let too_large = whole(frames(vec![MAX_MESSAGE_BYTES, 2_000]), None, &memory);
         let error = too_large.await.err().unwrap();

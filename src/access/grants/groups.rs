@@ -176,7 +176,11 @@ pub async fn join_group(tx: &mut Tx, group: Principal, users: &[Uuid]) -> Result
     let mut joined = members_among(tx, group.id, users).await?;
     joined.retain(|user| !already.contains(user));
     if grants.iter().any(|(_, g)| !Set::of_grant(g).is_empty()) {
-        super::lent::ready_users(tx, &joined).await?;
+        let on_accounts = grants
+            .iter()
+            .filter(|(s, _)| matches!(s, ScopeKey::Account(_)));
+        let roles = on_accounts.fold(0, |roles, (_, grant)| roles | grant.roles);
+        super::lent::ready_users(tx, &joined, roles).await?;
     }
     count(tx, group.id, joined.len(), "+").await?;
     work_out_users(tx, &grants, &joined).await?;

@@ -396,7 +396,7 @@ pub async fn set(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Set, by: By) 
     let old_grant = find(tx.db(), scope, to.id).await?;
     let old = old_grant.as_ref().map(Set::of_grant).unwrap_or_default();
     if !new.beyond(old).is_empty() {
-        lent::ready(tx, to).await?;
+        lent::ready(tx, to, new.beyond(old).roles).await?;
     }
     check_holdable(tx.db(), scope, to, new, old, by).await?;
     if matches!(by, By::Caller) {
@@ -452,7 +452,7 @@ pub async fn check_may_give(tx: &mut Tx, scope: ScopeKey, to: Principal, new: Se
     let old = find(tx.db(), scope, to.id).await?;
     let old = old.as_ref().map(Set::of_grant).unwrap_or_default();
     if !new.beyond(old).is_empty() {
-        lent::ready(tx, to).await?;
+        lent::ready(tx, to, new.beyond(old).roles).await?;
     }
     check_holdable(tx.db(), scope, to, new, old, By::Caller).await?;
     check_may_change(tx, scope, to, old, new).await

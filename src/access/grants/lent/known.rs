@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     access::{
-        grants::GLOBAL_ADMIN,
+        grants::{GLOBAL_ADMIN, MANAGER},
         principal::{Kind, Principal},
     },
     app::Tx,
@@ -61,30 +61,34 @@ pub async fn note_known(tx: &mut Tx, user: Uuid, is_known: bool) -> Result<()> {
     Ok(())
 }
 
-/// Sees to it that a principal can be given something, whoever gives it; a group stands for those who are in it.
+/// Sees to it that a principal can be given these roles and more, whoever gives it; a group stands for those who are in it.
 ///
 /// # Errors
 /// As `ready_users`.
-pub(in crate::access::grants) async fn ready(tx: &mut Tx, to: Principal) -> Result<()> {
+pub(in crate::access::grants) async fn ready(tx: &mut Tx, to: Principal, roles: i64) -> Result<()> {
     match to.kind {
-        Kind::User => ready_of(tx, "SELECT $1", to.id.into()).await,
+        Kind::User => ready_of(tx, "SELECT $1", to.id.into(), roles).await,
         Kind::Group => {
             let whom = "SELECT user_id FROM group_members WHERE group_id = $1";
-            ready_of(tx, whom, to.id.into()).await
+            ready_of(tx, whom, to.id.into(), roles).await
         }
         Kind::Identity | Kind::Application => Ok(()),
     }
 }
 
-/// Sees to it that users can be given something. The homes of guests among them are locked: whoever is shut out there loses what it has
-/// elsewhere. And nothing is given to whose credential a partner may know: nobody lends it, so no partner gets it by a password that it was
-/// shown either (REL-22). Their own tenants are locked.
+/// Sees to it that users can be given something. Of new managers the homes of guests among them are locked: whoever is shut out there may be
+/// the last one elsewhere (ROL-9). And nothing is given to whose credential a partner may know: nobody lends it, so no partner gets it by a
+/// password that it was shown either (REL-22). Their own tenants are locked.
 ///
 /// # Errors
 /// `NOT_ASSIGNABLE`; those of the database.
-pub(in crate::access::grants) async fn ready_users(tx: &mut Tx, users: &[Uuid]) -> Result<()> {
+pub(in crate::access::grants) async fn ready_users(
+    tx: &mut Tx,
+    users: &[Uuid],
+    roles: i64,
+) -> Result<()> {
     let whom = sql::in_ids(tx.db(), 1);
-    ready_of(tx, &whom, sql::ids(users)).await
+    ready_of(tx, &whom, sql::ids(users), roles).await
 }
 
 #[derive(FromQueryResult)]
@@ -93,15 +97,17 @@ struct Notable {
     is_known: bool,
 }
 
-async fn ready_of(tx: &mut Tx, whom: &str, of: Value) -> Result<()> {
+async fn ready_of(tx: &mut Tx, whom: &str, of: Value, roles: i64) -> Result<()> {
     let sql = format!(
         "SELECT DISTINCT h.tenant_id AS home, (d.id IS NOT NULL) AS is_known FROM users u LEFT JOIN users h ON h.id = u.home_id \
          LEFT JOIN delegated_users d ON d.id = COALESCE(u.home_id, u.id) AND d.is_known \
          WHERE u.id IN ({whom}) AND (u.home_id IS NOT NULL OR d.id IS NOT NULL)"
     );
     let mut found = sql::all::<Notable, _>(tx.db(), &sql, [of.clone()]).await?;
-    let homes: Vec<_> = found.iter().filter_map(|n| n.home).collect();
-    if !homes.is_empty() {
+    // Personal identities have no home that could be locked.
+    let homes = found.iter().filter_map(|n| n.home);
+    let homes: Vec<_> = homes.filter(|home| !home.is_nil()).collect();
+    if roles & MANAGER != 0 && !homes.is_empty() {
         tx.lock(homes.into_iter().map(ScopeKey::Tenant)).await?;
         found = sql::all::<Notable, _>(tx.db(), &sql, [of]).await?;
     }
